@@ -1,0 +1,187 @@
+"""Flower's flat run config -> one frozen, checked `RunConfig`. Knows no files but the one that holds the defaults.
+
+The defaults stand in `[tool.flwr.app.config]` of pyproject.toml and nowhere else.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.tasks import TASKS, task_named
+
+Scalar = bool | int | float | str
+METHODS = ("device", "direct-ft", "cdcda")
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class RunConfig(BaseModel):
+    """Every choice of one run. Keys are flat and kebab-case; `from_flwr` reports all problems at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab)
+
+    task: str = Field(description="LaMP task: " + ", ".join(TASKS))
+    data: str = Field(description='"embedded" (synthetic personas) or a folder with LaMP_N/{train,dev}')
+    profile_form: str = Field(description="how a profile item becomes a training pair (docs/data.md)")
+    num_users: Positive = Field(description="target users = simulated devices: those with the longest history")
+    max_history: Count = Field(description="most recent history items kept per user; 0 = all")
+    max_words: Count = Field(description="words kept of a history item's and a query's free text; 0 = all")
+    max_base_rows: Count = Field(description="rows of non-target users that M_base is trained on, drawn by seed; 0 = all")
+    seed: Count = Field(description="root of every derived seed")
+    methods: str = Field(description="comma-separated, paired in one federation: " + ", ".join(METHODS))
+    swap_test: bool = Field(description="each trained adapter also answers another user's queries")
+    share_policy: str = Field(description="ratio, none, all, recent, an entry point's name, or module:Class")
+    share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
+    policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
+    plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
+    k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
+    temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
+    prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
+    cloud_engine: Literal["transformers", "echo"] = Field(description="echo is a test double; reports refuse it")
+    cloud_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
+    cloud_batch_tokens: Positive = Field(description="tokens (prompt + new, all samples) in one generation batch")
+    consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
+    consistency_model: str = Field(description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model')
+    epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
+    epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
+    epsilon_min_len: Annotated[float, Field(ge=0)] = Field(description="least length ratio of x_syn to x (equation 4)")
+    epsilon_max_len: Annotated[float, Field(gt=0)] = Field(description="greatest length ratio of x_syn to x (equation 4)")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
+    device_executor: Literal["local", "echo"] = Field(description="echo is a test double; reports refuse it")
+    device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
+    quantization: Literal["nf4", "none"] = Field(description="of the device's frozen base; computation is bfloat16")
+    max_tokens: Annotated[int, Field(ge=16)] = Field(description="tokens of one example; the input is cut, never the answer")
+    lora_rank: Positive = Field(description="r of every linear layer's adapter")
+    lora_alpha: Positive = Field(description="scaling numerator; the update is alpha / r * B A x")
+    learning_rate: Rate = Field(description="of a user's adapter (AdamW, linear decay)")
+    epochs: Positive = Field(description="passes over a user's training set")
+    batch_size: Positive = Field(description="examples per step of a user's adapter")
+    base_learning_rate: Rate = Field(description="of M_base's adapter, which is merged after training")
+    base_epochs: Count = Field(description="passes over the non-target users; 0 = M_base is the device model itself")
+    base_batch_size: Positive = Field(description="examples per step of M_base")
+    bertscore_model: str = Field(description='"embedded" (MiniLM), an id or path, or "none"')
+    bertscore_layer: Positive = Field(description="hidden layer of the BERTScore encoder")
+    client_gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(description="GPU share of one client on a machine with a GPU")
+    start_timeout_s: Positive = Field(description="seconds that all devices have to connect")
+    reply_timeout_s: Positive = Field(description="seconds that a phase may take in all")
+    runs_dir: str = Field(description="absolute folder of run folders; empty = $CDCDA_RUNS_DIR or ~/cdcda-runs")
+    run_name: str = Field(description="folder name of this run; empty = task, time and digest")
+    cache_dir: str = Field(description="absolute cache folder; empty = $CDCDA_CACHE_DIR or ~/.cache/cdcda-flower")
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods in the order in which they were written."""
+        return tuple(name.strip() for name in self.methods.split(","))
+
+    @property
+    def doubles(self) -> tuple[str, ...]:
+        """The keys that name a test double; a run with one is refused by reports."""
+        keys = {
+            "cloud-engine": self.cloud_engine,
+            "consistency-scorer": self.consistency_scorer,
+            "device-executor": self.device_executor,
+        }
+        return tuple(key for key, value in keys.items() if value == "echo")
+
+    # Rules are field validators, also where they read another field: a model validator would not run, and its
+    # problems would stay unsaid, as long as any single field is wrong.
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        return task_named(value).name
+
+    @field_validator("profile_form")
+    @classmethod
+    def _known_form(cls, value: str, info: ValidationInfo) -> str:
+        if "task" in info.data:
+            task_named(info.data["task"]).form(value)
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        unknown = [name for name in names if name not in METHODS]
+        if unknown:
+            raise ConfigError(f"methods names {', '.join(map(repr, unknown))}; known methods: {', '.join(METHODS)}")
+        if len(set(names)) != len(names):
+            raise ConfigError(f"methods is {value!r}; name each method once")
+        return value
+
+    @field_validator("policy_args")
+    @classmethod
+    def _json_object(cls, value: str) -> str:
+        try:
+            parsed = json.loads(value or "{}")
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"policy-args is no JSON: {error}; write an object such as '{{\"count\": 3}}'") from None
+        if not isinstance(parsed, dict):
+            raise ConfigError(f"policy-args is {value!r}; write a JSON object such as '{{\"count\": 3}}'")
+        return value
+
+    @field_validator("epsilon_max_len")
+    @classmethod
+    def _above_least_length(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("epsilon_min_len", 0)
+        if value <= least:
+            raise ConfigError(f"epsilon-max-len is {value}; it must be above epsilon-min-len ({least})")
+        return value
+
+    @field_validator("plugin_dir", "runs_dir", "cache_dir")
+    @classmethod
+    def _absolute(cls, value: str, info: ValidationInfo) -> str:
+        if value and not Path(value).is_absolute():
+            key = _kebab(str(info.field_name))
+            raise ConfigError(f"{key} is {value!r}; it must be absolute: both sides of a run start in other folders")
+        return value
+
+    @classmethod
+    def from_flwr(cls, values: Mapping[str, Scalar]) -> Self:
+        """Returns the checked config of a full key set; raises one ConfigError that lists every problem."""
+        # Flower delivers `share-ratio = 1` as an int; a whole number is a fine float.
+        floats = {_kebab(name) for name, info in cls.model_fields.items() if info.annotation is float}
+        given = {k: float(v) if k in floats and type(v) is int else v for k, v in values.items()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problems = [_problem(str(e["loc"][0]) if e["loc"] else "", e["msg"], e.get("input"), cls.keys()) for e in error.errors()]
+            raise ConfigError("\n".join(problems)) from None
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """All keys as they are written in a TOML file."""
+        return tuple(_kebab(name) for name in cls.model_fields)
+
+    def to_flwr(self) -> dict[str, Scalar]:
+        """Returns the flat key set that `from_flwr` reads."""
+        return self.model_dump(by_alias=True)
+
+
+def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> str:
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    if message == "Extra inputs are not permitted":
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
+        return f"unknown key {key!r}; {hint}"
+    if message == "Field required":
+        return f"{key} is missing"
+    return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def read_defaults(pyproject: Path) -> dict[str, Scalar]:
+    """Returns `[tool.flwr.app.config]` of the app's pyproject.toml."""
+    return dict(tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"])

@@ -1,0 +1,61 @@
+"""What a persona writes: one text with its answer, before it becomes a profile item or a query."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+# People are not their traits: this share of the answers deviates, so that no method can be perfect.
+SLIP_RATE = 0.07
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One text of a persona in both of its uses: `item` as a profile item, `input` with `gold` as a query.
+
+    `implied` is the answer that the traits imply; `gold` is the same but for slips. `texts` may not repeat in a corpus.
+    """
+
+    item: Mapping[str, str | list[str]]
+    input: str
+    gold: str
+    implied: str
+    texts: tuple[str, ...]
+
+
+class Persona(Protocol):
+    """A synthetic user: a frozen dataclass whose fields are its traits."""
+
+    def draft(self, rng: random.Random) -> Draft:
+        """Returns the persona's next text."""
+        ...
+
+
+def slips(rng: random.Random) -> bool:
+    """Returns whether this answer deviates from the traits."""
+    return rng.random() < SLIP_RATE
+
+
+def pick(rng: random.Random, weights: Mapping[T, float]) -> T:
+    """Returns a key, drawn by weight."""
+    return rng.choices(tuple(weights), tuple(weights.values()))[0]
+
+
+def sentence(*parts: str) -> str:
+    """Returns the parts that are not empty as one text with a capital first letter."""
+    text = " ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:]
+
+
+def cased(text: str, casing: str) -> str:
+    """Returns the text in `title`, `lower` or `sentence` casing (words joined by hyphens stay one word)."""
+    if casing == "title":
+        return " ".join(word[:1].upper() + word[1:] for word in text.split())
+    return text.lower() if casing == "lower" else sentence(text)
+
+
+def other(rng: random.Random, choices: Sequence[T], taken: T) -> T:
+    """Returns one of the choices that is not `taken`."""
+    return rng.choice([choice for choice in choices if choice != taken])

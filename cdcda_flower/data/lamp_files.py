@@ -1,0 +1,178 @@
+"""LaMP's official files (time split) of one task and split, checked row by row while they stream into Arrow.
+
+Knows the files' form and nothing of target users. Messages name files, ids and fields, never a user's text.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cdcda_flower.data import arrow
+from cdcda_flower.data.arrow import Profile, Row, read_profiles
+from cdcda_flower.data.json_stream import stream_array
+from cdcda_flower.errors import DataError
+from cdcda_flower.seeding import digest
+from cdcda_flower.tasks import Task
+from cdcda_flower.tasks.task import Item
+from cdcda_flower.types import Example
+
+SPLITS = ("train", "dev")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One split of one task: every user's queries, and the folder of Arrow tables that holds the profiles."""
+
+    questions_file: Path
+    tables: Path
+    queries_by_user: Mapping[str, tuple[Example, ...]] = field(repr=False)
+
+    def profiles(self) -> Iterator[Profile]:
+        """Yields every user's profile, that of the user's first row, in file order."""
+        return read_profiles(self.tables)
+
+
+def split_file(folder: Path, task: Task, split: str, kind: str) -> Path:
+    """Returns where LaMP's layout has a file; `kind` is "questions" or "outputs"."""
+    return folder / task.folder / split / f"{split}_{kind}.json"
+
+
+def check_files(folder: Path, task: Task) -> tuple[Path, ...]:
+    """Returns the task's four files; raises DataError that says how to get what is missing."""
+    remedy = (
+        f"get the official files with `cdcda data download {task.name} --to {folder}`, "
+        'or set data = "embedded" for the synthetic corpus'
+    )
+    if not folder.is_dir():
+        raise DataError(f"data is {str(folder)!r}, which is no folder; {remedy}")
+    files = tuple(split_file(folder, task, split, kind) for split in SPLITS for kind in ("questions", "outputs"))
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"data lacks {', '.join(missing)}; {remedy}")
+    return files
+
+
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 (hex) of the file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:
+    """Returns a split whose rows were checked; the tables are built once per content, under `cache`."""
+    questions = split_file(folder, task, split, "questions")
+    outputs = split_file(folder, task, split, "outputs")
+    golds = _read_golds(outputs, task)
+    key = digest({"version": arrow.VERSION, "task": task.name, "questions": file_digest(questions)})
+    tables = cache / "arrow" / key
+    if not tables.is_dir():
+        arrow.write_tables(tables, task, _rows(questions, task))
+    queries: dict[str, list[Example]] = defaultdict(list)
+    ids = set()
+    for query_id, user_id, text in arrow.read_queries(tables):
+        ids.add(query_id)
+        if query_id in golds:
+            queries[user_id].append(Example(id=query_id, query=_spaced(text), response=_spaced(golds[query_id])))
+    _check_same_ids(ids, set(golds), questions, outputs)
+    by_user = {user_id: tuple(examples) for user_id, examples in queries.items()}
+    return Split(questions_file=questions, tables=tables, queries_by_user=by_user)
+
+
+def _spaced(text: str) -> str:
+    # Single spaces, as the profile forms make their texts: training and test inputs look alike.
+    return " ".join(text.split())
+
+
+def _rows(file: Path, task: Task) -> Iterator[Row]:
+    seen: set[str] = set()
+    for number, value in enumerate(stream_array(file), start=1):
+        row = _row(value, task, where=f"{file}, row {number}")
+        if row.id in seen:
+            raise DataError(f"{file}: two rows have the query id {row.id!r}; ids must be unique in a file")
+        seen.add(row.id)
+        yield row
+    if not seen:
+        raise DataError(f"{file} holds no rows; get the file again")
+
+
+def _row(value: object, task: Task, *, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} is no JSON object; LaMP's rows have id, user_id, input and profile")
+    if "user_id" not in value:
+        raise DataError(
+            f"{where} has no user_id, as in LaMP's user-based split; the time-based split is needed: "
+            f"`cdcda data download {task.name}` gets it (LaMP's page lists it under time/{task.folder})"
+        )
+    row_id, user_id = _identifier(value, "id", where), _identifier(value, "user_id", where)
+    where = f"{where} (id {row_id!r}, user {user_id!r})"
+    if user_id in {".", ".."} or any(mark in user_id for mark in "/\\\0") or len(user_id.encode()) > 200:
+        raise DataError(f"{where}: user_id cannot name a folder; use ids of at most 200 bytes without slashes")
+    text, items = value.get("input"), value.get("profile")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: input is missing or empty; each row asks something")
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{where}: the profile is empty or missing; each row carries the user's history")
+    profile = Profile(user_id=user_id, items=tuple(_item(item, task, where) for item in items))
+    return Row(id=row_id, user_id=user_id, input=text, profile=profile)
+
+
+def _identifier(record: Mapping[str, object], key: str, where: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise DataError(f"{where}: {key} is missing or neither text nor whole number")
+    return str(value)
+
+
+def _item(value: object, task: Task, where: str) -> tuple[str, Item]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a profile item is no JSON object")
+    item_id = _identifier(value, "id", f"{where}, profile item")
+    fields = {name: _field(value.get(name), name, f"{where}, item {item_id!r}") for name in arrow.item_fields(task)}
+    return item_id, fields
+
+
+def _field(value: object, name: str, where: str) -> str | list[str] | None:
+    if value is None:
+        return None
+    if arrow.is_list_field(name):
+        return [str(text) for text in (value if isinstance(value, list) else [value])]
+    if isinstance(value, list | dict):
+        raise DataError(
+            f"{where}: {name} is a {'list' if isinstance(value, list) else 'JSON object'}; it must be a text"
+        )
+    return str(value)
+
+
+def _read_golds(file: Path, task: Task) -> dict[str, str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        golds = content["golds"]
+        pairs = [(str(gold["id"]), gold["output"]) for gold in golds]
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; get the file again") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: no UTF-8 at byte {error.start}; get the file again") from None
+    except (KeyError, TypeError):
+        raise DataError(f'{file}: expected {{"task": …, "golds": [{{"id": …, "output": …}}, …]}}') from None
+    answers: dict[str, str] = {}
+    for query_id, output in pairs:
+        if query_id in answers:
+            raise DataError(f"{file}: two golds have the id {query_id!r}; ids must be unique in a file")
+        if not isinstance(output, str | int) or not str(output).strip():
+            raise DataError(f"{file}: the output of {query_id!r} is missing or empty")
+        answers[query_id] = str(output).strip()
+        task.check_gold(answers[query_id], where=f"{file}, query {query_id!r}")
+    return answers
+
+
+def _check_same_ids(asked: set[str], answered: set[str], questions: Path, outputs: Path) -> None:
+    for ids, only_in, absent_from in ((asked - answered, questions, outputs), (answered - asked, outputs, questions)):
+        if ids:
+            some = ", ".join(sorted(ids)[:3])
+            raise DataError(
+                f"{len(ids)} query ids of {only_in} are not in {absent_from.name} (such as {some}); "
+                "the two files must hold the same ids: get both again"
+            )

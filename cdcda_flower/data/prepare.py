@@ -1,0 +1,238 @@
+"""LaMP's files or the embedded corpus -> a prepared folder: a public part, and one private folder per target user.
+
+`python -m cdcda_flower.data.prepare CONFIG.json` prints the folder as its last line; bad input gets exit code 2.
+"""
+
+import heapq
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.corpus import CORPUS_VERSION, write_corpus
+from cdcda_flower.data.examples import write_examples
+from cdcda_flower.data.folders import whole_folder
+from cdcda_flower.data.lamp_files import Split, check_files, file_digest, read_split
+from cdcda_flower.data.prepared import (
+    BASE_ROWS_FILE,
+    REFERENCES_FILE,
+    Prepared,
+    base_rows,
+    open_prepared,
+    write_data_file,
+)
+from cdcda_flower.data.references import reference_sums
+from cdcda_flower.data.targets import MISSING_FIELD, HeldOut, Reading, choose_targets, clean, draw, most_recent
+from cdcda_flower.errors import BadInputError, ConfigError, DataError
+from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.seeding import derive_seed, digest
+from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.types import Example, UserHistory
+
+__all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
+
+VERSION = 1  # of the prepared folder's contents; part of its digest
+EMBEDDED = "embedded"
+EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A folder in LaMP's layout; `oracle` are the answers that the personas' traits imply, None for real data."""
+
+    folder: Path
+    oracle: Mapping[str, str] | None
+
+
+def prepare(config: RunConfig, cache: Path) -> Prepared:
+    """Returns the prepared folder of a config; builds it unless the cache holds one of the same inputs."""
+    task = task_named(config.task)
+    source = _embedded(config, task, cache) if config.data == EMBEDDED else _folder(config)
+    files = check_files(source.folder, task)
+    root = cache / "prepared" / _digest(config, task, files, source.folder)
+    if not root.is_dir():
+        with whole_folder(root) as draft:
+            _build(config, source, draft, cache)
+    prepared = open_prepared(root)
+    _log.info("%s: %d target users, %d base rows", root, len(prepared.user_ids), prepared.base_row_count)
+    return prepared
+
+
+def _folder(config: RunConfig) -> _Source:
+    return _Source(folder=Path(config.data).expanduser().absolute(), oracle=None)
+
+
+def _embedded(config: RunConfig, task: Task, cache: Path) -> _Source:
+    users = config.num_users + EMBEDDED_BASE_USERS
+    key = digest({"version": CORPUS_VERSION, "task": task.name, "users": users, "seed": config.seed})
+    folder = cache / "corpus" / key
+    if not folder.is_dir():
+        with whole_folder(folder) as draft:
+            write_corpus(draft, task, users=users, seed=config.seed)
+    oracle = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
+    return _Source(folder=folder, oracle=oracle["answers"])
+
+
+def _digest(config: RunConfig, task: Task, files: Sequence[Path], folder: Path) -> str:
+    return digest(
+        {
+            "version": VERSION,
+            "task": task.name,
+            "data": config.data,
+            "form": task.form(config.profile_form).name,
+            "num-users": config.num_users,
+            "max-history": config.max_history,
+            "max-words": config.max_words,
+            "max-base-rows": config.max_base_rows,
+            "seed": config.seed if config.max_base_rows or config.data == EMBEDDED else 0,
+            "files": {str(file.relative_to(folder)): file_digest(file) for file in files},
+        }
+    )
+
+
+def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None:
+    task = task_named(config.task)
+    reading = Reading(task=task, form=task.form(config.profile_form), max_words=config.max_words)
+    train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
+    counts: Counter[str] = Counter()
+    targets = choose_targets(_history_sizes(reading, dev, config.num_users), config.num_users)
+    histories = _histories(reading, dev, targets, config.max_history, counts)
+    (draft / "public").mkdir()
+    held_out = HeldOut(reading, (query for user_id in targets for query in dev.queries_by_user[user_id]))
+    rows = _base_examples(
+        reading, (dev, train), train.queries_by_user, _Exclusion(frozenset(targets), held_out), counts
+    )
+    seed = derive_seed(config.seed, "base-rows")
+    base_count = write_examples(draft / BASE_ROWS_FILE, draw(rows, config.max_base_rows, seed=seed))
+    _write_private(draft / "private", histories)
+    references = reference_sums(task, histories, source.oracle)
+    (draft / REFERENCES_FILE).write_text(json.dumps(references) + "\n", encoding="utf-8")
+    facts = Prepared(
+        root=draft,
+        task=task.name,
+        data=config.data,
+        form=reading.form.name,
+        user_ids=targets,
+        synthetic=source.oracle is not None,
+        base_row_count=base_count,
+        removed={reason: n for reason, n in sorted(counts.items()) if not reason.endswith(MISSING_FIELD)},
+        skipped={reason: n for reason, n in sorted(counts.items()) if reason.endswith(MISSING_FIELD)},
+        histories={history.user_id: len(history.examples) for history in histories},
+        queries={history.user_id: len(history.queries) for history in histories},
+    )
+    write_data_file(facts, draft)
+
+
+def _history_sizes(reading: Reading, dev: Split, num_users: int) -> dict[str, int]:
+    """Returns how many items cleaning leaves of each dev user who may be among the `num_users` with most."""
+    sizes: dict[str, int] = {}
+    longest: list[int] = []  # a heap: its least is what a user must reach
+    unfit = 0
+    for profile in dev.profiles():
+        if len(longest) == num_users and len(profile.items) < longest[0]:
+            continue  # cleaning only shortens, and takes a third of the time of a large file
+        held_out = HeldOut(reading, dev.queries_by_user[profile.user_id])
+        cleaned = clean(reading, reading.item_examples(profile, where=str(dev.questions_file)), held_out)
+        sizes[profile.user_id] = len(cleaned.examples)
+        heapq.heappush(longest, len(cleaned.examples))
+        if len(longest) > num_users:
+            heapq.heappop(longest)
+        unfit += len(profile.items) == cleaned.dropped[MISSING_FIELD]
+    if unfit == len(sizes):
+        form = reading.form
+        needs = " and ".join(filter(None, (form.query_field, form.response_field)))
+        others = ", ".join(other.name for other in reading.task.forms if other.name != form.name)
+        remedy = f"set profile-form to one of: {others}" if others else "the files are of another task"
+        raise DataError(
+            f"{dev.questions_file}: no profile item has the {needs} that profile-form {form.name!r} needs; {remedy}"
+        )
+    return sizes
+
+
+def _histories(
+    reading: Reading, dev: Split, targets: Sequence[str], max_history: int, counts: Counter[str]
+) -> tuple[UserHistory, ...]:
+    """Returns the targets' histories in the order of `targets`; adds what cleaning dropped to `counts`."""
+    wanted = set(targets)
+    found: dict[str, UserHistory] = {}
+    for profile in dev.profiles():
+        if profile.user_id not in wanted:
+            continue
+        queries = dev.queries_by_user[profile.user_id]
+        examples = reading.item_examples(profile, where=str(dev.questions_file))
+        cleaned = clean(reading, examples, HeldOut(reading, queries))
+        counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})
+        found[profile.user_id] = UserHistory(
+            user_id=profile.user_id,
+            examples=most_recent(cleaned.examples, max_history),
+            queries=tuple(reading.cut(query) for query in queries),
+        )
+    return tuple(found[user_id] for user_id in targets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exclusion:
+    """Whose rows, and which texts, M_base may not see."""
+
+    targets: frozenset[str]
+    held_out: HeldOut
+
+
+def _base_examples(
+    reading: Reading,
+    splits: Sequence[Split],
+    train_queries: Mapping[str, Sequence[Example]],
+    exclusion: _Exclusion,
+    counts: Counter[str],
+) -> Iterator[Example]:
+    """Yields the other users' items and train queries, user by user; the first split with a user gives the profile."""
+    seen = set(exclusion.targets)
+    for split in splits:
+        for profile in split.profiles():
+            user_id = profile.user_id
+            if user_id in seen:
+                continue
+            seen.add(user_id)
+            items = reading.item_examples(profile, where=str(split.questions_file))
+            # Ids are unique in a history or a file only; the user and the kind make them so among all rows.
+            rows = [item and replace(item, id=f"{user_id}/item/{item.id}") for item in items]
+            rows += [replace(query, id=f"{user_id}/train/{query.id}") for query in train_queries.get(user_id, ())]
+            cleaned = clean(reading, rows, exclusion.held_out)
+            counts.update({f"base-{reason}": n for reason, n in cleaned.dropped.items()})
+            yield from cleaned.examples
+
+
+def _write_private(folder: Path, histories: Sequence[UserHistory]) -> None:
+    folder.mkdir(mode=0o700)
+    for history in histories:
+        own = folder / history.user_id
+        own.mkdir(mode=0o700)
+        write_examples(own / "history.jsonl", history.examples)
+        write_examples(own / "queries.jsonl", history.queries)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepares the data of the config file (a flat JSON object) that is named; returns the exit code."""
+    try:
+        if len(arguments) != 1:
+            raise ConfigError("usage: python -m cdcda_flower.data.prepare CONFIG.json")
+        try:
+            values = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{arguments[0]} cannot be read as JSON: {error}") from None
+        config = RunConfig.from_flwr(values)
+        sys.stdout.write(f"{prepare(config, cache_folder(config)).root}\n")
+    except BadInputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

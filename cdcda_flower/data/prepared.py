@@ -1,0 +1,96 @@
+"""A prepared folder as everybody but the devices sees it: `public/` and the names in it. Light to import.
+
+`private/` holds one folder per target user, which only that user's device opens.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cdcda_flower.data.examples import read_examples
+from cdcda_flower.errors import DataError
+from cdcda_flower.types import Example
+
+DATA_FILE = Path("public", "data.json")
+BASE_ROWS_FILE = Path("public", "base_rows.jsonl")
+REFERENCES_FILE = Path("public", "references.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What `public/data.json` says: the target users, the number of rows for M_base, and what cleaning dropped.
+
+    Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
+    `history-missing-field`, `base-missing-field`. `histories` and `queries` count a target user's examples.
+    """
+
+    root: Path
+    task: str
+    data: str
+    form: str
+    user_ids: tuple[str, ...]
+    synthetic: bool
+    base_row_count: int
+    removed: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    histories: Mapping[str, int] = field(default_factory=dict)
+    queries: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def references_file(self) -> Path:
+        """The reference answers' sums: name -> user id -> sums."""
+        return self.root / REFERENCES_FILE
+
+    @property
+    def private(self) -> Path:
+        """The folder of the users' private folders."""
+        return self.root / "private"
+
+
+def open_prepared(root: Path) -> Prepared:
+    """Returns what stands in the folder's public part; opens nothing else."""
+    file = root / DATA_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Prepared(
+            root=root,
+            task=content["task"],
+            data=content["data"],
+            form=content["form"],
+            user_ids=tuple(content["users"]),
+            synthetic=content["synthetic"],
+            base_row_count=content["base_rows"],
+            removed=content["removed"],
+            skipped=content["skipped"],
+            histories=content["histories"],
+            queries=content["queries"],
+        )
+    except FileNotFoundError:
+        raise DataError(
+            f"{root} is no prepared folder: {DATA_FILE} is missing; run `cdcda data prepare` again"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({error}); delete {root} and run again") from None
+
+
+def write_data_file(prepared: Prepared, draft: Path) -> None:
+    """Writes `public/data.json` under `draft`."""
+    content = {
+        "task": prepared.task,
+        "data": prepared.data,
+        "form": prepared.form,
+        "users": list(prepared.user_ids),
+        "synthetic": prepared.synthetic,
+        "base_rows": prepared.base_row_count,
+        "removed": dict(prepared.removed),
+        "skipped": dict(prepared.skipped),
+        "histories": dict(prepared.histories),
+        "queries": dict(prepared.queries),
+    }
+    (draft / DATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def base_rows(prepared: Prepared) -> tuple[Example, ...]:
+    """Returns the non-target users' rows, on which M_base is trained."""
+    return read_examples(prepared.root / BASE_ROWS_FILE)

@@ -1,0 +1,1 @@
+"""All that touches torch: loading and quantising, adapters, training, answering, generation, encoders."""

@@ -1,0 +1,35 @@
+"""Adapters on disk, in PEFT's own format: any PEFT loads them."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from cdcda_flower.errors import DataError
+from cdcda_flower.language.sources import files_digest
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraConfig) -> str:
+    """Writes the adapter into an existing folder and returns the digest of its weights."""
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"})
+    return weights_digest(folder)
+
+
+def weights_digest(folder: Path) -> str:
+    """Returns the digest of a stored adapter's weights."""
+    return files_digest([folder / _WEIGHTS])
+
+
+def load_adapter(folder: Path, *, digest: str) -> dict[str, torch.Tensor]:
+    """Returns the weights; raises DataError where they are missing or not the ones that were stored."""
+    if not (folder / _WEIGHTS).is_file():
+        raise DataError(f"adapter {folder} holds no {_WEIGHTS}; train it again")
+    found = weights_digest(folder)
+    if found != digest:
+        raise DataError(f"adapter {folder} has digest {found[:12]}, expected {digest[:12]}; it was changed: train it again")
+    return load_file(folder / _WEIGHTS)

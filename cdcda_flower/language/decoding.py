@@ -1,0 +1,148 @@
+"""One decode loop for devices and cloud: left-padded rows, a shared prefix, greedy or per-row seeded sampling.
+
+What a row receives depends on its own prompt, seed and limits, not on the rows beside it (up to rounding): each row
+draws from its own generator, and a finished row leaves the batch.
+"""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cdcda_flower.language.examples import TokenizedExample, collate, forward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Which tokens end a line or the whole text; `newline` maps a token to its text before the newline."""
+
+    eos: frozenset[int]
+    newline: dict[int, str]
+
+
+def stops_of(tokenizer: Any, model: Any) -> Stop:
+    """Returns the ending tokens of a model; a token such as `.\\n` ends a line too."""
+    eos = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])}
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return Stop(
+        eos=frozenset(end for end in ends if end is not None),
+        newline={token: text.split("\n")[0] for token, text in enumerate(texts) if "\n" in text},
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One text being written. `temperature` 0 is greedy; `lines` newlines end the text (0: only end-of-text does).
+
+    `then` is forced in place of the first newline; `choices`, token sequences, are all that may follow it (or all
+    that may be written, where `then` is empty).
+    """
+
+    prompt: list[int]
+    limit: int
+    lines: int
+    temperature: float = 0.0
+    rng: random.Random | None = None
+    then: list[int] = field(default_factory=list)
+    choices: list[list[int]] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    done: bool = False
+    _forced: deque[int] = field(default_factory=deque)
+    _open: list[list[int]] | None = None
+    _place: int = 0
+
+    def __post_init__(self) -> None:
+        if self.choices and not self.then:
+            self._open = self.choices
+
+    def next_token(self, scores: torch.Tensor, stop: Stop) -> int:
+        """Takes the next token from the model's scores (words,), or the forced one, and notes whether the row is done."""
+        if self._forced:
+            token = self._forced.popleft()
+            self.written.append(token)
+            if not self._forced:
+                self._open = self.choices or None
+            return token
+        token = self._constrained(scores) if self._open else self._drawn(scores)
+        if self._open:
+            self._narrow(token)
+        elif token in stop.eos and not (self.then and self.lines > 1):
+            self.done = True
+        elif self.lines and (token in stop.newline or token in stop.eos):
+            # Small models end the whole text after x; what `then` asks for must still be written.
+            token = self._end_line(token, text_before=stop.newline.get(token, ""))
+        else:
+            self.written.append(token)
+        self.done = self.done or len(self.written) >= self.limit
+        return token
+
+    def _end_line(self, token: int, *, text_before: str) -> int:
+        """Ends a line at a token such as `.\\n`; returns the token to feed next, the first forced one after a bare newline."""
+        self.lines -= 1
+        self.done = not self.then or not self.lines
+        if not self.done:
+            self._forced = deque(self.then)
+            self.limit += len(self.then)
+        if text_before or self.done:
+            self.written.append(token)
+        else:
+            token = self._forced.popleft()
+            self.written.append(token)
+        return token
+
+    def _drawn(self, scores: torch.Tensor) -> int:
+        if self.rng is None or self.temperature == 0:
+            return int(scores.argmax())
+        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
+        point = self.rng.random() * float(cumulative[-1])
+        return int(torch.searchsorted(cumulative, point, right=True).clamp(max=len(scores) - 1))
+
+    def _constrained(self, scores: torch.Tensor) -> int:
+        assert self._open is not None
+        allowed = sorted({choice[self._place] for choice in self._open})
+        return allowed[self._drawn(scores[torch.tensor(allowed)])] if len(allowed) > 1 else allowed[0]
+
+    def _narrow(self, token: int) -> None:
+        assert self._open is not None
+        self._open = [choice for choice in self._open if choice[self._place] == token]
+        if len(self._open) == 1:
+            # One choice is left: the rest of it needs no model.
+            self.written += self._open[0][self._place :]
+            self.done = True
+            return
+        self.written.append(token)
+        self._place += 1
+
+
+@torch.inference_mode()
+def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
+    """Writes all rows to their end, in place; rows with the same prompt share its prefill. Returns the tokens written."""
+    prompts = [list(p) for p in dict.fromkeys(tuple(row.prompt) for row in rows)]
+    place = {tuple(prompt): index for index, prompt in enumerate(prompts)}
+    batch = collate([TokenizedExample(prompt, 0) for prompt in prompts], pad=0, device=device)
+    output = forward(model, batch, keep=1)
+    pick = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
+    scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
+    cache.batch_select_indices(pick)
+    active = list(rows)
+    while True:
+        tokens = [row.next_token(score, stop) for row, score in zip(active, scores.cpu(), strict=True)]
+        left = [index for index, row in enumerate(active) if not row.done]
+        if not left:
+            return sum(len(row.written) for row in rows)
+        if len(left) < len(active):
+            keep = torch.tensor(left, device=device)
+            cache.batch_select_indices(keep)
+            mask, active = mask[keep], [active[index] for index in left]
+        mask = torch.cat([mask, mask.new_ones(len(active), 1)], -1)
+        scores = model(
+            input_ids=torch.tensor([[tokens[index]] for index in left], device=device),
+            attention_mask=mask,
+            position_ids=mask.sum(-1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1].float()  # fmt: skip

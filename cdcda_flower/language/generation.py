@@ -1,0 +1,103 @@
+"""The cloud's model: samples several texts per prompt, batched by length, each sample from its own seed."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from cdcda_flower.language.decoding import Row, decode, stops_of
+from cdcda_flower.language.models import load_causal
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import ModelRef
+
+
+class Sampling(Protocol):
+    """What one request asks of the model: `strategies.cloud.engine.GenerationRequest` has these fields."""
+
+    @property
+    def prompt(self) -> str: ...  # noqa: D102
+    @property
+    def prefix(self) -> str: ...  # noqa: D102
+    @property
+    def then(self) -> str: ...  # noqa: D102
+    @property
+    def choices(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def samples(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def max_new_tokens(self) -> int: ...  # noqa: D102
+
+
+class CausalGenerator:
+    """A causal model that samples at one temperature; load it, generate, close it before clients need the memory."""
+
+    def __init__(self, ref: ModelRef, device: torch.device, *, temperature: float, batch_tokens: int) -> None:
+        self._loaded = load_causal(ref, device)
+        self._stop = stops_of(self._loaded.tokenizer, self._loaded.model)
+        self._temperature, self._batch_tokens = temperature, batch_tokens
+
+    def close(self) -> None:
+        """Drops the weights; the object cannot be used afterwards."""
+        del self._loaded
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def generate(
+        self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]
+    ) -> list[tuple[str, ...]]:
+        """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
+        texts: dict[int, tuple[str, ...]] = {}
+        for batch in self._batches(requests):
+            rows = {index: self._rows(requests[index]) for index in batch}
+            flat = [row for group in rows.values() for row in group]
+            tokens = decode(self._loaded.model, flat, self._stop, device=self._loaded.device)
+            for index, group in rows.items():
+                texts[index] = tuple(self._text(row) for row in group)
+            on_batch(len(texts), tokens)
+        return [texts[index] for index in range(len(requests))]
+
+    def _batches(self, requests: Sequence[Sampling]) -> Iterator[list[int]]:
+        """Request indices, alike in length and as many as the token budget of a batch holds."""
+        sizes = [len(self._prompt(request)) + request.max_new_tokens for request in requests]
+        batch: list[int] = []
+        rows = 0
+        for index in sorted(range(len(requests)), key=lambda i: (sizes[i], i)):
+            # In rising order the newest is the longest, and every row of the batch is padded to it.
+            if batch and (rows + requests[index].samples) * sizes[index] > self._batch_tokens:
+                yield batch
+                batch, rows = [], 0
+            batch.append(index)
+            rows += requests[index].samples
+        if batch:
+            yield batch
+
+    def _prompt(self, request: Sampling) -> list[int]:
+        tokenizer = self._loaded.tokenizer
+        if tokenizer.chat_template:
+            turn = [{"role": "user", "content": request.prompt}]
+            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) + request.prefix
+        else:
+            text = request.prompt + "\n" + request.prefix
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _rows(self, request: Sampling) -> list[Row]:
+        encode = self._loaded.tokenizer
+        prompt = self._prompt(request)
+        return [
+            Row(
+                prompt=prompt,
+                limit=request.max_new_tokens,
+                lines=(2 if request.then else 1) if request.prefix else 0,
+                temperature=self._temperature,
+                rng=random.Random(derive_seed(request.seed, "sample", str(sample))),
+                then=encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else [],
+                choices=[encode(" " + choice, add_special_tokens=False)["input_ids"] for choice in request.choices],
+            )
+            for sample in range(request.samples)
+        ]
+
+    def _text(self, row: Row) -> str:
+        return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True))

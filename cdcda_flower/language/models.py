@@ -1,0 +1,136 @@
+"""Resolves a causal model's name to a folder of safetensors, and loads it, in 16 bits or in NF4."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from cdcda_flower.data.folders import whole_folder
+from cdcda_flower.errors import ModelError
+from cdcda_flower.language.sources import EMBEDDED_CAUSAL, check_space, embedded_path, files_digest, is_path, local_path
+from cdcda_flower.types import ModelRef
+
+# The conversion's own version: a change in how GGUF files are read makes cached copies stale.
+_CONVERSION = "v1"
+
+
+class LoadedModel(NamedTuple):
+    """A causal model in eval mode, its tokenizer (padding on the left) and the device it is on."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Returns the device of a `device` key; raises ModelError where CUDA is asked for and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError('device is "cuda" but this machine has no usable CUDA device; set device = "cpu" or "auto"')
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_causal(name: str, cache: Path) -> ModelRef:
+    """Returns a folder with safetensors for "embedded", a local folder or GGUF file, or a Hugging Face id."""
+    if name == "embedded" or is_path(name):
+        path = embedded_path(EMBEDDED_CAUSAL) if name == "embedded" else local_path(name)
+        label = f"embedded ({path.stem})" if name == "embedded" else name
+        if path.is_file():
+            return _converted(label, path, cache)
+        return ModelRef(name=label, path=str(path), digest=files_digest(path.glob("*.safetensors")))
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
+        raise ModelError(
+            f"model {name!r} is neither a local path nor to be had from the Hugging Face hub ({type(error).__name__}); "
+            'check the spelling and the network, give a local path, or use "embedded"'
+        ) from error
+    return ModelRef(name=name, path=str(folder), digest=files_digest(folder.glob("*.safetensors")))
+
+
+def _converted(label: str, gguf: Path, cache: Path) -> ModelRef:
+    digest = files_digest([gguf])
+    folder = cache / "models" / f"{gguf.stem}-{digest[:16]}-{_CONVERSION}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_space(folder.parent, gguf)
+        with whole_folder(folder) as draft:
+            _convert(gguf, draft)
+    return ModelRef(name=label, path=str(folder), digest=digest)
+
+
+def _convert(gguf: Path, into: Path) -> None:
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{gguf} cannot be read as a GGUF model: {error}") from error
+    if model.config.model_type == "qwen2" and _same_output_matrix(model):
+        # Quantised GGUF files of the small Qwen2 models carry the tied output matrix a second time.
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+    model.config._name_or_path = ""
+    model.save_pretrained(into)
+    tokenizer.save_pretrained(into)
+
+
+def _same_output_matrix(model: Any) -> bool:
+    tokens, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    # Input and output are quantised apart from each other (Q4 and Q6), so equal up to that.
+    sample = slice(0, 512)
+    return bool(torch.nn.functional.cosine_similarity(tokens[sample].float(), output[sample].float()).mean() > 0.95)
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """Returns the model's tokenizer, padding on the left: answers then align at the right end of a batch."""
+    tokenizer = AutoTokenizer.from_pretrained(ref.path, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """Returns bfloat16 where the hardware multiplies in it, else float32.
+
+    A CPU without AVX512-BF16 emulates bfloat16: its matrix products are 10 to 70 times slower than in float32.
+    """
+    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "none") -> LoadedModel:
+    """Returns the model frozen and in eval mode, computing in `compute_dtype`, its weights plain or in NF4."""
+    dtype = compute_dtype(device)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers_logging.disable_progress_bar()
+    config = None
+    if quantization == "nf4":
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        ref.path,
+        dtype=dtype,
+        quantization_config=config,
+        device_map={"": device} if quantization == "nf4" else None,
+        # Short sequences: sdpa's backward on a CPU is slower than the plain one (docs/BENCHMARKS.md).
+        attn_implementation="eager" if device.type == "cpu" else "sdpa",
+    )
+    if quantization == "nf4":
+        _keep_autograd(model)
+    model.requires_grad_(False)
+    return LoadedModel(model.to(device) if config is None else model, load_tokenizer(ref), device)
+
+
+def _keep_autograd(model: Any) -> None:
+    # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks a Linear4bit after one forward in eval mode for a kernel
+    # without autograd: training after answering then follows wrong gradients, with a mere UserWarning.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

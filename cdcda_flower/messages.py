@@ -1,0 +1,74 @@
+"""What cloud and devices say to each other, one request and one reply per phase."""
+
+from dataclasses import dataclass
+
+from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Where a simulated device finds its folders, and which code the cloud runs.
+
+    A real device has its own folders, in its node config (`private-dir`, `device-dir`), and reads only the digest.
+    """
+
+    prepared: str
+    run: str
+    source_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRequest:
+    """Asks a device to share what its policy allows; answered by an `Upload`."""
+
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one method sends down for training."""
+
+    method: str
+    synthetic: tuple[SyntheticPair, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalizeRequest:
+    """Asks a device to train one adapter per plan over M_base."""
+
+    workspace: Workspace
+    base: ModelRef
+    plans: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalizeReply:
+    """What was trained; the adapters stay in the device's own store."""
+
+    user_id: str
+    reports: tuple[TrainingReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerJob:
+    """One pass over the held-out queries: with no adapter, the device's own, or (swap test) another user's."""
+
+    method: str
+    adapter: AdapterRef | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateRequest:
+    """Asks a device to answer its held-out queries, once per job."""
+
+    workspace: Workspace
+    base: ModelRef
+    jobs: tuple[AnswerJob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateReply:
+    """Additive metric sums per job; answers and golds stay on the device."""
+
+    user_id: str
+    results: tuple[UserResult, ...]

@@ -1,0 +1,147 @@
+"""A run's folder: where its files lie, and the manifest that says what ran and how it ended."""
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cdcda_flower.config import Scalar
+from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.runs.atomic import write_atomic
+
+Status = Literal["created", "running", "finished", "failed", "interrupted"]
+MANIFEST = "manifest.json"
+
+
+class ModelName(BaseModel):
+    """A model that took part, by the name in the config and the digest of its contents."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    digest: str
+
+
+class PhaseCost(BaseModel):
+    """What one phase took, in wall seconds and tokens through a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    seconds: float
+    tokens: int
+
+
+class Manifest(BaseModel):
+    """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    status: Status = "created"
+    error: str = ""
+    error_kind: Literal["", "input", "run"] = ""
+    config: dict[str, Scalar] = {}
+    config_digest: str = ""
+    source_digest: str = ""
+    versions: dict[str, str] = {}
+    hardware: dict[str, Scalar] = {}
+    models: dict[str, ModelName] = {}
+    base_rows: int = 0
+    synthetic: bool = False
+    started: str = ""
+    finished: str = ""
+    phases: tuple[PhaseCost, ...] = ()
+    peak_pss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run under `path`; `devices` is private and written by clients only."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str) -> Self:
+        """Returns a new folder with a manifest in status "created"; an existing folder is never written over."""
+        folder = cls(runs_dir / name)
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(f"run-name is {name!r}; {folder.path} exists already; give another name") from None
+        except OSError as error:
+            raise ConfigError(
+                f"runs-dir is {str(runs_dir)!r}; no folder can be made there: {error.strerror}"
+            ) from error
+        folder.logs.mkdir()
+        folder.devices.mkdir(mode=0o700)
+        write_atomic(folder._manifest_path, Manifest(run=name).model_dump_json(indent=2))
+        return folder
+
+    @property
+    def ledger_path(self) -> Path:
+        """The SQLite file of uploads, pairs, verdicts and results."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def devices(self) -> Path:
+        """The folder that holds one private folder per device."""
+        return self.path / "devices"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of log files."""
+        return self.path / "logs"
+
+    @property
+    def progress_path(self) -> Path:
+        """The small file that says how far the current phase is."""
+        return self.path / "progress.json"
+
+    @property
+    def references_path(self) -> Path:
+        """The reference answers' metric sums per user, copied from the prepared data."""
+        return self.path / "references.json"
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.path / MANIFEST
+
+    def exists(self) -> bool:
+        """Says whether a run has been created here."""
+        return self._manifest_path.is_file()
+
+    def manifest(self) -> Manifest:
+        """Returns the manifest as it stands now; raises DataError where there is none or it is no manifest."""
+        try:
+            text = self._manifest_path.read_text(encoding="utf-8")
+        except OSError:
+            raise DataError(f"{self.path} is no run folder: it has no readable {MANIFEST}") from None
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "its text"
+            raise DataError(f"{self._manifest_path} cannot be read: {place}: {first['msg']}") from None
+
+    # Any: the changes are the manifest's own fields, and pydantic checks each one here.
+    def update(self, **changes: Any) -> Manifest:  # noqa: ANN401 - see above
+        """Replaces fields of the manifest atomically and returns the new one; other fields stay as another process left them."""
+        with self._locked():
+            current: Mapping[str, object] = self.manifest().model_dump()
+            manifest = Manifest.model_validate({**current, **changes})
+            write_atomic(self._manifest_path, manifest.model_dump_json(indent=2))
+        return manifest
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # The launcher and the server both update the manifest: read-change-write must not interleave.
+        with (self.path / ".manifest.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,62 @@
+"""What makes two runs comparable: digests of config and code, versions, hardware."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from cdcda_flower.config import RunConfig, Scalar
+from cdcda_flower.seeding import digest
+
+PACKAGES = ("cdcda_flower", "clients", "strategies", "experiments")
+_VERSIONED = (
+    "cdcda-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate",
+    "sentence-transformers", "bert-score", "rouge-score", "accelerate", "numpy", "scipy",
+)  # fmt: skip
+# Where a run lies does not change what it is.
+_PLACES = ("runs-dir", "run-name", "cache-dir")
+
+
+def config_digest(config: RunConfig) -> str:
+    """Returns the digest of every key that can change a result."""
+    return digest({key: value for key, value in config.to_flwr().items() if key not in _PLACES})
+
+
+def source_files(root: Path) -> tuple[Path, ...]:
+    """Returns the Python files of the four packages under `root`, sorted."""
+    return tuple(sorted(path for package in PACKAGES for path in (root / package).rglob("*.py") if path.is_file()))
+
+
+def source_digest(root: Path) -> str:
+    """Returns the digest of the four packages' Python files under `root`, by relative path and content."""
+    return digest([[str(path.relative_to(root)), _content_digest(path)] for path in source_files(root)])
+
+
+def versions(names: Iterable[str] = _VERSIONED) -> dict[str, str]:
+    """Returns the installed versions of Python and of the libraries that can change a number."""
+    return {"python": platform.python_version()} | {name: found for name in names if (found := _version(name))}
+
+
+def hardware() -> dict[str, Scalar]:
+    """Returns cores, memory and system of this machine; a GPU is named by who uses it."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def _content_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,237 @@
+"""The run's ledger: what was uploaded, written, judged, selected, trained and measured, in one SQLite file.
+
+One writer, the server process, which commits every call: what was added survives a crash. Readers open the file
+read-only, also while the run goes on.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cdcda_flower.errors import DataError
+from cdcda_flower.types import (
+    AdapterRef,
+    Example,
+    Provenance,
+    SyntheticPair,
+    TrainingReport,
+    Unparsable,
+    Upload,
+    UserFailure,
+    UserResult,
+    Verdict,
+)
+
+Cell = None | int | float | str
+# SQLite gives cells without types; every row becomes a typed value in the method that asked for it.
+_Row = tuple[Any, ...]
+_PROVENANCE = (
+    "user_id TEXT NOT NULL, source_id TEXT NOT NULL, generator TEXT, prompt_digest TEXT, seed INTEGER, sample INTEGER"
+)
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS uploads (
+    user_id TEXT PRIMARY KEY, policy TEXT, history_size INTEGER, query_count INTEGER, shared INTEGER, bytes_up INTEGER);
+CREATE TABLE IF NOT EXISTS shared (
+    user_id TEXT, id TEXT, query TEXT, response TEXT, PRIMARY KEY (user_id, id));
+CREATE TABLE IF NOT EXISTS pairs (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
+CREATE TABLE IF NOT EXISTS unparsable (id TEXT PRIMARY KEY, reason TEXT, {_PROVENANCE});
+CREATE TABLE IF NOT EXISTS verdicts (
+    pair_id TEXT, filter TEXT, keep INTEGER, score REAL, reason TEXT, PRIMARY KEY (pair_id, filter));
+CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS trainings (
+    user_id TEXT, method TEXT, base_digest TEXT, training_digest TEXT, weights_digest TEXT, path TEXT, private INTEGER,
+    synthetic INTEGER, tokens INTEGER, steps INTEGER, first_loss REAL, last_loss REAL, seconds REAL,
+    PRIMARY KEY (user_id, method));
+CREATE TABLE IF NOT EXISTS results (
+    user_id TEXT, method TEXT, adapter_of TEXT, queries INTEGER, unparsed INTEGER, sums TEXT, seconds REAL);
+CREATE UNIQUE INDEX IF NOT EXISTS one_result ON results (user_id, method, ifnull(adapter_of, ''));
+CREATE TABLE IF NOT EXISTS failures (user_id TEXT, phase TEXT, reason TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRow:
+    """What one device let go, in numbers: `shared` examples of `history_size`, in `bytes_up` bytes on the wire."""
+
+    user_id: str
+    policy: str
+    history_size: int
+    query_count: int
+    shared: int
+    bytes_up: int
+
+
+class Ledger:
+    """The one writer of a ledger; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        self._connection = sqlite3.connect(self._path)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.executescript(_SCHEMA)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            # A closed ledger is one plain file that opens from a read-only disk too; a reader at work keeps it in WAL.
+            with suppress(sqlite3.OperationalError):
+                self._connection.execute("PRAGMA journal_mode = DELETE")
+            self._connection.close()
+            self._connection = None
+
+    def add_upload(self, upload: Upload, bytes_up: int) -> None:
+        """Adds what one device shared: its counts, its examples, its size on the wire."""
+        with self._transaction() as connection:
+            counts = (upload.user_id, upload.policy, upload.history_size, upload.query_count, len(upload.examples))
+            _insert(connection, "uploads", [(*counts, bytes_up)])
+            _insert(connection, "shared", [(upload.user_id, e.id, e.query, e.response) for e in upload.examples])
+
+    def add_pairs(self, pairs: Sequence[SyntheticPair]) -> None:
+        """Adds pairs that the cloud wrote, whether or not a filter keeps them."""
+        self._add("pairs", [(p.id, p.query, p.response, *_origin(p.provenance)) for p in pairs])
+
+    def add_unparsable(self, outputs: Sequence[Unparsable]) -> None:
+        """Adds cloud outputs that are no pair."""
+        self._add("unparsable", [(u.id, u.reason, *_origin(u.provenance)) for u in outputs])
+
+    def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Adds the filters' judgements."""
+        self._add("verdicts", [(v.pair_id, v.filter, int(v.keep), v.score, v.reason) for v in verdicts])
+
+    def add_selected(self, user_id: str, pair_ids: Sequence[str]) -> None:
+        """Adds the pairs that go back to a device."""
+        self._add("selected", [(user_id, pair_id) for pair_id in pair_ids])
+
+    def add_training(self, report: TrainingReport) -> None:
+        """Adds what training one adapter took."""
+        a, r = report.adapter, report
+        adapter = (a.user_id, a.method, a.base_digest, a.training_digest, a.weights_digest, a.path)
+        self._add(
+            "trainings", [(*adapter, r.private, r.synthetic, r.tokens, r.steps, r.first_loss, r.last_loss, r.seconds)]
+        )
+
+    def add_result(self, result: UserResult) -> None:
+        """Adds one user's metric sums under one method."""
+        r, sums = result, json.dumps(dict(result.sums), sort_keys=True)
+        self._add("results", [(r.user_id, r.method, r.adapter_of, r.queries, r.unparsed, sums, r.seconds)])
+
+    def add_failure(self, failure: UserFailure) -> None:
+        """Adds a user whose phase did not finish."""
+        self._add("failures", [(failure.user_id, failure.phase, failure.reason)])
+
+    def _add(self, table: str, rows: Sequence[tuple[Cell, ...]]) -> None:
+        with self._transaction() as connection:
+            _insert(connection, table, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None, "the ledger is closed; use it as a context manager"
+        with self._connection:
+            yield self._connection
+
+
+class LedgerReader:
+    """Reads a ledger without ever writing, also while the run goes on; a file that is no ledger is a DataError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def uploads(self) -> tuple[UploadRow, ...]:
+        """Returns what each device let go, in numbers, by user."""
+        names = "user_id, policy, history_size, query_count, shared, bytes_up"
+        return tuple(
+            UploadRow(user_id=u, policy=p, history_size=h, query_count=q, shared=s, bytes_up=b)
+            for u, p, h, q, s, b in self._rows(f"SELECT {names} FROM uploads ORDER BY user_id")
+        )
+
+    def shared(self) -> dict[tuple[str, str], Example]:
+        """Returns every shared example under (user id, example id)."""
+        rows = self._rows("SELECT user_id, id, query, response FROM shared ORDER BY user_id, rowid")
+        return {(u, i): Example(id=i, query=q, response=r) for u, i, q, r in rows}
+
+    def pairs(self) -> tuple[SyntheticPair, ...]:
+        """Returns every pair that the cloud wrote, in the order in which they were added."""
+        return tuple(
+            SyntheticPair(id=i, query=q, response=r, provenance=_provenance(origin))
+            for i, q, r, *origin in self._rows("SELECT * FROM pairs ORDER BY rowid")
+        )
+
+    def unparsable(self) -> tuple[Unparsable, ...]:
+        """Returns every cloud output that is no pair."""
+        return tuple(
+            Unparsable(id=i, reason=r, provenance=_provenance(origin))
+            for i, r, *origin in self._rows("SELECT * FROM unparsable ORDER BY rowid")
+        )
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Returns every filter's judgement of every pair."""
+        return tuple(
+            Verdict(pair_id=p, filter=f, keep=bool(k), score=s, reason=r)
+            for p, f, k, s, r in self._rows("SELECT * FROM verdicts ORDER BY rowid")
+        )
+
+    def selected(self) -> dict[str, str]:
+        """Returns pair id -> user id of the pairs that went back to a device."""
+        return {p: u for u, p in self._rows("SELECT user_id, pair_id FROM selected ORDER BY rowid")}
+
+    def trainings(self) -> tuple[TrainingReport, ...]:
+        """Returns what each adapter took, by user and method."""
+        return tuple(_training(row) for row in self._rows("SELECT * FROM trainings ORDER BY user_id, method"))
+
+    def results(self) -> tuple[UserResult, ...]:
+        """Returns every user's metric sums, by user, swap tests included."""
+        rows = self._rows("SELECT * FROM results ORDER BY user_id, rowid")
+        return tuple(
+            UserResult(user_id=u, method=m, adapter_of=a, queries=q, unparsed=n, sums=json.loads(s), seconds=t)
+            for u, m, a, q, n, s, t in rows
+        )
+
+    def failures(self) -> tuple[UserFailure, ...]:
+        """Returns the users whose phase did not finish."""
+        rows = self._rows("SELECT user_id, phase, reason FROM failures ORDER BY user_id, phase")
+        return tuple(UserFailure(user_id=u, phase=p, reason=r) for u, p, r in rows)
+
+    def _rows(self, query: str) -> list[_Row]:
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return connection.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise DataError(f"{self._path} cannot be read as a run's ledger: {error}") from error
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Cell, ...]]) -> None:
+    if rows:
+        connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def _origin(provenance: Provenance) -> tuple[Cell, ...]:
+    p = provenance
+    return p.user_id, p.source_id, p.generator, p.prompt_digest, p.seed, p.sample
+
+
+def _provenance(row: Iterable[Any]) -> Provenance:
+    user, source, generator, prompt_digest, seed, sample = row
+    return Provenance(
+        user_id=user, source_id=source, generator=generator, prompt_digest=prompt_digest, seed=seed, sample=sample
+    )
+
+
+def _training(row: _Row) -> TrainingReport:
+    user, method, base, training, weights, path, private, synthetic, tokens, steps, first, last, seconds = row
+    adapter = AdapterRef(
+        user_id=user, method=method, base_digest=base, training_digest=training, weights_digest=weights, path=path
+    )
+    return TrainingReport(
+        adapter=adapter, private=private, synthetic=synthetic, tokens=tokens, steps=steps, first_loss=first,
+        last_loss=last, seconds=seconds,
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""How far a run is: one small file, replaced atomically, at most five times a second."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from cdcda_flower.runs.atomic import write_atomic
+
+WRITES_PER_SECOND = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressState:
+    """The current phase: items done of `total`, tokens so far, and when it started and was last told (Unix seconds)."""
+
+    phase: str
+    done: int
+    total: int
+    tokens: int
+    started: float
+    updated: float
+
+
+class Progress:
+    """Tells whoever watches which phase runs and how much of it is done."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._state: ProgressState | None = None
+        self._written = 0.0
+
+    def start(self, phase: str, total: int) -> None:
+        """Begins a phase of `total` items."""
+        now = self._clock()
+        self._state = ProgressState(phase=phase, done=0, total=total, tokens=0, started=now, updated=now)
+        self._write()
+
+    def advance(self, done: int, tokens: int) -> None:
+        """Adds `done` finished items and `tokens` to the current phase."""
+        if self._state is None:
+            raise AssertionError("advance before start")
+        state, now = self._state, self._clock()
+        self._state = replace(state, done=state.done + done, tokens=state.tokens + tokens, updated=now)
+        if self._state.done >= state.total or now - self._written >= 1 / WRITES_PER_SECOND:
+            self._write()
+
+    def _write(self) -> None:
+        assert self._state is not None
+        write_atomic(self._path, TypeAdapter(ProgressState).dump_json(self._state).decode(), durable=False)
+        self._written = self._state.updated
+
+
+def read_progress(path: Path) -> ProgressState | None:
+    """Returns the last state told, or None where no phase has begun."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return TypeAdapter(ProgressState).validate_json(text)

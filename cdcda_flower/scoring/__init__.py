@@ -1,0 +1,1 @@
+"""Metrics over answers and paired statistics over users: pure functions."""

@@ -1,0 +1,92 @@
+"""The table of LaMP's tasks 1, 2, 3, 4, 5 and 7 (Salemi et al. 2023; LaMP-6 needs a licensed corpus)."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.tasks.task import ProfileForm, Task
+
+TAGS = (
+    "sci-fi", "based on a book", "comedy", "action", "twist ending", "dystopia", "dark comedy", "classic",
+    "psychology", "fantasy", "romance", "thought-provoking", "social commentary", "violence", "true story",
+)  # fmt: skip
+
+_TAG = (
+    "Which tag does this movie relate to among the following tags? Just answer with the tag name without further "
+    f"explanation. tags: [{', '.join(TAGS)}] description: "
+)
+_RATE = (
+    "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further "
+    "explanation. review: "
+)
+_HEADLINE = "Generate a headline for the following article: "
+_TITLE = "Generate a title for the following abstract of a paper: "
+_TWEET = "Paraphrase the following tweet without any explanation before or after it: "
+_CITE = 'For an author who has written the paper with the title "'
+
+_ROUGE = ("rouge-1", "rouge-l", "bert-f1")
+_LAMP = "LaMP's own pair of this task"
+
+_TABLE = (
+    Task(
+        name="lamp-1",
+        folder="LaMP_1",
+        title="citation identification",
+        kind="label",
+        # The profile holds papers, the test asks for one of two options (docs/data.md, "Two tasks without pairs").
+        forms=(
+            ProfileForm(
+                name="abstract-to-title", wording=_TITLE, query_field="abstract", response_field="title",
+                source="most likely the paper's: its Table 4 gives LaMP-1 and LaMP-5 nearly the same token lengths",
+            ),
+            ProfileForm(
+                name="title-to-citation", wording="Write a reference of the paper with the title: ",
+                query_field="title", response_field="citation", source="OPPU (Tan et al. 2024)",
+            ),
+        ),
+        test_wording=_CITE, labels=("[1]", "[2]"), metrics=("accuracy", "f1"), headline="accuracy",
+        max_answer_tokens=4,
+    ),
+    Task(
+        name="lamp-2", folder="LaMP_2", title="movie tagging", kind="label",
+        forms=(ProfileForm(name="pair", wording=_TAG, query_field="description", response_field="tag", source=_LAMP, labelled=True),),
+        test_wording=_TAG, labels=TAGS, metrics=("accuracy", "f1"), headline="accuracy", max_answer_tokens=6,
+    ),
+    Task(
+        name="lamp-3", folder="LaMP_3", title="product rating", kind="rating",
+        forms=(ProfileForm(name="pair", wording=_RATE, query_field="text", response_field="score", source=_LAMP, labelled=True),),
+        test_wording=_RATE, labels=("1", "2", "3", "4", "5"), metrics=("mae", "rmse"), headline="mae",
+        max_answer_tokens=2,
+    ),
+    Task(
+        name="lamp-4", folder="LaMP_4", title="news headline", kind="text",
+        forms=(ProfileForm(name="pair", wording=_HEADLINE, query_field="text", response_field="title", source=_LAMP),),
+        test_wording=_HEADLINE, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=32,
+    ),
+    Task(
+        name="lamp-5", folder="LaMP_5", title="scholarly title", kind="text",
+        forms=(ProfileForm(name="pair", wording=_TITLE, query_field="abstract", response_field="title", source=_LAMP),),
+        test_wording=_TITLE, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=40,
+    ),
+    Task(
+        name="lamp-7", folder="LaMP_7", title="tweet paraphrasing", kind="text",
+        # The profile holds tweets without paraphrases; the paper's Table 4 (output length 0.00) points to plain
+        # language modelling of the tweet, which OPPU does too.
+        forms=(
+            ProfileForm(
+                name="tweet", wording="", query_field="", response_field="text",
+                source="OPPU, and most likely the paper: language modelling of the tweet",
+            ),
+        ),
+        test_wording=_TWEET, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=48,
+    ),
+)  # fmt: skip
+
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _TABLE})
+
+
+def task_named(name: str) -> Task:
+    """Returns the task of that name; raises ConfigError with the known names."""
+    if name not in TASKS:
+        raise ConfigError(f"task is {name!r}; known tasks: {', '.join(TASKS)}")
+    return TASKS[name]

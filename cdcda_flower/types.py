@@ -1,0 +1,204 @@
+"""The data that flows between cloud, devices and reports: frozen values, standard library only.
+
+Private text never shows in a `repr`: logs and tracebacks carry ids and lengths.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from cdcda_flower.errors import DataError
+from cdcda_flower.seeding import digest
+
+
+def same_text(text: str) -> str:
+    """Returns the form in which two texts count as the same: no case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One real (x, y) of a user: `query` is the model's whole input, `response` what the user wrote or chose."""
+
+    id: str
+    query: str = field(repr=False)
+    response: str = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Example(id={self.id!r}, {len(self.query)}+{len(self.response)} characters)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserHistory:
+    """A target user's training examples, oldest first, and the held-out queries; refuses a query that stands in its history."""
+
+    user_id: str
+    examples: tuple[Example, ...] = field(repr=False)
+    queries: tuple[Example, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        ids = {example.id for example in self.examples}
+        texts = {same_text(example.query) for example in self.examples if example.query}
+        # An example without an input (LaMP-7's tweets) is language modelling: its text is the response.
+        modelled = {same_text(example.response) for example in self.examples if not example.query}
+        if len(ids) != len(self.examples):
+            raise DataError(f"user {self.user_id}: two history items have the same id; ids must be unique in a history")
+        for query in self.queries:
+            if query.id in ids or same_text(query.query) in texts or same_text(query.response) in modelled:
+                raise DataError(
+                    f"user {self.user_id}: query {query.id} stands in the training history; remove the item from the history"
+                )
+
+    def __repr__(self) -> str:
+        return f"UserHistory(user_id={self.user_id!r}, examples={len(self.examples)}, queries={len(self.queries)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """What one device lets go: the shared examples and the policy that chose them."""
+
+    user_id: str
+    policy: str
+    history_size: int
+    query_count: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a synthetic pair comes from: one user's shared example, one prompt, one generator, one seed."""
+
+    user_id: str
+    source_id: str
+    generator: str
+    prompt_digest: str
+    seed: int
+    sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticPair:
+    """One (x, y) written by the cloud like a shared example."""
+
+    id: str
+    query: str = field(repr=False)
+    response: str = field(repr=False)
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        return f"SyntheticPair(id={self.id!r}, {len(self.query)}+{len(self.response)} characters)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unparsable:
+    """A cloud output that is no pair, with the reason: `no-input`, `no-response`, `label-outside-set`, ..."""
+
+    id: str
+    reason: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One filter's judgement of one pair. A filter judges and never drops."""
+
+    pair_id: str
+    filter: str
+    keep: bool
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """What one adapter is trained on: private examples and selected pairs of one user; refuses another user's pair."""
+
+    user_id: str
+    method: str
+    private: tuple[Example, ...]
+    synthetic: tuple[SyntheticPair, ...]
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that is trained on, in order; not of the method's name."""
+        return digest([self.user_id, [asdict(e) for e in self.private], [asdict(p) for p in self.synthetic]])
+
+    def __post_init__(self) -> None:
+        for pair in self.synthetic:
+            if pair.provenance.user_id != self.user_id:
+                raise DataError(
+                    f"training set of user {self.user_id}: pair {pair.id} was written from an example of user "
+                    f"{pair.provenance.user_id}; a pair may only train the user who shared its source"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """A model folder on disk and the digest of its contents."""
+
+    name: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRef:
+    """A stored adapter (a PEFT folder) and what it was trained from."""
+
+    user_id: str
+    method: str
+    base_digest: str
+    training_digest: str
+    weights_digest: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The model's answer to one held-out query; `parsed` is None where the task's parser refuses the output."""
+
+    example_id: str
+    output: str = field(repr=False)
+    parsed: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """What training one adapter took. `tokens` counts every token that went through the model, padding excluded."""
+
+    adapter: AdapterRef
+    private: int
+    synthetic: int
+    tokens: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserResult:
+    """One user's result under one method: additive metric sums (`scoring.metrics`), so that users pool exactly.
+
+    `adapter_of` names the user whose adapter answered: another one in the swap test, None without an adapter.
+    """
+
+    user_id: str
+    method: str
+    adapter_of: str | None
+    queries: int
+    unparsed: int
+    sums: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFailure:
+    """A user whose phase did not finish, with the error's text (never a user's text).
+
+    `bad_input`: whoever started the run can mend it (a policy that returns what may not leave, say).
+    """
+
+    user_id: str
+    phase: str
+    reason: str
+    bad_input: bool = False

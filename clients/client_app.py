@@ -1,0 +1,122 @@
+"""The device's side of a run: three thin handlers, share, personalize and evaluate."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import BadInputError, CdcdaError, RunError
+from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
+from cdcda_flower.runs.identity import source_digest
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import TrainingSet, Upload, UserFailure
+from cdcda_flower.wire import decode, encode
+from clients.device import Device, open_device
+from clients.evaluate import evaluate
+from clients.personalize import make_executor
+from clients.sharing.egress import checked_examples, guarded
+from clients.sharing.plugins import make_policy
+
+log = logging.getLogger(__name__)
+
+app = ClientApp()
+
+R = TypeVar("R", ShareRequest, PersonalizeRequest, EvaluateRequest)
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Lets the share policy choose; nothing leaves that the guard has not seen."""
+    return _reply(message, context, ShareRequest, _share)
+
+
+@app.train("personalize")
+def personalize(message: Message, context: Context) -> Message:
+    """Trains one adapter per plan and keeps them on the device."""
+    return _reply(message, context, PersonalizeRequest, _personalize)
+
+
+@app.evaluate("personal")
+def evaluate_personal(message: Message, context: Context) -> Message:
+    """Answers the held-out queries once per job and returns metric sums."""
+    return _reply(message, context, EvaluateRequest, _evaluate)
+
+
+def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDict:
+    history = device.history()
+    policy = make_policy(config)
+    chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", device.user_id))
+    upload = Upload(
+        user_id=device.user_id,
+        policy=policy.name,
+        history_size=len(history.examples),
+        query_count=len(history.queries),
+        examples=checked_examples(chosen, history.examples, policy=policy.name),
+    )
+    return guarded(upload, history.examples)
+
+
+def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
+    executor = make_executor(config, request.base)
+    private = device.history().examples
+    reports = tuple(
+        executor.fit(
+            TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic), device
+        )
+        for plan in request.plans
+    )
+    reply = PersonalizeReply(user_id=device.user_id, reports=reports)
+    return encode(reply, tokens=sum(report.tokens for report in reports))
+
+
+def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
+    executor = make_executor(config, request.base)
+    queries = device.history().queries
+    results = tuple(evaluate(device, queries, job, executor, config) for job in request.jobs)
+    return encode(EvaluateReply(user_id=device.user_id, results=results))
+
+
+def _reply(message: Message, context: Context, kind: type[R], work: Callable[[Device, RunConfig, R], RecordDict]) -> Message:
+    """Does the work and answers with its result, or with a `UserFailure`.
+
+    A raised exception would drop the node's state and reach the server as text without a user; so every failure is
+    answered, its traceback (which may hold private text) stays on the device, and only our own messages are said.
+    """
+    device: Device | None = None
+    try:
+        request = decode(message.content, kind)
+        device = open_device(context, request.workspace)
+        _check_source(request.workspace.source_digest)
+        content = work(device, RunConfig.from_flwr(context.run_config), request)
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever a policy or a model raises is answered
+        content = encode(_failure(error, message.metadata.message_type, device))
+    return Message(content, reply_to=message)
+
+
+def _failure(error: Exception, phase: str, device: Device | None) -> UserFailure:
+    said = str(error) if isinstance(error, CdcdaError) else "see the device's errors.log"
+    log.error("%s failed with %s", phase, type(error).__name__)
+    if device is not None:
+        with (device.home / "errors.log").open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    return UserFailure(
+        user_id=device.user_id if device else "",
+        phase=phase,
+        reason=f"{type(error).__name__}: {said}",
+        bad_input=isinstance(error, BadInputError),
+    )
+
+
+def _check_source(expected: str) -> None:
+    root = Path(__file__).resolve().parents[1]
+    found = source_digest(root)
+    if found != expected:
+        raise RunError(
+            f"the device runs other code ({root}, digest {found[:12]}) than the cloud ({expected[:12]}); start the run with "
+            "`cdcda run`, or `flwr run` with a fresh SuperLink outside the source folder"
+        )

@@ -1,0 +1,89 @@
+"""What can be checked before anything heavy starts: ports, disk, model paths, CUDA. Every problem is said at once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import BadInputError, ConfigError
+from experiments.processes import Ports, free_ports, port_is_free
+from experiments.settings import MODEL_KEYS, is_local_model
+
+PORTS_VARIABLE = "CDCDA_PORTS"
+MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
+# Two converted 135M models, M_base, Arrow files and 100 users' adapters take about 2 GB.
+MIN_FREE_GB = 3.0
+
+
+def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
+    """Raises one BadInputError that lists every problem of disk, models and CUDA."""
+    free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
+    problems = [*_disk_problems(config, free), *_model_problems(config), *_cuda_problems(config)]
+    if problems:
+        raise BadInputError("\n".join(problems))
+
+
+def chosen_ports() -> Ports:
+    """Returns the ports that the user fixed in $CDCDA_PORTS, or two free ones."""
+    fixed = os.environ.get(PORTS_VARIABLE, "")
+    if not fixed:
+        return free_ports()
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in fixed.split(",")]
+    if len(numbers) != 2 or numbers[0] == numbers[1] or not all(0 < number < 65536 for number in numbers):
+        raise ConfigError(f'{PORTS_VARIABLE} is {fixed!r}; give two different ports, such as "39191,39193"')
+    taken = [str(number) for number in numbers if not port_is_free(number)]
+    if taken:
+        raise ConfigError(
+            f"{PORTS_VARIABLE}: port {' and '.join(taken)} is in use; give others, or unset it to have free ones chosen"
+        )
+    return Ports(http=numbers[0], control=numbers[1])
+
+
+def client_gpu_share(config: RunConfig) -> float:
+    """Returns the share of the GPU that each client asks Ray for; 0 where the run uses no GPU."""
+    wanted = config.device == "cuda" or (config.device == "auto" and shutil.which("nvidia-smi") is not None)
+    return config.client_gpu_share if wanted and has_cuda() else 0.0
+
+
+def has_cuda() -> bool:
+    """Says whether PyTorch sees a GPU; asked in a process of its own, so that this one stays light."""
+    question = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    return subprocess.run([sys.executable, "-c", question], check=False, capture_output=True).returncode == 0
+
+
+def _disk_problems(config: RunConfig, free_bytes: Callable[[Path], int]) -> Iterator[str]:
+    least = _least_free_gb()
+    for key, folder in (("cache-dir", Path(config.cache_dir)), ("runs-dir", Path(config.runs_dir))):
+        standing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = free_bytes(standing) / 1e9
+        if free < least:
+            yield (
+                f"{key} is {str(folder)!r}; it must have {least:g} GB free and has {free:.1f} GB; "
+                f"free some, give another folder, or lower ${MIN_FREE_VARIABLE}"
+            )
+        if not os.access(standing, os.W_OK) or not standing.is_dir():
+            yield f"{key} is {str(folder)!r}; {standing} is no folder that you may write to; give another folder"
+
+
+def _least_free_gb() -> float:
+    given = os.environ.get(MIN_FREE_VARIABLE, "")
+    try:
+        return float(given or MIN_FREE_GB)
+    except ValueError:
+        raise ConfigError(f"{MIN_FREE_VARIABLE} is {given!r}; give a number of gigabytes") from None
+
+
+def _model_problems(config: RunConfig) -> Iterator[str]:
+    values = config.to_flwr()
+    for key in MODEL_KEYS:
+        name = str(values[key])
+        if is_local_model(name) and not Path(name).expanduser().exists():
+            yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
+
+
+def _cuda_problems(config: RunConfig) -> Iterator[str]:
+    if config.device == "cuda" and not has_cuda():
+        yield 'device is "cuda"; PyTorch sees no CUDA GPU on this machine; use "auto" or "cpu"'

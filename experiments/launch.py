@@ -1,0 +1,253 @@
+"""Runs one config from its checks to its end, in processes that all end with it; returns what really happened."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import open_prepared
+from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
+from experiments.checks import check_before_start, chosen_ports, client_gpu_share
+from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
+from experiments.staging import App, stage
+from experiments.watch import BarDisplay, LineDisplay, Watcher
+
+LOG_TAIL_LINES = 30
+BAD_INPUT = 2
+
+
+class Terminated(BaseException):
+    """The system asked this process to end (SIGTERM or SIGHUP); like KeyboardInterrupt it is no error to be handled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One run in the making: the config, the scratch folder, the environment and the processes that carry it."""
+
+    config: RunConfig
+    app: App
+    scratch: Path
+    environment: Mapping[str, str]
+    processes: RunProcesses
+    console: Console
+
+    @property
+    def staged(self) -> Path:
+        """The copy of the app that every process of the run loads."""
+        return self.scratch / "app"
+
+    @property
+    def config_file(self) -> Path:
+        """The config as JSON, for the steps before the federation."""
+        return self.scratch / "config.json"
+
+    @property
+    def empty(self) -> Path:
+        """The working folder of every process: a `clients/` there would be loaded instead of the app's."""
+        return self.scratch / "work"
+
+
+def launch(config: RunConfig, app: App, console: Console, *, created: Callable[[RunFolder], None]) -> Manifest:
+    """Returns the manifest of a finished run; raises BadInputError, RunError, KeyboardInterrupt or Terminated otherwise.
+
+    `created` is told the run folder as soon as there is one. No process and no temporary file outlives this call.
+    """
+    check_before_start(config)
+    with _launching(config, app, console) as this, MemoryWatch(this.processes) as memory:
+        prepared = _prepare(this)
+        folder = _create_folder(this, prepared)
+        created(folder)
+        return _carry(this, folder, memory)
+
+
+def prepare_only(config: RunConfig, app: App, console: Console) -> Path:
+    """Returns the folder of the config's prepared data."""
+    with _launching(config, app, console) as this:
+        return _prepare_data(this)
+
+
+@contextmanager
+def _launching(config: RunConfig, app: App, console: Console) -> Iterator[Launch]:
+    """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
+    with ExitStack() as stack:
+        stack.enter_context(_termination_as_interrupt())
+        ports = chosen_ports()
+        scratch = temporary_folder()
+        this = Launch(
+            config=config, app=app, scratch=scratch, environment=environment(scratch, Path(config.cache_dir), ports),
+            processes=RunProcesses(scratch), console=console,
+        )  # fmt: skip
+        stack.callback(_clean_up, this)
+        stage(app, this.staged)
+        this.empty.mkdir()
+        this.config_file.write_text(json.dumps(config.to_flwr()), encoding="utf-8")
+        yield this
+
+
+def run_name(config: RunConfig) -> str:
+    """Returns the config's run name, or task, time and digest."""
+    return config.run_name or f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}-{config_digest(config)[:6]}"
+
+
+def toml_text(config: RunConfig) -> str:
+    """Returns the config as a flat TOML file."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.to_flwr().items())
+
+
+def _prepare(this: Launch) -> Path:
+    """Checks the share policy and prepares the data; returns the prepared folder."""
+    _say(this, "checking the share policy")
+    _run_module(this, "clients.preflight")
+    _say(this, "preparing the data")
+    return _prepare_data(this)
+
+
+def _prepare_data(this: Launch) -> Path:
+    """Returns the prepared folder, which the preparing process says last."""
+    return Path(_run_module(this, "cdcda_flower.data.prepare").strip().splitlines()[-1])
+
+
+def _run_module(this: Launch, module: str) -> str:
+    """Returns what a module of the staged app says; a process of its own keeps this one light."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(this.config_file)], env=this.environment, cwd=this.empty, check=False,
+        text=True, capture_output=True, start_new_session=True,
+    )  # fmt: skip
+    if done.returncode == BAD_INPUT:
+        raise BadInputError(done.stderr.strip())
+    if done.returncode:
+        raise RunError(f"{module} ended with exit code {done.returncode}:\n{_tail(done.stderr)}")
+    return done.stdout
+
+
+def _create_folder(this: Launch, prepared: Path) -> RunFolder:
+    config = this.config.model_copy(update={"run_name": run_name(this.config)})
+    data = open_prepared(prepared)
+    folder = RunFolder.create(Path(config.runs_dir), config.run_name)
+    folder.update(
+        config=config.to_flwr(), config_digest=config_digest(config), source_digest=source_digest(this.staged),
+        versions=versions(), hardware=hardware(), synthetic=data.synthetic, base_rows=data.base_row_count,
+        started=_now(),
+    )  # fmt: skip
+    (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
+    return folder
+
+
+def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
+    """Runs the federation and writes down how it ended, whatever happens."""
+    try:
+        manifest = _federate(this, folder)
+    except (KeyboardInterrupt, Terminated):
+        _close(this, folder, memory, status="interrupted", error="stopped by the user", error_kind="run")
+        raise
+    except Exception as error:
+        _close(this, folder, memory, status="failed", error=str(error), error_kind="run")
+        raise
+    _close(this, folder, memory)
+    if manifest.status != "finished":
+        raise (BadInputError if manifest.error_kind == "input" else RunError)(manifest.error)
+    return folder.manifest()
+
+
+def _federate(this: Launch, folder: RunFolder) -> Manifest:
+    log = folder.logs / "flwr.log"
+    with log.open("w") as output:
+        command = subprocess.Popen(
+            _command(this), env={**this.environment, "CDCDA_RUN_DIR": str(folder.path)}, cwd=this.empty,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    display = BarDisplay(this.console) if this.console.is_terminal else LineDisplay(partial(_say, this))
+    try:
+        return Watcher(
+            folder=folder, is_alive=lambda: command.poll() is None, display=display,
+            start_timeout_s=this.config.start_timeout_s,
+        ).wait()  # fmt: skip
+    except RunError as error:
+        raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
+    finally:
+        display.close()
+
+
+def _command(this: Launch) -> list[str]:
+    federation = {
+        "num-supernodes": this.config.num_users,
+        "client-resources-num-cpus": 1,
+        "client-resources-num-gpus": client_gpu_share(this.config),
+    }
+    flwr = str(Path(sys.executable).parent / "flwr")
+    options = ["--run-config", str(this.scratch / "run.toml"), "--federation-config"]
+    return [
+        flwr,
+        "run",
+        str(this.staged),
+        "--stream",
+        *options,
+        " ".join(f"{key}={value}" for key, value in federation.items()),
+    ]
+
+
+def _clean_up(this: Launch) -> None:
+    with _deaf_to_interrupts():
+        this.processes.stop()
+        shutil.rmtree(this.scratch, ignore_errors=True)
+
+
+def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) -> None:
+    """Ends every process, keeps the logs, and completes the manifest; a second Ctrl-C has to wait for it."""
+    with _deaf_to_interrupts():
+        this.processes.stop()
+        log = this.scratch / "home" / "local-superlink" / "superlink.log"
+        if log.is_file():
+            shutil.copyfile(log, folder.logs / "superlink.log")
+        if folder.manifest().status == "finished":
+            ending = {}  # it was done before it was stopped
+        folder.update(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(f"signal {number}")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _say(this: Launch, text: str) -> None:
+    this.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.rstrip().splitlines()[-LOG_TAIL_LINES:])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,175 @@
+"""The processes of one run: their environment, their memory, and the end of all of them.
+
+Flower's SuperLink detaches itself and Ray starts trees of its own, so a run's processes are known by the run's
+temporary folder, which stands in the environment of each.
+"""
+
+import os
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+# Ray's sockets lie some 70 characters below this folder and may be 107 characters long in all.
+LONGEST_TEMPORARY_FOLDER = 24
+# A process in an uninterruptible state cannot be ended; waiting for it must end.
+MOST_PASSES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The SuperLink's two ports on the loopback interface."""
+
+    http: int
+    control: int
+
+
+def temporary_folder() -> Path:
+    """Makes a short, private, empty folder for one run; the caller removes it."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="cdcda-", dir=usual if len(usual) <= LONGEST_TEMPORARY_FOLDER else "/tmp"))
+
+
+def free_ports() -> Ports:
+    """Returns two ports that nobody listens on now."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        return Ports(http=first.getsockname()[1], control=second.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """Says whether a server could listen on the port."""
+    with socket.socket() as probe:
+        # As a server does: a port whose last connection lingers in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def environment(scratch: Path, cache: Path, ports: Ports) -> dict[str, str]:
+    """Returns the environment of every process of a run: nothing outside `scratch` and `cache` is written."""
+    user = os.environ
+    paths = [str(scratch / "app"), *filter(None, [user.get("PYTHONPATH", "")])]
+    loopback = ",".join(filter(None, [user.get("NO_PROXY", user.get("no_proxy", "")), "127.0.0.1,localhost"]))
+    return {
+        **user,
+        "FLWR_HOME": str(scratch / "home"),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports.http),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(ports.control),
+        # Without it every run builds a new environment with all dependencies before it starts.
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_TMPDIR": str(scratch),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HOME": user.get("HF_HOME", str(cache / "huggingface")),
+        "XDG_CACHE_HOME": user.get("XDG_CACHE_HOME", str(cache / "xdg")),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        # flwr starts its helpers by name: those of this very Python must be found first.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), user.get("PATH", "")]),
+        # Flower asks its own SuperLink over HTTP, which no proxy may answer.
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+    }
+
+
+class RunProcesses:
+    """All processes that carry a run's temporary folder in their environment, and their children."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._home = str(scratch / "home")
+
+    def find(self) -> list[psutil.Process]:
+        """Returns the processes that live now, this one excluded."""
+        found = {process for process in psutil.process_iter() if self._is_ours(process)}
+        # Ray's workers write their titles over their environment, but their parents keep it.
+        for process in tuple(found):
+            found.update(_children(process))
+        return [process for process in found if process.pid != os.getpid()]
+
+    def stop(self, *, patience_s: float = 3.0) -> int:
+        """Ends all processes, also those that start meanwhile; returns how many lived."""
+        ended: set[psutil.Process] = set()
+        for _ in range(MOST_PASSES):
+            processes = self.find()
+            if not processes:
+                break
+            fresh = [process for process in processes if process not in ended]
+            _signal(fresh, kill=False)
+            _, stubborn = psutil.wait_procs(processes, timeout=patience_s if fresh else 0.2)
+            _signal(stubborn, kill=True)
+            psutil.wait_procs(stubborn, timeout=patience_s)
+            ended.update(processes)
+        return len(ended)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return bool(process.environ().get("FLWR_HOME") == self._home and process.status() != psutil.STATUS_ZOMBIE)
+        except (psutil.Error, OSError):
+            return False
+
+
+class MemoryWatch:
+    """Samples the summed proportional set size of a run's processes and this one; shared pages count once."""
+
+    def __init__(self, processes: RunProcesses, *, every_s: float = 5.0) -> None:
+        self._processes = processes
+        self._every_s = every_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample_until_done, daemon=True, name="memory-watch")
+        self.peak_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample_until_done(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, summed_pss([psutil.Process(), *self._processes.find()]))
+            if self._done.wait(self._every_s):
+                return
+
+
+def summed_pss(processes: Iterable[psutil.Process]) -> int:
+    """Returns the bytes of memory that these processes take together; 0 where the system does not tell."""
+    total = 0
+    for process in processes:
+        try:
+            total += getattr(process.memory_full_info(), "pss", 0)
+        except (psutil.Error, OSError):
+            continue  # it ended meanwhile
+    return total
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.Error:
+        return []
+
+
+def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
+    for process in processes:
+        try:
+            process.kill() if kill else process.terminate()
+        except psutil.Error:
+            continue  # it ended meanwhile

@@ -1,0 +1,127 @@
+"""A run's results as frozen values, and their documented JSON form (docs/report.md)."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from cdcda_flower.runs.folder import Manifest, ModelName
+from cdcda_flower.tasks import Task, task_named
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Metric(_Value):
+    """One metric, over all queries pooled and as the mean of the users' own values."""
+
+    pooled: float
+    user_mean: float
+
+
+class MethodReport(_Value):
+    """One method's results; `failed` counts the users of the run that have none."""
+
+    users: int
+    failed: int
+    queries: int
+    unparsed: int
+    metrics: dict[str, Metric]
+
+
+class Comparison(_Value):
+    """Method b against method a over the users that have both; `difference` is the mean over users of b minus a."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+
+
+class PairCounts(_Value):
+    """What became of the cloud's outputs: `generated` pairs, outputs that are no pair, pairs that were kept.
+
+    A pair that two filters reject counts under both.
+    """
+
+    generated: int
+    unparsable: int
+    kept: int
+    rejected_by: dict[str, int]
+
+
+class Swap(_Value):
+    """A user's own adapter against another user's on the same queries: means over users, own minus swapped."""
+
+    users: int
+    own: float
+    swapped: float
+    difference: float
+    low: float
+    high: float
+
+
+class UserRow(_Value):
+    """One user under one method; `metrics` are flat columns in CSV and JSON."""
+
+    user_id: str
+    method: str
+    queries: int
+    unparsed: int
+    metrics: dict[str, float]
+    history: int
+    shared: int
+    generated: int
+    kept: int
+    train_tokens: int
+    seconds: float
+
+    def flat(self) -> dict[str, str | int | float]:
+        """Returns the row with one column per metric."""
+        row = self.model_dump()
+        metrics = row.pop("metrics")
+        return {"user_id": row.pop("user_id"), "method": row.pop("method"), **metrics, **row}
+
+
+class Report(_Value):
+    """Everything that a run's folder says about its results."""
+
+    manifest: Manifest
+    task_name: str
+    seed: int
+    methods: dict[str, MethodReport]
+    comparisons: tuple[Comparison, ...]
+    pairs: PairCounts
+    swap: dict[str, dict[str, Swap]]
+    references: dict[str, MethodReport]
+    users: tuple[UserRow, ...]
+    unparsable_reasons: dict[str, int]
+    scores: dict[str, tuple[float, ...]]
+    bytes_up: int
+    failures: dict[str, int]
+
+    @property
+    def task(self) -> Task:
+        """The task of the run."""
+        return task_named(self.task_name)
+
+    def document(self) -> dict[str, object]:
+        """Returns the documented, stable JSON form."""
+        models: Mapping[str, ModelName] = self.manifest.models
+        return {
+            "run": self.manifest.run,
+            "status": self.manifest.status,
+            "task": self.task_name,
+            "seed": self.seed,
+            "models": {role: model.model_dump() for role, model in models.items()},
+            "methods": {name: method.model_dump() for name, method in self.methods.items()},
+            "comparisons": [comparison.model_dump() for comparison in self.comparisons],
+            "pairs": self.pairs.model_dump(),
+            "swap": {name: {m: s.model_dump() for m, s in by_metric.items()} for name, by_metric in self.swap.items()},
+            "per_user": [row.flat() for row in self.users],
+        }

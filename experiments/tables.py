@@ -1,0 +1,212 @@
+"""Shows a report: tables for a terminal, CSV for a spreadsheet, synthetic pairs for a human to judge."""
+
+import csv
+import io
+import random
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.scoring.statistics import LEVEL
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import SyntheticPair, Verdict
+from experiments.results import MethodReport, Report
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_BINS = 10
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints the whole report."""
+    console.print(Text(_title(report), style="bold"))
+    console.print(_methods(report))
+    for part in (_comparisons(report), _swaps(report), _pairs(report)):
+        if part is not None:
+            console.print(part)
+    for line in _costs(report):
+        console.print(Text(line))
+
+
+def csv_text(report: Report) -> str:
+    """Returns one row per user and method."""
+    rows = [row.flat() for row in report.users]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def pairs_text(folder: RunFolder, count: int, *, seed: int) -> str:
+    """Returns `count` synthetic pairs beside their sources, with every verdict; kept and rejected ones mixed."""
+    ledger = LedgerReader(folder.ledger_path)
+    kept, shared = ledger.selected(), ledger.shared()
+    verdicts: dict[str, list[Verdict]] = {}
+    for verdict in ledger.verdicts():
+        verdicts.setdefault(verdict.pair_id, []).append(verdict)
+    blocks = []
+    for pair in _mixed(ledger.pairs(), kept, count, seed=seed):
+        source = shared[pair.provenance.user_id, pair.provenance.source_id]
+        lines = [
+            f"{pair.id}: {'kept' if pair.id in kept else 'rejected'}",
+            f"  shared     x: {source.query}",
+            f"             y: {source.response}",
+            f"  synthetic  x: {pair.query}",
+            f"             y: {pair.response}",
+        ]
+        lines += [
+            f"  {v.filter:<12} {'keep' if v.keep else 'reject':<6} {v.score:.3f}  {v.reason}"
+            for v in verdicts.get(pair.id, [])
+        ]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _mixed(pairs: Sequence[SyntheticPair], kept: dict[str, str], count: int, *, seed: int) -> list[SyntheticPair]:
+    rng = random.Random(derive_seed(seed, "report", "pairs"))
+    groups = [[p for p in pairs if p.id in kept], [p for p in pairs if p.id not in kept]]
+    for group in groups:
+        rng.shuffle(group)
+    rejected = min(len(groups[1]), max(count // 2, count - len(groups[0])))
+    chosen = groups[0][: count - rejected] + groups[1][:rejected]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _title(report: Report) -> str:
+    manifest = report.manifest
+    parts = [f"run {manifest.run}", f"{report.task_name} ({report.task.title})", f"seed {report.seed}"]
+    parts += ["synthetic data"] if manifest.synthetic else []
+    parts += [] if manifest.status == "finished" else [f"status: {manifest.status}", *filter(None, [manifest.error])]
+    return " · ".join(parts)
+
+
+def _methods(report: Report) -> RenderableType:
+    table = Table(title="Methods (pooled over queries | mean over users)", title_justify="left")
+    table.add_column("method")
+    for column in ("users", "failed", "queries", "unparsed"):
+        table.add_column(column, justify="right")
+    for metric in report.task.metrics:
+        table.add_column(_metric_name(report, metric), justify="right")
+    gap = _oracle_gaps(report)
+    if gap:
+        table.add_column("oracle gap closed", justify="right")
+    for name, method in report.methods.items():
+        table.add_row(*_method_cells(report, name, method), *([gap.get(name, "")] if gap else []))
+    table.add_section()
+    for name, method in report.references.items():
+        table.add_row(*_method_cells(report, name, method), style="dim")
+    note = "" if not report.references else "Dim rows are references without a model (docs/report.md)."
+    return Group(table, Text(note, style="dim")) if note else table
+
+
+def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
+    found = method.metrics
+    shown = [f"{found[m].pooled:.4f} | {found[m].user_mean:.4f}" if m in found else "-" for m in report.task.metrics]
+    return [name, *map(str, (method.users, method.failed, method.queries, method.unparsed)), *shown]
+
+
+def _metric_name(report: Report, metric: str) -> str:
+    arrow = "↑" if report.task.better(metric) > 0 else "↓"
+    if metric != "bert-f1" or "bertscore" not in report.manifest.models:
+        return f"{metric} {arrow}"
+    layer = report.manifest.config.get("bertscore-layer")
+    return f"{metric} {arrow} ({report.manifest.models['bertscore'].name}, layer {layer})"
+
+
+def _oracle_gaps(report: Report) -> dict[str, str]:
+    """Returns method -> share of the way from `device` to the oracle, on the headline metric's mean over users."""
+    if not report.manifest.synthetic:
+        return {}
+    known = {**report.references, **report.methods}
+    means = {
+        name: m.metrics[report.task.headline].user_mean
+        for name, m in known.items()
+        if report.task.headline in m.metrics
+    }
+    whole = means.get("oracle", 0.0) - means.get("device", 0.0)
+    if not {"oracle", "device"} <= means.keys() or not whole:
+        return {}
+    return {name: f"{(means[name] - means['device']) / whole:.1%}" for name in report.methods if name in means}
+
+
+def _comparisons(report: Report) -> RenderableType | None:
+    rows = [c for c in report.comparisons if c.metric == report.task.headline]
+    if not rows:
+        return None
+    table = Table(
+        title=f"Paired over users, {report.task.headline} (difference of the means over users)", title_justify="left"
+    )
+    for column in ("b against a", "b - a", f"{LEVEL:.0%} interval", "better / equal / worse"):
+        table.add_column(column, justify="left" if column == "b against a" else "right")
+    for c in rows:
+        tally = f"{c.wins} / {c.ties} / {c.losses}"
+        table.add_row(f"{c.b} against {c.a}", f"{c.difference:+.4f}", f"[{c.low:+.4f}, {c.high:+.4f}]", tally)
+    return table
+
+
+def _swaps(report: Report) -> RenderableType | None:
+    if not report.swap:
+        return None
+    table = Table(
+        title=f"Swap test, {report.task.headline}: the own adapter against another user's", title_justify="left"
+    )
+    for column in ("method", "users", "own", "swapped", "own - swapped", f"{LEVEL:.0%} interval"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for method, by_metric in report.swap.items():
+        if (s := by_metric.get(report.task.headline)) is not None:
+            numbers = (f"{s.own:.4f}", f"{s.swapped:.4f}", f"{s.difference:+.4f}", f"[{s.low:+.4f}, {s.high:+.4f}]")
+            table.add_row(method, str(s.users), *numbers)
+    return table
+
+
+def _pairs(report: Report) -> RenderableType | None:
+    p = report.pairs
+    if not p.generated + p.unparsable:
+        return None
+    share = f" ({p.kept / p.generated:.0%})" if p.generated else ""
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(report.unparsable_reasons.items()))
+    head = f"Synthetic pairs: {p.generated} generated, {p.kept} kept{share}, {p.unparsable} outputs unparsable"
+    table = Table(title=head + (f" ({reasons})" if reasons else ""), title_justify="left")
+    for column in ("filter", "rejected", "accepted", "mean score", "scores, low to high"):
+        table.add_column(column, justify="left" if column in {"filter", "scores, low to high"} else "right")
+    for name, scores in report.scores.items():
+        rejected = p.rejected_by.get(name, 0)
+        mean = f"{sum(scores) / len(scores):.3f}"
+        table.add_row(name, str(rejected), f"{1 - rejected / len(scores):.1%}", mean, histogram(scores))
+    return table
+
+
+def histogram(scores: Sequence[float]) -> str:
+    """Returns ten bars between the least and the greatest score, which stand at the ends."""
+    low, high = min(scores), max(scores)
+    width = (high - low) / _BINS or 1.0
+    counts = [0] * _BINS
+    for score in scores:
+        counts[min(_BINS - 1, int((score - low) / width))] += 1
+    bars = "".join(_BARS[-(-count * (len(_BARS) - 1) // max(counts))] for count in counts)
+    return f"{low:.2f} {bars} {high:.2f}"
+
+
+def _costs(report: Report) -> Iterator[str]:
+    manifest = report.manifest
+    if report.failures:
+        yield "failures: " + ", ".join(f"{phase}: {n} users" for phase, n in sorted(report.failures.items()))
+    for phase in manifest.phases:
+        speed = (
+            f", {phase.tokens:,} tokens, {phase.tokens / phase.seconds:,.0f} tokens/s"
+            if phase.tokens and phase.seconds
+            else ""
+        )
+        yield f"{phase.name}: {phase.seconds:,.1f} s{speed}"
+    yield f"M_base: {manifest.base_rows:,} rows of non-target users"
+    yield f"uploads: {report.bytes_up:,} bytes"
+    if manifest.peak_pss_bytes:
+        yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
+    for role, model in manifest.models.items():
+        yield f"{role} model: {model.name} ({model.digest[:12]})"

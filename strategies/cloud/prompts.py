@@ -1,0 +1,153 @@
+"""Writes the cloud's prompts and reads its answers; knows no model.
+
+Shared text is data. In a prompt, brackets fence it and the words `Input:` and `Response:` divide it, so neither may
+stand in the text itself: `fenced` writes them otherwise. Two forms: `paper` lets the model write the whole pair,
+`guided` prefills all that is fixed, for models too small to keep the form.
+"""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from cdcda_flower.tasks import Task
+from cdcda_flower.types import Example
+
+# The paper, section 4.2, word for word; its empty brackets take the example.
+_PROMPT = (
+    "Generate an Input and Response pairs semantically similar to the following example, no need to explain. "
+    "Input: [{query}], Response: [{response}]."
+)
+# Larger models like to set the two words in bold.
+_INPUT = re.compile(r"\**\binput\**\s*:\s*\**", re.IGNORECASE)
+_RESPONSE = re.compile(r"\**\bresponse\**\s*:\s*\**", re.IGNORECASE)
+_MARKER = re.compile(r"\b(input|response)(\**)\s*:", re.IGNORECASE)
+_BRACKETS = str.maketrans("[]", "()")
+_THEN = "Response:"
+
+
+class Reason(StrEnum):
+    """Why an answer of the cloud is no pair."""
+
+    NO_INPUT = "no-input"
+    NO_RESPONSE = "no-response"
+    EMPTY = "empty"
+    COPIED_WORDING_ONLY = "copied-wording-only"
+    LABEL_OUTSIDE_SET = "label-outside-set"
+
+
+class ParsedPair(NamedTuple):
+    """The (x, y) that stands in an answer, x with the task's fixed wording."""
+
+    query: str
+    response: str
+
+
+def fenced(text: str) -> str:
+    """Returns the text on one line, without what could end its place in a prompt or open a chat turn."""
+    plain = _MARKER.sub(r"\1\2 -", " ".join(text.split()))
+    return plain.translate(_BRACKETS).replace("<|", "< |").replace("|>", "| >")
+
+
+def paper_prompt(task: Task, source: Example) -> str:
+    """Returns the paper's prompt with the shared example filled in."""
+    query = task.wording_of(source.query) + fenced(task.free_text(source.query, "")) if source.query else ""
+    return _PROMPT.format(query=query, response=_shown_response(task, source))
+
+
+def guided_prefix(task: Task, source: Example) -> str:
+    """Returns the start of an answer: up to the free text of x, or, without x (LaMP-7), up to y."""
+    # Without the wording's last space: tokens of words begin with it.
+    return f"Input: {task.wording_of(source.query)}".rstrip() if source.query else _THEN
+
+
+def guided_then(source: Example) -> str:
+    """Returns what stands between x and y in an answer, on y's line; "" where there is no x."""
+    return _THEN if source.query else ""
+
+
+def choices(task: Task, source: Example) -> tuple[str, ...]:
+    """Returns what y may be: the task's labels where the source's y is one of them, else () for free text."""
+    return task.labels if source.response in task.labels else ()
+
+
+def parse_guided(text: str, task: Task, source: Example) -> ParsedPair | Reason:
+    """Returns the pair that the continuation of `guided_prefix` holds: x to the line's end, y after `guided_then`."""
+    if not source.query:
+        return _pair("", parse_response(text, task, source))
+    head, then, tail = text.partition(f"\n{_THEN}")
+    query = _query(task.wording_of(source.query) + _until(_RESPONSE, head), task, source)
+    return _pair(query, parse_response(tail, task, source) if then else Reason.NO_RESPONSE)
+
+
+def parse_response(text: str, task: Task, source: Example) -> str | Reason:
+    """Returns y from the first line with text, cut where a further pair begins."""
+    lines = [line for line in _until(_INPUT, text).splitlines() if line.strip()]
+    response = " ".join(_unfenced(lines[0]).split()) if lines else ""
+    if not response:
+        return Reason.EMPTY
+    allowed = choices(task, source)
+    return Reason.LABEL_OUTSIDE_SET if allowed and response not in allowed else response
+
+
+def parse_output(text: str, task: Task, source: Example) -> ParsedPair | Reason:
+    """Returns the pair that a whole answer holds: what follows the first `Input:` and then the first `Response:`."""
+    begin = _INPUT.search(text)
+    if source.query and begin is None:
+        return Reason.NO_INPUT
+    rest = text[begin.end() :] if begin else text
+    middle = _RESPONSE.search(rest)
+    if middle is None:
+        return Reason.NO_RESPONSE
+    query = _query(rest[: middle.start()], task, source) if source.query else ""
+    return _pair(query, parse_response(rest[middle.end() :], task, source))
+
+
+def _pair(query: str | Reason, response: str | Reason) -> ParsedPair | Reason:
+    if isinstance(query, Reason):
+        return query
+    return response if isinstance(response, Reason) else ParsedPair(query, response)
+
+
+def _shown_response(task: Task, source: Example) -> str:
+    # A label may hold brackets (LaMP-1's "[1]") and must stay as the task writes it.
+    return source.response if source.response in task.labels else fenced(source.response)
+
+
+def _query(text: str, task: Task, source: Example) -> str | Reason:
+    wording = task.wording_of(source.query)
+    query = " ".join(_unfenced(text).split())
+    if query.lower().startswith(wording.strip().lower()):
+        free = query[len(wording.strip()) :].strip()
+        if wording and not free:
+            return Reason.COPIED_WORDING_ONLY
+    else:
+        free = query
+    free = _unfenced(free)
+    return wording + free if free else Reason.EMPTY
+
+
+def _until(marker: re.Pattern[str], text: str) -> str:
+    found = marker.search(text)
+    return text[: found.start()] if found else text
+
+
+def _unfenced(text: str) -> str:
+    """Returns the text without the prompt's brackets: a pair that encloses all, or one whose partner was cut off."""
+    inner = re.sub(r"\]\s*[.,;]?$", "]", text.strip())
+    opened, closed = inner.count("["), inner.count("]")
+    if inner.startswith("[") and inner.endswith("]") and _balanced(inner[1:-1]):
+        return inner[1:-1].strip()
+    if inner.startswith("[") and opened > closed:
+        return inner[1:].strip()
+    if inner.endswith("]") and closed > opened:
+        return inner[:-1].strip()
+    return text.strip()
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,50 @@
+"""The models of one run: resolved when they are first needed, each noted in the manifest with its digest."""
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import Prepared
+from cdcda_flower.runs.folder import ModelName, RunFolder
+from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.types import ModelRef
+from strategies.base_model import base_model
+from strategies.phases import Phases
+
+_ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
+
+
+class Models:
+    """What the config's model keys stand for."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self._config, self._folder = config, folder
+        self._cache = cache_folder(config)
+        self._note("consistency", f"{config.consistency_scorer} {config.consistency_model}", "")
+        self._note("bertscore", f"{config.bertscore_model}, layer {config.bertscore_layer}", "")
+
+    def cloud(self) -> ModelRef:
+        """Returns the cloud LLM."""
+        return self._resolved("cloud", self._config.cloud_model, double=self._config.cloud_engine == "echo")
+
+    def base(self, prepared: Prepared, phases: Phases) -> ModelRef:
+        """Returns M_base, trained first where the cache has none."""
+        source = self._resolved("device", self._config.device_model, double=self._config.device_executor == "echo")
+        if source is _ECHO:
+            return source
+        with phases.phase("base", prepared.base_row_count * self._config.base_epochs):
+            base = base_model(self._config, source, prepared, self._cache, phases.advance)
+        self._note("base", base.name, base.digest)
+        return base
+
+    def _resolved(self, role: str, name: str, *, double: bool) -> ModelRef:
+        if double:
+            ref = _ECHO
+        else:
+            # torch and transformers take seconds to import; a run with doubles needs neither.
+            from cdcda_flower.language.models import resolve_causal
+
+            ref = resolve_causal(name, self._cache)
+        self._note(role, ref.name, ref.digest)
+        return ref
+
+    def _note(self, role: str, name: str, digest: str) -> None:
+        models = {**self._folder.manifest().models, role: ModelName(name=name, digest=digest)}
+        self._folder.update(models=models)

@@ -1,0 +1,1 @@
+"""The three filters that judge synthetic pairs: scores, verdicts, and the chain that keeps."""

@@ -1,0 +1,125 @@
+"""The cloud's side of a run: builds the objects that the config names, runs the strategy, closes the run truthfully."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import Prepared, open_prepared
+from cdcda_flower.errors import BadInputError, DataError, RunError
+from cdcda_flower.messages import Workspace
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
+from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.places import runs_folder
+from strategies.collaboration import CollaborationStrategy
+from strategies.models import Models
+from strategies.phases import Phases
+from strategies.replies import PatientGrid, wait_for_nodes
+from strategies.supply.supply import AugmentationSupply
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs one federation; the manifest says how it ended, and an error is raised as well."""
+    config = RunConfig.from_flwr(context.run_config)
+    folder = _run_folder(config)
+    folder.update(
+        status="running",
+        started=_now(),
+        config=config.to_flwr(),
+        config_digest=config_digest(config),
+        source_digest=source_digest(_root()),
+        versions=versions(),
+        hardware=hardware(),
+    )
+    try:
+        failures = run(grid, config, folder)
+    except BaseException as error:
+        # Whatever ends the run early, the manifest must not go on saying that it runs.
+        kind = "input" if isinstance(error, BadInputError) else "run"
+        folder.update(status="failed", error_kind=kind, error=f"{error}" or type(error).__name__, finished=_now())
+        raise
+    if failures:
+        folder.update(status="failed", error_kind="run", error=failures, finished=_now())
+        raise RunError(failures)
+    folder.update(status="finished", finished=_now())
+
+
+def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
+    """Runs all phases; returns what failed, in one sentence, or "" where every user finished every method."""
+    phases = Phases(folder)
+    with phases.phase("prepare", 1):
+        prepared = _prepared(config)
+        phases.advance(1, 0)
+    shutil.copyfile(prepared.references_file, folder.references_path)
+    folder.update(synthetic=prepared.synthetic, base_rows=prepared.base_row_count)
+    with phases.phase("connect", config.num_users):
+        nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
+        phases.advance(len(nodes), 0)
+    workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
+    models = Models(config, folder)
+    with Ledger(folder.ledger_path) as ledger:
+        strategy = CollaborationStrategy(
+            config=config,
+            workspace=workspace,
+            user_ids=prepared.user_ids,
+            nodes=nodes,
+            supply=AugmentationSupply(config=config, cloud=models.cloud, ledger=ledger, phases=phases).supply,
+            build_base=lambda: models.base(prepared, phases),
+            ledger=ledger,
+        )
+        strategy.start(PatientGrid(grid, phases, timeout_s=config.reply_timeout_s), ArrayRecord(), num_rounds=1)
+    failed = strategy.failures
+    if not failed:
+        return ""
+    names = ", ".join(failure.user_id for failure in failed[:5]) + (", ..." if len(failed) > 5 else "")
+    return f"{len(failed)} of {config.num_users} users failed ({names}); the first: {failed[0].reason}"
+
+
+def _run_folder(config: RunConfig) -> RunFolder:
+    """Returns the folder that the launcher made, or makes one (plain `flwr run`)."""
+    runs = runs_folder(config)
+    folder = RunFolder(runs / config.run_name)
+    if config.run_name and folder.exists() and folder.manifest().status == "created":
+        return folder
+    return RunFolder.create(runs, config.run_name or f"{config.task}-{_now(compact=True)}-{config_digest(config)[:6]}")
+
+
+def _prepared(config: RunConfig) -> Prepared:
+    """Has another process prepare the data: this one is the cloud, which opens no target user's folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "config.json")
+        file.write_text(json.dumps(config.to_flwr()), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "cdcda_flower.data.prepare", str(file)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_root()), os.environ.get("PYTHONPATH", "")])},
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode == 2:
+        raise DataError(done.stderr.strip())
+    if done.returncode:
+        raise RunError(f"preparing the data ended with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return open_prepared(Path(done.stdout.strip().splitlines()[-1]))
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+def _now(*, compact: bool = False) -> str:
+    now = datetime.now(timezone.utc)
+    return now.strftime("%Y%m%d-%H%M%S") if compact else now.isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What the cloud sends back for what was shared."""

@@ -1,0 +1,135 @@
+"""Has the cloud write k pairs like each shared example, for all users at once, so that its batches fill."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.seeding import derive_seed, digest
+from cdcda_flower.tasks import Task
+from cdcda_flower.types import Example, Provenance, SyntheticPair, Unparsable, Upload, same_text
+from strategies.cloud.engine import GenerationRequest, TextGenerator
+from strategies.cloud.prompts import (
+    ParsedPair,
+    Reason,
+    choices,
+    guided_prefix,
+    guided_then,
+    paper_prompt,
+    parse_guided,
+    parse_output,
+)
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
+"""Called with the samples finished so far (of `samples_asked`) and the tokens written since the last call."""
+
+# English takes about 1.3 tokens a word in the vocabularies of SmolLM2 and Qwen2.5, and a paraphrase may be longer.
+_TOKENS_PER_WORD, _SPARE_TOKENS = 2.5, 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmented:
+    """What the cloud wrote: pairs, and the answers that are none."""
+
+    pairs: tuple[SyntheticPair, ...]
+    unparsable: tuple[Unparsable, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One shared example and the request for its samples, whose seed follows from names and not from any order."""
+
+    user_id: str
+    source: Example
+    request: GenerationRequest
+
+
+def samples_asked(uploads: Iterable[Upload], config: RunConfig) -> int:
+    """Returns the number of samples that `augment` reports its progress in."""
+    return config.k * sum(len(upload.examples) for upload in uploads)
+
+
+def augment(
+    uploads: Iterable[Upload], task: Task, config: RunConfig, generator: TextGenerator, on_progress: OnProgress
+) -> Augmented:
+    """Returns k outcomes per shared example, ordered by user, example and sample, whatever the order of the uploads.
+
+    A pair is credited to the upload whose prompt it answers, by construction: nothing in its text is consulted.
+    """
+    shared = [(upload.user_id, example) for upload in uploads for example in upload.examples]
+    jobs = [
+        _Job(user_id=user_id, source=source, request=_request(user_id, source, task, config))
+        for user_id, source in sorted(shared, key=lambda pair: (pair[0], pair[1].id))
+    ]
+    texts = generator.generate(
+        [job.request for job in jobs], on_batch=lambda done, tokens: on_progress(done * config.k, tokens)
+    )
+    parse = parse_guided if config.prompt_form == "guided" else parse_output
+    outcomes = [[parse(text, task, job.source) for text in row] for job, row in zip(jobs, texts, strict=True)]
+    result = _credited(jobs, outcomes, generator.name)
+    _log_counts(jobs, result)
+    return result
+
+
+def _request(user_id: str, source: Example, task: Task, config: RunConfig) -> GenerationRequest:
+    guided = config.prompt_form == "guided"
+    prompt = paper_prompt(task, source)
+    # The guided form prefills the wording; a label (at most two words) has room in what a paraphrase may take.
+    written = f"{task.free_text(source.query, '')} {source.response}" if guided else prompt
+    return GenerationRequest(
+        prompt=prompt,
+        prefix=guided_prefix(task, source) if guided else "",
+        then=guided_then(source) if guided else "",
+        samples=config.k,
+        seed=derive_seed(config.seed, "augment", user_id, source.id),
+        max_new_tokens=math.ceil(_TOKENS_PER_WORD * len(written.split())) + _SPARE_TOKENS,
+        choices=choices(task, source) if guided else (),
+    )
+
+
+def _credited(jobs: Sequence[_Job], outcomes: list[list[ParsedPair | Reason]], generator: str) -> Augmented:
+    pairs, unparsable = [], []
+    for job, row in zip(jobs, outcomes, strict=True):
+        prompt_digest = digest(job.request.prompt)
+        for sample, outcome in enumerate(row):
+            pair_id = f"{job.user_id}/{job.source.id}/{sample}"
+            provenance = Provenance(
+                user_id=job.user_id,
+                source_id=job.source.id,
+                generator=generator,
+                prompt_digest=prompt_digest,
+                seed=job.request.seed,
+                sample=sample,
+            )
+            if isinstance(outcome, Reason):
+                unparsable.append(Unparsable(id=pair_id, reason=outcome.value, provenance=provenance))
+            else:
+                pairs.append(
+                    SyntheticPair(id=pair_id, query=outcome.query, response=outcome.response, provenance=provenance)
+                )
+    return Augmented(pairs=tuple(pairs), unparsable=tuple(unparsable))
+
+
+def _log_counts(jobs: Sequence[_Job], result: Augmented) -> None:
+    sources = {(job.user_id, job.source.id): _key(job.source) for job in jobs}
+    seen = Counter((p.provenance.user_id, p.provenance.source_id, _key(p)) for p in result.pairs)
+    copies = sum(count for (user_id, source_id, key), count in seen.items() if sources[user_id, source_id] == key)
+    log.info(
+        "%d shared examples: %d pairs, %d unparsable (%s); %d pairs equal their source, %d equal an earlier sibling",
+        len(jobs),
+        len(result.pairs),
+        len(result.unparsable),
+        ", ".join(
+            f"{reason} {count}" for reason, count in sorted(Counter(u.reason for u in result.unparsable).items())
+        ),
+        copies,
+        len(result.pairs) - len(seen),
+    )
+
+
+def _key(pair: Example | SyntheticPair) -> tuple[str, str]:
+    return same_text(pair.query), same_text(pair.response)

@@ -1,0 +1,74 @@
+"""What is checked before a run starts."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.errors import BadInputError, ConfigError
+from experiments.checks import check_before_start, chosen_ports
+from experiments.staging import find_app
+
+
+def _config(tmp_path: Path, **values: str) -> RunConfig:
+    places = {"cache-dir": str(tmp_path / "cache"), "runs-dir": str(tmp_path / "runs")}
+    given = {key.replace("_", "-"): value for key, value in values.items()}
+    return RunConfig.from_flwr({**read_defaults(find_app().pyproject), **places, **given})
+
+
+def _plenty(folder: Path) -> int:
+    return 10**12
+
+
+def test_a_good_config_passes_and_makes_nothing(tmp_path: Path) -> None:
+    check_before_start(_config(tmp_path), free_bytes=_plenty)
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
+    config = _config(tmp_path, device_model=str(tmp_path / "none"), cloud_model="/no/such.gguf")
+    with pytest.raises(BadInputError) as caught:
+        check_before_start(config, free_bytes=lambda folder: 10**9)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" is ")[0] for line in lines] == ["cache-dir", "runs-dir", "device-model", "cloud-model"]
+    assert "must have 3 GB free and has 1.0 GB" in lines[0]
+
+
+def test_the_least_disk_space_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDCDA_MIN_FREE_GB", "0.5")
+    check_before_start(_config(tmp_path), free_bytes=lambda folder: 10**9)
+    monkeypatch.setenv("CDCDA_MIN_FREE_GB", "much")
+    with pytest.raises(ConfigError, match="CDCDA_MIN_FREE_GB is 'much'"):
+        check_before_start(_config(tmp_path), free_bytes=_plenty)
+
+
+def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(BadInputError, match=r"runs-dir.*no folder that you may write to"):
+        check_before_start(_config(tmp_path), free_bytes=_plenty)
+
+
+def test_free_ports_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CDCDA_PORTS", raising=False)
+    ports = chosen_ports()
+    assert ports.http != ports.control
+
+
+def test_a_fixed_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free.bind(("127.0.0.1", 0))
+        port, other = taken.getsockname()[1], free.getsockname()[1]
+        free.close()
+        monkeypatch.setenv("CDCDA_PORTS", f"{port},{other}")
+        with pytest.raises(ConfigError, match=f"port {port} is in use"):
+            chosen_ports()
+
+
+@pytest.mark.parametrize("value", ["39191", "39191,39191", "a,b", "1,99999"])
+def test_nonsense_ports_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CDCDA_PORTS", value)
+    with pytest.raises(ConfigError, match="two different ports"):
+        chosen_ports()

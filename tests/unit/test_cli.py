@@ -1,0 +1,112 @@
+"""The command line's exit codes and streams."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.types import UserResult
+from experiments.cli import run_command
+from experiments.staging import find_app
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDCDA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CDCDA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("CDCDA_MIN_FREE_GB", "0")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> RunFolder:
+    folder = RunFolder.create(tmp_path / "runs", "done")
+    folder.update(status="finished", config={**read_defaults(find_app().pyproject), "num-users": 1})
+    with Ledger(folder.ledger_path) as ledger:
+        sums = {"n": 2.0, "unparsed": 0.0, "abs": 1.0, "sq": 1.0}
+        ledger.add_result(
+            UserResult(user_id="u", method="device", adapter_of=None, queries=2, unparsed=0, sums=sums, seconds=1)
+        )
+    return folder
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run_command(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = tmp_path / "conf.toml"
+    conf.write_text('task = "lamp-9"\nk = 0\nshere-ratio = 1\n')
+    message = _fails(capsys, "run", str(conf))
+    assert all(word in message for word in ("lamp-9", "lamp-3", "k is 0", "did you mean 'share-ratio'?"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No such option" in _fails(capsys, "report", "x", "--frobnicate")
+
+
+def test_problems_of_the_machine_come_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf.toml"
+    conf.write_text('device-model = "./no-model"\n')
+    monkeypatch.setenv("CDCDA_MIN_FREE_GB", "1e9")
+    message = _fails(capsys, "run", str(conf))
+    assert "GB free" in message
+    assert str(tmp_path / "no-model") in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_keys_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["keys"]) == 0
+    listed = capsys.readouterr().out
+    assert all(key in listed for key in RunConfig.keys())  # noqa: SIM118 - a class, not a dict
+
+
+def test_a_report_is_found_by_folder_and_by_name(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("done", str(finished.path)):
+        assert run_command(["report", name, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["run"], document["methods"]["device"]["metrics"]["mae"]["pooled"]) == ("done", 0.5)
+
+
+def test_csv_goes_to_a_new_file_or_to_standard_output(
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["report", "done", "--csv", "-"]) == 0
+    text = capsys.readouterr().out
+    assert run_command(["report", "done", "--csv", str(tmp_path / "out.csv")]) == 0
+    assert (tmp_path / "out.csv").read_text() == text
+    assert text.startswith("user_id,method,mae,rmse,queries,")
+    assert "give the path of a new file" in _fails(capsys, "report", "done", "--csv", str(tmp_path / "out.csv"))
+
+
+def test_an_unknown_run_says_where_it_was_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert str(tmp_path / "runs") in _fails(capsys, "report", "nothing")
+
+
+def test_an_unknown_task_lists_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lamp-7" in _fails(capsys, "data", "download", "lamp-6", "--to", str(tmp_path))
+
+
+def test_help_is_exit_code_0_and_starts_light() -> None:
+    code = (
+        "import sys\n"
+        "from experiments.cli import run_command\n"
+        "assert run_command(['--help']) == 0\n"
+        "assert not {'torch', 'ray', 'flwr', 'transformers', 'datasets'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=find_app().root, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "report" in done.stdout

@@ -1,0 +1,72 @@
+"""The streamed JSON array: equal to `json.loads` at any buffer size, and every cut is found."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdcda_flower.data import json_stream
+from cdcda_flower.data.json_stream import stream_array
+from cdcda_flower.errors import DataError
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab\"\\é"), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.lists(_JSON, max_size=4), st.integers(1, 9), st.booleans(), st.sampled_from([None, 1]))
+def test_streaming_equals_loading(values: list[object], chunk: int, is_ascii: bool, indent: int | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        path = Path(folder, "array.json")
+        path.write_text(json.dumps(values, ensure_ascii=is_ascii, indent=indent), encoding="utf-8")
+        assert list(stream_array(path)) == values
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 22])
+def test_every_cut_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    path = tmp_path / "array.json"
+    text = json.dumps([{"id": "1", "text": 'é "q" \U0001f600', "n": [12, -3.5e10, True]}, {}, "x"])
+    for length in range(len(text)):
+        path.write_text(text[:length], encoding="utf-8")
+        with pytest.raises(DataError, match=r"array\.json: malformed JSON: .* at character \d+"):
+            list(stream_array(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}', "no JSON array starts at character 0"),
+        ("[1 2]", "no `,` or `]` at character 3"),
+        ("[1]x", "text goes on after the array at character 3"),
+        ('[{"a" 1}, "' + "x" * 99 + '"]', "delimiter at character 6"),
+        ("[" * 100_000, "nested too deeply at character 1"),
+    ],
+)
+def test_malformed_text_is_placed(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message.replace("[", r"\[")):
+        list(stream_array(path))
+
+
+def test_an_early_error_is_reported_without_reading_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", 64)
+    path = tmp_path / "array.json"
+    # The rest is no UTF-8: reading it would raise another error.
+    path.write_bytes(b'[{"a" 1}, "' + b"x" * 10_000 + b"\xff")
+    with pytest.raises(DataError, match="delimiter at character 6"):
+        list(stream_array(path))
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_bytes(b'["\xff"]')
+    with pytest.raises(DataError, match=r"array\.json: byte 0xff is no UTF-8"):
+        list(stream_array(path))

@@ -1,0 +1,119 @@
+"""The ledger gives back what was added, survives a crash, and readers never write."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.errors import DataError
+from cdcda_flower.runs.ledger import Ledger, LedgerReader
+from cdcda_flower.types import (
+    AdapterRef,
+    Example,
+    Provenance,
+    SyntheticPair,
+    TrainingReport,
+    Unparsable,
+    Upload,
+    UserFailure,
+    UserResult,
+    Verdict,
+)
+
+ORIGIN = Provenance(user_id="u1", source_id="i1", generator="echo", prompt_digest="d", seed=(1 << 63) - 1, sample=0)
+UPLOAD = Upload(
+    user_id="u1", policy="ratio", history_size=9, query_count=2, examples=(Example(id="i1", query="q", response="r"),)
+)
+PAIR = SyntheticPair(id="u1/i1/0", query="x ü", response="y", provenance=ORIGIN)
+TRAINING = TrainingReport(
+    adapter=AdapterRef(user_id="u1", method="cdcda", base_digest="b", training_digest="t", weights_digest="w", path="/p"),
+    private=9, synthetic=1, tokens=100, steps=4, first_loss=2.0, last_loss=1.0, seconds=0.5,
+)  # fmt: skip
+
+
+def _result(method: str, adapter_of: str | None) -> UserResult:
+    return UserResult(
+        user_id="u1",
+        method=method,
+        adapter_of=adapter_of,
+        queries=2,
+        unparsed=0,
+        sums={"n": 2.0, "abs": 1.0},
+        seconds=0.1,
+    )
+
+
+def test_what_was_added_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    results = (_result("device", None), _result("cdcda", "u1"), _result("cdcda", "u2"))
+    with Ledger(path) as ledger:
+        ledger.add_upload(UPLOAD, 321)
+        ledger.add_pairs([PAIR])
+        ledger.add_unparsable([Unparsable(id="u1/i1/1", reason="no-input", provenance=ORIGIN)])
+        ledger.add_verdicts([Verdict(pair_id=PAIR.id, filter="length", keep=False, score=3.0, reason="too long")])
+        ledger.add_selected("u1", [PAIR.id])
+        ledger.add_training(TRAINING)
+        for result in results:
+            ledger.add_result(result)
+        ledger.add_failure(UserFailure(user_id="u3", phase="share", reason="no reply"))
+    reader = LedgerReader(path)
+    (upload,) = reader.uploads()
+    assert (upload.shared, upload.history_size, upload.bytes_up) == (1, 9, 321)
+    assert reader.shared() == {("u1", "i1"): UPLOAD.examples[0]}
+    assert reader.pairs() == (PAIR,)
+    assert reader.unparsable()[0].provenance == ORIGIN
+    assert reader.verdicts() == (Verdict(pair_id=PAIR.id, filter="length", keep=False, score=3.0, reason="too long"),)
+    assert reader.selected() == {PAIR.id: "u1"}
+    assert reader.trainings() == (TRAINING,)
+    assert reader.results() == results
+    assert reader.failures() == (UserFailure(user_id="u3", phase="share", reason="no reply"),)
+
+
+def test_empty_batches_add_nothing(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add_pairs([])
+        ledger.add_selected("u1", [])
+    assert LedgerReader(tmp_path / "ledger.sqlite").pairs() == ()
+
+
+def test_nothing_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    code = (
+        "import os, sys, pathlib\n"
+        "from cdcda_flower.runs.ledger import Ledger\n"
+        "from cdcda_flower.types import UserFailure\n"
+        "with Ledger(pathlib.Path(sys.argv[1])) as ledger:\n"
+        "    ledger.add_failure(UserFailure(user_id='u', phase='p', reason='r'))\n"
+        "    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+    assert [failure.user_id for failure in LedgerReader(path).failures()] == ["u"]
+
+
+def test_a_reader_reads_while_the_writer_writes(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add_upload(UPLOAD, 1)
+        assert len(LedgerReader(tmp_path / "ledger.sqlite").uploads()) == 1
+        ledger.add_failure(UserFailure(user_id="u", phase="p", reason="r"))
+
+
+@pytest.mark.parametrize("adapter_of", ["u1", None])
+def test_a_second_result_of_the_same_answer_is_refused(tmp_path: Path, adapter_of: str | None) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add_result(_result("cdcda", adapter_of))
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.add_result(_result("cdcda", adapter_of))
+
+
+def test_a_closed_ledger_is_one_file(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite"]
+
+
+def test_reading_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ledger"):
+        LedgerReader(tmp_path / "ledger.sqlite").pairs()
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,34 @@
+"""Where runs and caches lie."""
+
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.runs.places import cache_folder, runs_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _config(**values: str) -> RunConfig:
+    return RunConfig.from_flwr({**read_defaults(ROOT / "pyproject.toml"), **values})
+
+
+def test_the_config_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CDCDA_CACHE_DIR", str(tmp_path / "environment"))
+    config = _config(**{"cache-dir": str(tmp_path / "config")})
+    assert cache_folder(config) == tmp_path / "config"
+
+
+def test_the_environment_goes_before_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CDCDA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CDCDA_RUNS_DIR", str(tmp_path / "runs"))
+    assert (cache_folder(_config()), runs_folder(_config())) == (tmp_path / "cache", tmp_path / "runs")
+
+
+def test_without_both_they_lie_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CDCDA_CACHE_DIR", raising=False)
+    monkeypatch.delenv("CDCDA_RUNS_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder(_config()) == tmp_path / ".cache" / "cdcda-flower"
+    assert runs_folder(_config()) == tmp_path / "cdcda-runs"

@@ -1,0 +1,161 @@
+"""The paper's prompt, the fence around shared text, and the parser over the outputs that real models give."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdcda_flower.tasks import TASKS, Task, task_named
+from cdcda_flower.types import Example
+from strategies.cloud.prompts import (
+    ParsedPair,
+    Reason,
+    choices,
+    fenced,
+    guided_prefix,
+    guided_then,
+    paper_prompt,
+    parse_guided,
+    parse_output,
+    parse_response,
+)
+
+MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))
+TAG, HEADLINE = MOVIES.test_wording, HEADLINES.test_wording
+MOVIE = Example(id="1", query=TAG + "A cook finds love.", response="romance")
+ARTICLE = Example(id="1", query=HEADLINE + "Rain fell on Rome.", response="Rome is wet")
+TWEET = Example(id="1", query="", response="good morning @all")
+
+
+def test_the_prompt_is_the_papers() -> None:
+    assert paper_prompt(HEADLINES, ARTICLE) == (
+        "Generate an Input and Response pairs semantically similar to the following example, no need to explain. "
+        "Input: [Generate a headline for the following article: Rain fell on Rome.], Response: [Rome is wet]."
+    )
+    assert paper_prompt(TWEETS, TWEET).endswith("Input: [], Response: [good morning @all].")
+
+
+def test_prefixes_end_where_a_word_begins() -> None:
+    assert guided_prefix(HEADLINES, ARTICLE) == "Input: Generate a headline for the following article:"
+    assert guided_then(ARTICLE) == "Response:"
+    assert (guided_prefix(TWEETS, TWEET), guided_then(TWEET)) == ("Response:", "")
+
+
+def test_only_labelled_examples_have_choices() -> None:
+    assert choices(MOVIES, MOVIE) == MOVIES.labels
+    assert choices(HEADLINES, ARTICLE) == ()
+    # LaMP-1's profile holds papers; its labels belong to the test's form alone.
+    assert choices(task_named("lamp-1"), Example(id="1", query="q", response="A title")) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\n lines\tand\u2028more", "two lines and more"),
+        ("so. Response: [5]. Input: x", "so. Response - (5). Input - x"),
+        ("my RESPONSE : none", "my RESPONSE - none"),
+        ("a <|im_end|> b", "a < |im_end| > b"),
+    ],
+)
+def test_shared_text_is_fenced(text: str, shown: str) -> None:
+    assert fenced(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("output", "query", "response"),
+    [
+        (f"Input: [{TAG}Two spies fall out], Response: [action].", "Two spies fall out", "action"),
+        (f"Input: {TAG}Two spies fall out\nResponse: action", "Two spies fall out", "action"),
+        (f"Input: {TAG}Two spies\n fall out response: action", "Two spies fall out", "action"),
+        (f"Sure!\n\n**Input:** {TAG}Two spies fall out\n\n**Response:** action\n", "Two spies fall out", "action"),
+        ("Input: [Two spies fall out], Response: [action]", "Two spies fall out", "action"),
+        (f"Input: [{TAG}[Two spies fall out]], Response: [action].", "Two spies fall out", "action"),
+        (
+            f"Input: {TAG.upper()}Two spies\nResponse: action\nInput: {TAG}Third\nResponse: comedy",
+            "Two spies",
+            "action",
+        ),
+    ],
+)
+def test_outputs_that_hold_a_pair(output: str, query: str, response: str) -> None:
+    assert parse_output(output, MOVIES, MOVIE) == ParsedPair(TAG + query, response)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("Two spies fall out", Reason.NO_INPUT),
+        ("", Reason.NO_INPUT),
+        (f"Input: [{TAG}Two spies fall out].", Reason.NO_RESPONSE),
+        (f"Input: {TAG}Two spies\nResponse: criminal", Reason.LABEL_OUTSIDE_SET),
+        (f"Input: {TAG}Two spies\nResponse: Action", Reason.LABEL_OUTSIDE_SET),
+        (f"Input: {TAG}Two spies\nResponse: \n", Reason.EMPTY),
+        (f"Input: {TAG}\nResponse: action", Reason.COPIED_WORDING_ONLY),
+        ("Input: []\nResponse: action", Reason.EMPTY),
+    ],
+)
+def test_outputs_that_hold_none(output: str, reason: Reason) -> None:
+    assert parse_output(output, MOVIES, MOVIE) is reason
+
+
+def test_free_responses() -> None:
+    assert parse_response(" [A new day].\nInput: more", HEADLINES, ARTICLE) == "A new day"
+    assert parse_response(" A new [live] day", HEADLINES, ARTICLE) == "A new [live] day"
+    assert parse_response("\n\nA new day\n\nI hope this helps!", HEADLINES, ARTICLE) == "A new day"
+    assert parse_output("Response: hi all", TWEETS, TWEET) == ParsedPair("", "hi all")
+    assert parse_output("Input: [], Response: [hi all].", TWEETS, TWEET) == ParsedPair("", "hi all")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Two spies fall out", "Two spies fall out], Response: [comedy].", "[Two spies fall out], response: [drama]."],
+)
+def test_guided_reads_x_to_the_end_of_its_line_and_y_after_it(line: str) -> None:
+    assert parse_guided(f" {line}\nResponse: action", MOVIES, MOVIE) == ParsedPair(TAG + "Two spies fall out", "action")
+
+
+def test_guided_answers_that_hold_no_pair() -> None:
+    assert parse_guided("\nResponse: action", MOVIES, MOVIE) is Reason.COPIED_WORDING_ONLY
+    assert parse_guided(" Two spies fall out and", MOVIES, MOVIE) is Reason.NO_RESPONSE
+    assert parse_guided(" Two spies\nResponse: ", MOVIES, MOVIE) is Reason.EMPTY
+
+
+def test_guided_without_x() -> None:
+    assert parse_guided(" [hi all].", TWEETS, TWEET) == ParsedPair("", "hi all")
+    assert parse_guided(" ", TWEETS, TWEET) is Reason.EMPTY
+
+
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.lists(
+        st.sampled_from(["Response:", "input :", "[", "]", "].", "], Response: [", "\n", "word", "<|", "**", "Input"]),
+        max_size=8,
+    ).map(" ".join),
+)
+
+
+@given(st.sampled_from(sorted(TASKS)), TEXTS, TEXTS)
+def test_no_shared_text_breaks_the_form(name: str, free: str, response: str) -> None:
+    task: Task = TASKS[name]
+    wording = task.forms[0].wording
+    source = Example(id="1", query=wording + free if wording else "", response=response)
+    prompt = paper_prompt(task, source)
+    assert "\n" not in prompt
+    # A model that repeats its example word for word: what comes back is what the fence holds.
+    output = prompt[prompt.index("explain.") + len("explain.") :]
+    parsed = parse_output(output, task, source)
+    shown = fenced(free), fenced(response) if response not in task.labels else response
+    if not shown[1] or (wording and not shown[0]):
+        assert isinstance(parsed, Reason)
+    else:
+        assert parsed == ParsedPair(wording + shown[0] if wording else "", shown[1])
+
+
+@given(st.sampled_from(sorted(TASKS)), TEXTS)
+def test_any_output_is_a_pair_or_has_a_reason(name: str, output: str) -> None:
+    task = TASKS[name]
+    source = Example(id="1", query=task.forms[0].wording + "x" if task.forms[0].wording else "", response="y")
+    parsed = parse_output("Input: " + output, task, source)
+    if not isinstance(parsed, Reason):
+        assert parsed.response.strip() == parsed.response != ""
+        assert parsed.query.startswith(task.forms[0].wording)
+        assert bool(parsed.query) == bool(source.query)

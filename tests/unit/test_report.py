@@ -1,0 +1,227 @@
+"""A report says what the ledger holds, and refuses what means nothing."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cdcda_flower.config import Scalar, read_defaults
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.types import (
+    AdapterRef,
+    Example,
+    Provenance,
+    SyntheticPair,
+    TrainingReport,
+    Unparsable,
+    Upload,
+    UserFailure,
+    UserResult,
+    Verdict,
+)
+from experiments.report import read_report
+from experiments.staging import find_app
+from experiments.tables import csv_text, histogram, pairs_text, show
+
+USERS = ("u1", "u2", "u3")
+# Absolute errors of each user's two queries, summed: device 4, direct-ft 2 (u3: 4, equal), cdcda 1 (u3 failed).
+ERRORS = {"device": (4.0, 4.0, 4.0), "direct-ft": (2.0, 2.0, 4.0), "cdcda": (1.0, 1.0)}
+
+
+def _sums(error: float) -> dict[str, float]:
+    return {"n": 2.0, "unparsed": 0.0, "abs": error, "sq": error**2 / 2}
+
+
+def _result(user: str, method: str, error: float, adapter_of: str | None) -> UserResult:
+    return UserResult(
+        user_id=user, method=method, adapter_of=adapter_of, queries=2, unparsed=0, sums=_sums(error), seconds=1.0
+    )
+
+
+def _pair(user: str, sample: int) -> SyntheticPair:
+    origin = Provenance(user_id=user, source_id="i", generator="g", prompt_digest="d", seed=1, sample=sample)
+    return SyntheticPair(id=f"{user}/i/{sample}", query=f"new text {sample}", response="4", provenance=origin)
+
+
+def _training(user: str, method: str) -> TrainingReport:
+    adapter = AdapterRef(user_id=user, method=method, base_digest="", training_digest="", weights_digest="", path="")
+    return TrainingReport(
+        adapter=adapter, private=8, synthetic=0, tokens=500, steps=3, first_loss=1.0, last_loss=0.5, seconds=2.0
+    )
+
+
+def _fill(ledger: Ledger) -> None:
+    for user in USERS:
+        shared = (Example(id="i", query="shared text", response="5"),)
+        ledger.add_upload(Upload(user_id=user, policy="ratio", history_size=8, query_count=2, examples=shared), 100)
+        pairs = [_pair(user, sample) for sample in range(3)]
+        ledger.add_pairs(pairs)
+        ledger.add_verdicts([Verdict(pair_id=p.id, filter="length", keep=True, score=1.0, reason="") for p in pairs])
+        far = [
+            Verdict(pair_id=p.id, filter="diversity", keep=n > 0, score=n / 2, reason="") for n, p in enumerate(pairs)
+        ]
+        ledger.add_verdicts(far)
+        ledger.add_selected(user, [pair.id for pair in pairs[1:]])
+    odd = Provenance(user_id="u1", source_id="i", generator="g", prompt_digest="d", seed=1, sample=9)
+    ledger.add_unparsable([Unparsable(id="u1/i/9", reason="no-input", provenance=odd)])
+    for method, errors in ERRORS.items():
+        for user, error in zip(USERS, errors, strict=False):
+            ledger.add_result(_result(user, method, error, None if method == "device" else user))
+            if method != "device":
+                ledger.add_training(_training(user, method))
+                ledger.add_result(_result(user, method, error + 1, "u2" if user != "u2" else "u1"))
+    ledger.add_failure(UserFailure(user_id="u3", phase="personalize", reason="out of memory"))
+
+
+def _folder(tmp_path: Path, **changes: Scalar) -> RunFolder:
+    values = read_defaults(find_app().pyproject) | {"num-users": 3}
+    values |= {key.replace("_", "-"): value for key, value in changes.items()}
+    folder = RunFolder.create(tmp_path, "run")
+    models = {"device": {"name": "small", "digest": "abc"}}
+    phases = [{"name": "personalize", "seconds": 2.0, "tokens": 1000}]
+    folder.update(
+        config=values, status="failed", error="u3 failed", synthetic=True, models=models, phases=phases, base_rows=9
+    )
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = _folder(tmp_path)
+    with Ledger(run.ledger_path) as ledger:
+        _fill(ledger)
+    references = {"oracle": dict.fromkeys(USERS, _sums(0.0)), "majority": dict.fromkeys(USERS, _sums(3.0))}
+    run.references_path.write_text(json.dumps(references))
+    return run
+
+
+def _text(folder: RunFolder) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(read_report(folder), console)
+    return console.export_text()
+
+
+def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
+    document = read_report(folder).document()
+    assert list(document) == [
+        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user",
+    ]  # fmt: skip
+    assert json.loads(json.dumps(document)) == document
+    assert (document["status"], document["task"], document["models"]) == (
+        "failed", "lamp-3", {"device": {"name": "small", "digest": "abc"}},
+    )  # fmt: skip
+
+
+def test_failed_users_are_counted_and_never_scored(folder: RunFolder) -> None:
+    methods = read_report(folder).methods
+    assert list(methods) == ["device", "direct-ft", "cdcda"]
+    assert (methods["cdcda"].users, methods["cdcda"].failed, methods["cdcda"].queries) == (2, 1, 4)
+    assert methods["cdcda"].metrics["mae"].pooled == pytest.approx(0.5)
+    assert methods["direct-ft"].metrics["mae"].user_mean == pytest.approx((1 + 1 + 2) / 3)
+
+
+def test_a_comparison_is_paired_and_counts_b_against_a(folder: RunFolder) -> None:
+    found = {(c.a, c.b): c for c in read_report(folder).comparisons if c.metric == "mae"}
+    assert list(found) == [("device", "direct-ft"), ("device", "cdcda"), ("direct-ft", "cdcda")]
+    tuned = found["device", "direct-ft"]
+    assert tuned.difference == pytest.approx(-2 / 3)
+    assert (tuned.wins, tuned.ties, tuned.losses) == (2, 1, 0)
+    assert tuned.low <= tuned.difference <= tuned.high <= 0
+    # Only the two users that have both count.
+    assert found["direct-ft", "cdcda"].difference == pytest.approx(-0.5)
+    assert (found["direct-ft", "cdcda"].low, found["direct-ft", "cdcda"].high) == pytest.approx((-0.5, -0.5))
+
+
+def test_the_swap_test_is_own_minus_swapped(folder: RunFolder) -> None:
+    swap = read_report(folder).swap
+    assert set(swap) == {"direct-ft", "cdcda"}
+    assert swap["cdcda"]["mae"].difference == pytest.approx(-0.5)
+    assert (swap["cdcda"]["mae"].own, swap["cdcda"]["mae"].swapped) == pytest.approx((0.5, 1.0))
+
+
+def test_pairs_are_counted_with_what_rejected_them(folder: RunFolder) -> None:
+    pairs = read_report(folder).pairs
+    assert (pairs.generated, pairs.unparsable, pairs.kept) == (9, 1, 6)
+    assert pairs.rejected_by == {"length": 0, "diversity": 3}
+
+
+def test_the_csv_has_one_row_per_user_and_method(folder: RunFolder) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_text(read_report(folder)))))
+    assert len(rows) == 8
+    (row,) = [row for row in rows if (row["user_id"], row["method"]) == ("u1", "cdcda")]
+    assert (row["history"], row["shared"], row["generated"], row["kept"], row["train_tokens"]) == (
+        "8",
+        "1",
+        "3",
+        "2",
+        "500",
+    )
+    assert (row["mae"], row["seconds"]) == ("0.5", "3.0")
+    assert {row["shared"] for row in rows if row["method"] == "direct-ft"} == {"0"}
+
+
+def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFolder) -> None:
+    text = _text(folder)
+    assert "synthetic data" in text.splitlines()[0]
+    assert "status: failed" in text.splitlines()[0]
+    assert "u3 failed" in text.splitlines()[0]
+    # device 2.0, oracle 0.0: direct-ft at 4/3 has closed a third of the gap.
+    assert "33.3%" in text
+    assert "no-input 1" in text
+    assert "personalize: 1 users" in text
+    assert "majority" in text
+
+
+def test_pairs_are_shown_beside_their_source_kept_and_rejected_mixed(folder: RunFolder) -> None:
+    text = pairs_text(folder, 4, seed=1)
+    assert text == pairs_text(folder, 4, seed=1)
+    assert text.count(": kept") == 2
+    assert text.count(": rejected") == 2
+    assert "shared text" in text
+    assert "diversity" in text
+
+
+def test_asking_for_more_pairs_than_there_are_gives_all(folder: RunFolder) -> None:
+    assert pairs_text(folder, 100, seed=1).count("synthetic  x:") == 9
+
+
+def test_the_bertscore_row_names_its_encoder(tmp_path: Path) -> None:
+    run = _folder(tmp_path, task="lamp-4", bertscore_layer=4)
+    run.update(models={"bertscore": {"name": "minilm", "digest": "d"}})
+    with Ledger(run.ledger_path) as ledger:
+        sums = {"n": 1.0, "unparsed": 0.0, "rouge-1": 0.5, "rouge-l": 0.4, "bert-f1": 0.8}
+        ledger.add_result(
+            UserResult(user_id="u", method="device", adapter_of=None, queries=1, unparsed=0, sums=sums, seconds=0)
+        )
+    assert "(minilm, layer 4)" in " ".join(_text(run).split())
+
+
+def test_a_run_of_doubles_is_refused(tmp_path: Path) -> None:
+    run = _folder(tmp_path, cloud_engine="echo", device_executor="echo")
+    with pytest.raises(BadInputError, match=r"test doubles.*cloud-engine, device-executor"):
+        read_report(run)
+
+
+def test_a_run_without_results_says_how_it_stands(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match='no results yet; its status is "failed": u3 failed'):
+        read_report(_folder(tmp_path))
+
+
+def test_an_empty_ledger_is_a_report_without_numbers(tmp_path: Path) -> None:
+    run = _folder(tmp_path)
+    with Ledger(run.ledger_path):
+        pass
+    report = read_report(run)
+    assert report.comparisons == ()
+    assert {method.failed for method in report.methods.values()} == {3}
+    assert "device" in _text(run)
+
+
+def test_a_histogram_has_ten_bars_between_its_ends() -> None:
+    assert histogram([0.0, 0.0, 1.0]) == "0.00 █        ▄ 1.00"
+    assert histogram([2.0]) == "2.00 █          2.00"

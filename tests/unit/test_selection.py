@@ -1,0 +1,134 @@
+"""Three filters at their bounds, the chain's order and completeness, and ROUGE-L against rouge_score."""
+
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.errors import DataError
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Example, Provenance, SyntheticPair, Upload
+from strategies.selection.chain import judge, selected
+from strategies.selection.filters import FILTERS, Thresholds, consistency, diversity, length
+from strategies.selection.rouge_l import rouge_l_scores
+from strategies.selection.scorers import EchoScorer, make_scorer
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+THRESHOLDS = Thresholds(scf=0.5, tdf=0.8, min_len=0.5, max_len=2.0)
+MOVIES, TWEETS = task_named("lamp-2"), task_named("lamp-7")
+WORDING = MOVIES.test_wording
+
+
+def upload_of(user_id: str, *examples: Example) -> Upload:
+    return Upload(user_id=user_id, policy="all", history_size=9, query_count=1, examples=examples)
+
+
+def pair_of(user_id: str, source_id: str, query: str, response: str = "comedy", sample: int = 0) -> SyntheticPair:
+    provenance = Provenance(
+        user_id=user_id, source_id=source_id, generator="g", prompt_digest="d", seed=1, sample=sample
+    )
+    return SyntheticPair(id=f"{user_id}/{source_id}/{sample}", query=query, response=response, provenance=provenance)
+
+
+@pytest.mark.parametrize(("forward", "backward", "keep"), [(0.5, 0.5, True), (0.9, 0.49, False), (0.49, 0.9, False)])
+def test_consistency_needs_both_directions(forward: float, backward: float, keep: bool) -> None:
+    verdict = consistency("p", forward, backward, THRESHOLDS, "nli")
+    assert (verdict.keep, verdict.score) == (keep, min(forward, backward))
+    assert verdict.reason == f"nli {forward:.2f}/{backward:.2f}"
+
+
+@pytest.mark.parametrize(("score", "keep"), [(0.0, True), (0.8, True), (0.81, False)])
+def test_diversity_keeps_its_bound(score: float, keep: bool) -> None:
+    assert diversity("p", score, THRESHOLDS).keep is keep
+
+
+@pytest.mark.parametrize(("source", "pair", "keep"), [(4, 2, True), (4, 8, True), (4, 1, False), (4, 9, False)])
+def test_length_keeps_its_bounds(source: int, pair: int, keep: bool) -> None:
+    verdict = length("p", source, pair, THRESHOLDS)
+    assert (verdict.keep, verdict.score, verdict.reason) == (keep, pair / source, f"words {pair}/{source}")
+
+
+def test_empty_text_never_passes() -> None:
+    open_bounds = Thresholds(scf=0, tdf=1, min_len=0, max_len=9)
+    for words in ((3, 0), (0, 3), (0, 0)):
+        verdict = length("p", *words, open_bounds)
+        assert not verdict.keep
+        assert "empty text" in verdict.reason
+
+
+def test_filters_read_free_text_only() -> None:
+    uploads = [upload_of("ann", Example(id="1", query=WORDING + "a cook finds love", response="romance"))]
+    pair = pair_of("ann", "1", WORDING + "two robots fight for days")
+    scores = {v.filter: v.score for v in judge([pair], uploads, MOVIES, THRESHOLDS, EchoScorer())}
+    assert scores == {"consistency": 0.0, "diversity": 0.0, "length": 5 / 4}
+
+
+def test_an_example_without_x_is_judged_by_its_response() -> None:
+    uploads = [upload_of("ann", Example(id="1", query="", response="good morning all of you"))]
+    verdicts = judge([pair_of("ann", "1", "", "all of you good morning")], uploads, TWEETS, THRESHOLDS, EchoScorer())
+    assert [v.score for v in verdicts] == pytest.approx([1.0, 0.6, 1.0])
+    assert all(v.keep for v in verdicts)
+
+
+def test_every_pair_has_all_verdicts_and_no_filter_skips() -> None:
+    uploads = [upload_of("ann", Example(id="1", query=WORDING + "a b c d", response="action"))]
+    pairs = [pair_of("ann", "1", WORDING + text, sample=i) for i, text in enumerate(["a b c d", "x", "d c b a"])]
+    verdicts = judge(pairs, uploads, MOVIES, THRESHOLDS, EchoScorer())
+    assert [(v.pair_id, v.filter) for v in verdicts] == [(p.id, f) for p in pairs for f in FILTERS]
+    assert [v.keep for v in verdicts] == [True, False, True, False, True, False, True, True, True]
+    assert selected(pairs, verdicts) == (pairs[2],)
+    assert selected(pairs, reversed(verdicts)) == (pairs[2],)
+
+
+def test_equal_item_ids_of_two_users_stay_apart() -> None:
+    uploads = [
+        upload_of("ann", Example(id="1", query=WORDING + "red green", response="action")),
+        upload_of("bob", Example(id="1", query=WORDING + "north south", response="action")),
+    ]
+    [score, *_] = judge([pair_of("bob", "1", WORDING + "south north")], uploads, MOVIES, THRESHOLDS, EchoScorer())
+    assert score.score == 1.0
+
+
+def test_missing_source_or_verdict_is_an_error() -> None:
+    with pytest.raises(DataError, match="ann/7/0 names a source that was not shared"):
+        judge([pair_of("ann", "7", "x")], [], MOVIES, THRESHOLDS, EchoScorer())
+    with pytest.raises(DataError, match="ann/1/0 has no verdict of consistency, diversity"):
+        selected([pair_of("ann", "1", "x")], [length("ann/1/0", 1, 1, THRESHOLDS)])
+
+
+def test_no_pairs_is_fine() -> None:
+    assert judge([], [], MOVIES, THRESHOLDS, EchoScorer()) == []
+    assert selected([], []) == ()
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "Dd", "e-f", "7", "é", ""]), max_size=80).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=4))
+def test_rouge_l_equals_rouge_score(pairs: list[tuple[str, str]]) -> None:
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    expected = [scorer.score(first, second)["rougeL"].fmeasure for first, second in pairs]
+    assert rouge_l_scores(pairs) == pytest.approx(expected)
+
+
+def test_rouge_l_of_a_thousand_abstracts_takes_seconds() -> None:
+    text = " ".join(f"word{i * i % 97}" for i in range(150))
+    start = time.perf_counter()
+    rouge_l_scores((text + f" {i}", text[::-1] + f" {i}") for i in range(1000))
+    assert time.perf_counter() - start < 3
+
+
+def test_thresholds_and_scorer_come_from_the_config() -> None:
+    keys = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    config = RunConfig.from_flwr(read_defaults(PYPROJECT) | {"consistency-scorer": "echo", "epsilon-tdf": 0.7})
+    assert Thresholds.of(config) == Thresholds(
+        scf=keys["epsilon-scf"], tdf=0.7, min_len=keys["epsilon-min-len"], max_len=keys["epsilon-max-len"]
+    )
+    with make_scorer(config) as scorer:
+        assert scorer.name == "echo"
+        assert scorer.score(["the cat", "the"], ["a Cat", ""]) == [0.5, 0.0]

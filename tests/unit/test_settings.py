@@ -1,0 +1,80 @@
+"""A TOML file and overrides become one checked config with absolute paths."""
+
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import ConfigError
+from experiments.settings import read_config
+
+
+def _read(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
+    (tmp_path / "conf.toml").write_text(text)
+    return read_config(tmp_path / "conf.toml", overrides)
+
+
+def test_a_file_stands_over_the_defaults_and_overrides_over_both(tmp_path: Path) -> None:
+    config = _read(
+        tmp_path, 'k = 3\ntask = "lamp-2"\n', "k=4", "share-policy = recent", "swap-test=false", "share-ratio=1"
+    )
+    assert (config.k, config.task, config.share_policy, config.swap_test) == (4, "lamp-2", "recent", False)
+    assert config.share_ratio == 1.0
+
+
+def test_paths_in_the_file_count_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = 'data = "lamp"\nruns-dir = "../out"\ncache-dir = "c"\ndevice-model = "./m"\ncloud-model = "owner/model"\n'
+    config = _read(tmp_path, text)
+    assert config.data == str(tmp_path / "lamp")
+    assert config.runs_dir == str(tmp_path.parent / "out")
+    assert (config.device_model, config.cloud_model) == (str(tmp_path / "m"), "owner/model")
+    assert config.plugin_dir == str(tmp_path)
+
+
+def test_paths_on_the_command_line_count_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "conf.toml").write_text('runs-dir = "a"\n')
+    config = read_config(tmp_path / "conf.toml", ["data=d"], runs_dir=Path("b"), name="first")
+    assert (config.data, config.runs_dir, config.run_name) == (
+        str(tmp_path / "work/d"),
+        str(tmp_path / "work/b"),
+        "first",
+    )
+
+
+def test_the_home_is_expanded_and_embedded_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = _read(tmp_path, 'device-model = "~/model"\ndata = "embedded"\n')
+    assert (config.device_model, config.data) == (str(tmp_path / "home/model"), "embedded")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("k = \n", r"conf\.toml: .*line 1, column"),
+        ("[section]\nk = 3\n", r"conf\.toml: section: values are"),
+        ("k = [1]\n", r"conf\.toml: k: values are"),
+        ("kk = 3\n", "unknown key 'kk'"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _read(tmp_path, text)
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _read(tmp_path, 'k = 0\ntask = "lamp-9"\nshare-ratio = 2.0\nfoo = 1\n')
+    assert all(word in str(caught.value) for word in ("k is 0", "lamp-9", "share-ratio", "foo"))
+
+
+def test_a_missing_file_and_a_wrong_override_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="key=value"):
+        _read(tmp_path, "", "k")
