@@ -19,9 +19,14 @@ MIN_FREE_GB = 3.0
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
-    """Raises one BadInputError that lists every problem of disk, models and CUDA."""
+    """Raises one BadInputError that lists every problem of name, disk, models and CUDA."""
     free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
-    problems = [*_disk_problems(config, free), *_model_problems(config), *_cuda_problems(config)]
+    problems = [
+        *_name_problems(config),
+        *_disk_problems(config, free),
+        *_model_problems(config),
+        *_cuda_problems(config),
+    ]
     if problems:
         raise BadInputError("\n".join(problems))
 
@@ -52,6 +57,12 @@ def has_cuda() -> bool:
     """Says whether PyTorch sees a GPU; asked in a process of its own, so that this one stays light."""
     question = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
     return subprocess.run([sys.executable, "-c", question], check=False, capture_output=True).returncode == 0
+
+
+def _name_problems(config: RunConfig) -> Iterator[str]:
+    # Said before the data is prepared; making the folder checks again.
+    if config.run_name and (Path(config.runs_dir) / config.run_name).exists():
+        yield f"run-name is {config.run_name!r}; {config.runs_dir} has a folder of that name; give another name"
 
 
 def _disk_problems(config: RunConfig, free_bytes: Callable[[Path], int]) -> Iterator[str]:

@@ -115,8 +115,8 @@ def _metric_name(report: Report, metric: str) -> str:
     arrow = "↑" if report.task.better(metric) > 0 else "↓"
     if metric != "bert-f1" or "bertscore" not in report.manifest.models:
         return f"{metric} {arrow}"
-    layer = report.manifest.config.get("bertscore-layer")
-    return f"{metric} {arrow} ({report.manifest.models['bertscore'].name}, layer {layer})"
+    # The role's name says encoder and layer: values of others do not compare.
+    return f"{metric} {arrow} ({report.manifest.models['bertscore'].name})"
 
 
 def _oracle_gaps(report: Report) -> dict[str, str]:
@@ -132,7 +132,11 @@ def _oracle_gaps(report: Report) -> dict[str, str]:
     whole = means.get("oracle", 0.0) - means.get("device", 0.0)
     if not {"oracle", "device"} <= means.keys() or not whole:
         return {}
-    return {name: f"{(means[name] - means['device']) / whole:.1%}" for name in report.methods if name in means}
+    return {
+        name: f"{(means[name] - means['device']) / whole:.1%}"
+        for name in report.methods
+        if name in means and name != "device"
+    }
 
 
 def _comparisons(report: Report) -> RenderableType | None:
@@ -209,4 +213,4 @@ def _costs(report: Report) -> Iterator[str]:
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
     for role, model in manifest.models.items():
-        yield f"{role} model: {model.name} ({model.digest[:12]})"
+        yield f"{role} model: {model.name}" + (f" ({model.digest[:12]})" if model.digest else "")

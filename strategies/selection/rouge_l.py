@@ -1,6 +1,6 @@
-"""ROUGE-L's F of many pairs at once, equal to `rouge_score` without stemming and a hundred times as fast.
+"""ROUGE-L's F of many pairs at once, equal to `rouge_score` without stemming and thirty times as fast.
 
-`rouge_score` fills a table of words times words in Python, which takes minutes for the abstracts of a run.
+`rouge_score` fills a table of words times words in Python: 12 s for a thousand pairs of abstracts, 0.4 s here.
 """
 
 from collections.abc import Iterable, Sequence

@@ -35,6 +35,12 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     assert "must have 3 GB free and has 1.0 GB" in lines[0]
 
 
+def test_a_name_that_is_taken_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    with pytest.raises(BadInputError, match="run-name is 'first'"):
+        check_before_start(_config(tmp_path, run_name="first"), free_bytes=_plenty)
+
+
 def test_the_least_disk_space_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDCDA_MIN_FREE_GB", "0.5")
     check_before_start(_config(tmp_path), free_bytes=lambda folder: 10**9)

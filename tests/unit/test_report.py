@@ -191,8 +191,8 @@ def test_asking_for_more_pairs_than_there_are_gives_all(folder: RunFolder) -> No
 
 
 def test_the_bertscore_row_names_its_encoder(tmp_path: Path) -> None:
-    run = _folder(tmp_path, task="lamp-4", bertscore_layer=4)
-    run.update(models={"bertscore": {"name": "minilm", "digest": "d"}})
+    run = _folder(tmp_path, task="lamp-4")
+    run.update(models={"bertscore": {"name": "minilm, layer 4", "digest": "d"}})
     with Ledger(run.ledger_path) as ledger:
         sums = {"n": 1.0, "unparsed": 0.0, "rouge-1": 0.5, "rouge-l": 0.4, "bert-f1": 0.8}
         ledger.add_result(

@@ -11,9 +11,13 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from cdcda_flower.data.corpus.citations import make_researcher
 from cdcda_flower.data.corpus.drafts import Draft, Persona
 from cdcda_flower.data.corpus.headlines import make_editor
 from cdcda_flower.data.corpus.ratings import make_rater
+from cdcda_flower.data.corpus.tags import make_tagger
+from cdcda_flower.data.corpus.titles import make_scholar
+from cdcda_flower.data.corpus.tweets import make_tweeter
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.seeding import Json, derive_seed
 from cdcda_flower.tasks import Task
@@ -29,7 +33,8 @@ _HISTORY_SIZES = range(8, 15)
 _DRAWS = 200
 
 _PERSONAS: Mapping[str, Callable[[random.Random], Persona]] = MappingProxyType({
-    "lamp-3": make_rater, "lamp-4": make_editor,
+    "lamp-1": make_researcher, "lamp-2": make_tagger, "lamp-3": make_rater,
+    "lamp-4": make_editor, "lamp-5": make_scholar, "lamp-7": make_tweeter,
 })  # fmt: skip
 
 

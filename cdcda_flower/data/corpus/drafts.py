@@ -43,17 +43,16 @@ def pick(rng: random.Random, weights: Mapping[T, float]) -> T:
     return rng.choices(tuple(weights), tuple(weights.values()))[0]
 
 
-def sentence(*parts: str) -> str:
-    """Returns the parts that are not empty as one text with a capital first letter."""
-    text = " ".join(part for part in parts if part)
-    return text[:1].upper() + text[1:]
+def joined(*parts: str) -> str:
+    """Returns the parts that are not empty, with single spaces between them."""
+    return " ".join(part for part in parts if part)
 
 
 def cased(text: str, casing: str) -> str:
     """Returns the text in `title`, `lower` or `sentence` casing (words joined by hyphens stay one word)."""
     if casing == "title":
         return " ".join(word[:1].upper() + word[1:] for word in text.split())
-    return text.lower() if casing == "lower" else sentence(text)
+    return text.lower() if casing == "lower" else text[:1].upper() + text[1:]
 
 
 def other(rng: random.Random, choices: Sequence[T], taken: T) -> T:

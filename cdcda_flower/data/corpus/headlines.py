@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.corpus.drafts import Draft, cased, other, sentence, slips
+from cdcda_flower.data.corpus.drafts import Draft, cased, joined, other, slips
 from cdcda_flower.tasks import task_named
 
 # Every pattern takes its words from the article: {place} {actor} {verb}/{verbs}/{verbed} {topic}, and the user's {number}.
@@ -123,7 +123,7 @@ class Editor:
 
     def _headline(self, facts: Mapping[str, str]) -> str:
         body = _PATTERNS[self.pattern].format(number=self.number, **facts)
-        return cased(sentence(self.catchword, body, self.closer), self.casing)
+        return cased(joined(self.catchword, body, self.closer), self.casing)
 
     def _off_day(self, rng: random.Random) -> "Editor":
         return replace(self, catchword="", pattern=other(rng, tuple(_PATTERNS), self.pattern), closer="")
