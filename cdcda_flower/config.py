@@ -39,7 +39,9 @@ class RunConfig(BaseModel):
     num_users: Positive = Field(description="target users = simulated devices: those with the longest history")
     max_history: Count = Field(description="most recent history items kept per user; 0 = all")
     max_words: Count = Field(description="words kept of a history item's and a query's free text; 0 = all")
-    max_base_rows: Count = Field(description="rows of non-target users that M_base is trained on, drawn by seed; 0 = all")
+    max_base_rows: Count = Field(
+        description="rows of non-target users that M_base is trained on, drawn by seed; 0 = all"
+    )
     seed: Count = Field(description="root of every derived seed")
     methods: str = Field(description="comma-separated, paired in one federation: " + ", ".join(METHODS))
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
@@ -54,16 +56,22 @@ class RunConfig(BaseModel):
     cloud_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
     cloud_batch_tokens: Positive = Field(description="tokens (prompt + new, all samples) in one generation batch")
     consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
-    consistency_model: str = Field(description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model')
+    consistency_model: str = Field(
+        description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
+    )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
     epsilon_min_len: Annotated[float, Field(ge=0)] = Field(description="least length ratio of x_syn to x (equation 4)")
-    epsilon_max_len: Annotated[float, Field(gt=0)] = Field(description="greatest length ratio of x_syn to x (equation 4)")
+    epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
+        description="greatest length ratio of x_syn to x (equation 4)"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
     device_executor: Literal["local", "echo"] = Field(description="echo is a test double; reports refuse it")
     device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
     quantization: Literal["nf4", "none"] = Field(description="of the device's frozen base; computation is bfloat16")
-    max_tokens: Annotated[int, Field(ge=16)] = Field(description="tokens of one example; the input is cut, never the answer")
+    max_tokens: Annotated[int, Field(ge=16)] = Field(
+        description="tokens of one example; the input is cut, never the answer"
+    )
     lora_rank: Positive = Field(description="r of every linear layer's adapter")
     lora_alpha: Positive = Field(description="scaling numerator; the update is alpha / r * B A x")
     learning_rate: Rate = Field(description="of a user's adapter (AdamW, linear decay)")
@@ -74,7 +82,9 @@ class RunConfig(BaseModel):
     base_batch_size: Positive = Field(description="examples per step of M_base")
     bertscore_model: str = Field(description='"embedded" (MiniLM), an id or path, or "none"')
     bertscore_layer: Positive = Field(description="hidden layer of the BERTScore encoder")
-    client_gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(description="GPU share of one client on a machine with a GPU")
+    client_gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="GPU share of one client on a machine with a GPU"
+    )
     start_timeout_s: Positive = Field(description="seconds that all devices have to connect")
     reply_timeout_s: Positive = Field(description="seconds that a phase may take in all")
     runs_dir: str = Field(description="absolute folder of run folders; empty = $CDCDA_RUNS_DIR or ~/cdcda-runs")
@@ -157,7 +167,10 @@ class RunConfig(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = [_problem(str(e["loc"][0]) if e["loc"] else "", e["msg"], e.get("input"), cls.keys()) for e in error.errors()]
+            problems = [
+                _problem(str(e["loc"][0]) if e["loc"] else "", e["msg"], e.get("input"), cls.keys())
+                for e in error.errors()
+            ]
             raise ConfigError("\n".join(problems)) from None
 
     @classmethod

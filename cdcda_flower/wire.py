@@ -6,7 +6,7 @@ strings in places; one non-empty string has none of these troubles.
 
 import json
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, overload
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from pydantic import TypeAdapter, ValidationError
@@ -16,36 +16,50 @@ from cdcda_flower.errors import RunError
 _RECORD, _KIND, _JSON = "domain", "kind", "json"
 _COSTS, _TOKENS = "costs", "tokens"
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 @lru_cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def encode(value: object, *, tokens: int = 0) -> RecordDict:
     """Returns the value as Flower content; `tokens` (through a model, for progress) travel beside it."""
-    text = _adapter(type(value)).dump_json(value).decode()
-    content = RecordDict({_RECORD: ConfigRecord({_KIND: type(value).__name__, _JSON: text})})
+    kind: Any = type(value)
+    text = _adapter(kind).dump_json(value).decode()
+    content = RecordDict({_RECORD: ConfigRecord({_KIND: kind.__name__, _JSON: text})})
     if tokens:
         content[_COSTS] = MetricRecord({_TOKENS: tokens})
     return content
 
 
-def decode(content: RecordDict, *kinds: type[T]) -> T:
-    """Returns the value, which must be of one of `kinds`; raises RunError where it is not or does not fit its type."""
+@overload
+def decode(content: RecordDict, kind: type[T]) -> T: ...
+
+
+@overload
+def decode(content: RecordDict, kind: type[T], *, otherwise: type[F]) -> T | F: ...
+
+
+def decode(content: RecordDict, kind: type[T], *, otherwise: type[F] | None = None) -> T | F:
+    """Returns the value, of type `kind` (or `otherwise`); raises RunError where it is neither or does not fit its type."""
     record = content.config_records.get(_RECORD)
     found = str(record[_KIND]) if record and _KIND in record else "nothing"
-    for kind in kinds:
-        if record and kind.__name__ == found:
-            try:
-                value: T = _adapter(kind).validate_json(str(record[_JSON]))
-            except ValidationError as error:
-                # Pydantic quotes the input, which may be private text: only places and rules may be said.
-                places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
-                raise RunError(f"a {found} arrived damaged ({places})") from None
-            return value
-    raise RunError(f"a message carries {found}, expected {' or '.join(kind.__name__ for kind in kinds)}")
+    for known in (kind, otherwise):
+        if record and known is not None and known.__name__ == found:
+            return cast("T | F", _validated(known, str(record[_JSON])))
+    expected = kind.__name__ + (f" or {otherwise.__name__}" if otherwise else "")
+    raise RunError(f"a message carries {found}, expected {expected}")
+
+
+def _validated(kind: Any, text: str) -> object:
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        # Pydantic quotes the input, which may be private text: only places and rules may be said.
+        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
+        raise RunError(f"a message arrived damaged ({places})") from None
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError, RunError
 from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import TrainingSet, Upload, UserFailure
+from cdcda_flower.types import TrainingReport, TrainingSet, Upload, UserFailure
 from cdcda_flower.wire import decode, encode
 from clients.device import Device, open_device
 from clients.evaluate import evaluate
@@ -64,14 +65,19 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     executor = make_executor(config, request.base)
     private = device.history().examples
-    reports = tuple(
-        executor.fit(
-            TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic), device
+    reports: dict[str, TrainingReport] = {}
+    for plan in request.plans:
+        training = TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic)
+        same = next((r for r in reports.values() if r.adapter.training_digest == training.digest), None)
+        # Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share
+        # one adapter. Each still reports what its training takes.
+        reports[plan.method] = (
+            executor.fit(training, device)
+            if same is None
+            else replace(same, adapter=replace(same.adapter, method=plan.method))
         )
-        for plan in request.plans
-    )
-    reply = PersonalizeReply(user_id=device.user_id, reports=reports)
-    return encode(reply, tokens=sum(report.tokens for report in reports))
+    tokens = sum(r.tokens for r in {r.adapter.path: r for r in reports.values()}.values())
+    return encode(PersonalizeReply(user_id=device.user_id, reports=tuple(reports.values())), tokens=tokens)
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
@@ -81,7 +87,9 @@ def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> Re
     return encode(EvaluateReply(user_id=device.user_id, results=results))
 
 
-def _reply(message: Message, context: Context, kind: type[R], work: Callable[[Device, RunConfig, R], RecordDict]) -> Message:
+def _reply(
+    message: Message, context: Context, kind: type[R], work: Callable[[Device, RunConfig, R], RecordDict]
+) -> Message:
     """Does the work and answers with its result, or with a `UserFailure`.
 
     A raised exception would drop the node's state and reach the server as text without a user; so every failure is

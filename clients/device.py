@@ -74,7 +74,9 @@ def open_device(context: Context, workspace: Workspace) -> Device:
             "start as many nodes as num-users says (num-supernodes)"
         )
     user_id = prepared.user_ids[partition]
-    return Device(user_id=user_id, private=prepared.private / user_id, home=_made(Path(workspace.run, "devices", user_id)))
+    return Device(
+        user_id=user_id, private=prepared.private / user_id, home=_made(Path(workspace.run, "devices", user_id))
+    )
 
 
 def _made(folder: Path) -> Path:

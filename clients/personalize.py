@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.language.recipe import user_recipe
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingSet
@@ -30,7 +31,7 @@ class LocalExecutor:
 
     def __init__(self, config: RunConfig, base: ModelRef) -> None:
         # torch takes seconds to import, and a device that only shares needs none of it.
-        from cdcda_flower.language.device_model import device_model, user_recipe
+        from cdcda_flower.language.device_model import device_model
 
         self._config, self._base, self._recipe = config, base, user_recipe(config)
         self._task: Task = task_named(config.task)
@@ -44,7 +45,8 @@ class LocalExecutor:
 
     def fit(self, training: TrainingSet, device: Device) -> TrainingReport:
         """Trains on all private and synthetic pairs, shuffled together (equation 6)."""
-        pairs = [(example.query, example.response) for example in (*training.private, *training.synthetic)]
+        private = [(example.query, example.response) for example in training.private]
+        pairs = private + [(pair.query, pair.response) for pair in training.synthetic]
         fit = self._model.fit(pairs, self._recipe, seed=_seed(self._config, training))
         adapter = device.store_adapter(training, self._base.digest, lambda folder: self._model.save(folder, fit))
         return TrainingReport(

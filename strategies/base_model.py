@@ -8,6 +8,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.data.prepared import Prepared, base_rows
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.language.recipe import base_recipe
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import ModelRef
 
@@ -30,29 +31,21 @@ def base_model(
             f"no rows for M_base: all users are targets (num-users is {config.num_users}); "
             "lower num-users, or set base-epochs = 0 to personalise the device model itself"
         )
-    recipe = {
-        "rank": config.lora_rank,
-        "alpha": config.lora_alpha,
-        "learning_rate": config.base_learning_rate,
-        "epochs": config.base_epochs,
-        "batch_size": config.base_batch_size,
-        "max_tokens": config.max_tokens,
-    }
-    content = digest([[asdict(row) for row in rows], recipe, source.digest, config.seed, _VERSION])
+    recipe = base_recipe(config)
+    content = digest([[asdict(row) for row in rows], asdict(recipe), source.digest, config.seed, _VERSION])
     folder = cache / "base" / content[:32]
     if not folder.is_dir():
         # torch takes seconds to import; a run with a cached M_base and an API as cloud needs none here.
         from cdcda_flower.language.base_model import build_base
-        from cdcda_flower.language.training import Recipe
+        from cdcda_flower.language.models import load_causal, pick_device
 
         with whole_folder(folder) as draft:
             build_base(
-                source,
+                load_causal(source, pick_device(config.device)),
                 rows,
-                Recipe(**recipe),
+                recipe,
                 draft,
                 seed=derive_seed(config.seed, "base-model"),
-                device=config.device,
                 on_step=on_step,
             )
     return ModelRef(name=f"M_base of {source.name}", path=str(folder), digest=content)

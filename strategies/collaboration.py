@@ -144,9 +144,7 @@ class CollaborationStrategy(Strategy):
         return sorted(uploads, key=lambda upload: upload.user_id)
 
     def _messages(self, requests: Mapping[str, object], message_type: str) -> list[Message]:
-        return [
-            Message(encode(request), self._node_of[user_id], message_type) for user_id, request in requests.items()
-        ]
+        return [Message(encode(request), self._node_of[user_id], message_type) for user_id, request in requests.items()]
 
     def _received(
         self, replies: Iterable[Message], kind: type[Reply], phase: str, expected: Sequence[str]
@@ -157,7 +155,7 @@ class CollaborationStrategy(Strategy):
         for message in replies:
             if message.has_error():
                 continue
-            reply = decode(message.content, kind, UserFailure)
+            reply = decode(message.content, kind, otherwise=UserFailure)
             if isinstance(reply, UserFailure):
                 failed[reply.user_id] = reply
             else:
@@ -165,7 +163,9 @@ class CollaborationStrategy(Strategy):
         answered = {reply.user_id for reply, _ in good}
         for user_id in expected:
             if user_id not in answered:
-                silent = UserFailure(user_id=user_id, phase=phase, reason="no reply: its process died or the deadline passed")
+                silent = UserFailure(
+                    user_id=user_id, phase=phase, reason="no reply: its process died or the deadline passed"
+                )
                 self._fail(failed.get(user_id, silent))
         if not good:
             reason = self.failures[-1].reason if self.failures else "nobody was asked"

@@ -93,7 +93,7 @@ class PatientGrid(Grid):
         """The wrapped grid's run."""
         return self._grid.run
 
-    def create_message(self, *args: object, **kwargs: object) -> Message:  # type: ignore[override]
+    def create_message(self, *args: object, **kwargs: object) -> Message:
         """Passes on."""
         return self._grid.create_message(*args, **kwargs)  # type: ignore[arg-type]
 

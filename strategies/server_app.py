@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Context
@@ -121,5 +121,5 @@ def _root() -> Path:
 
 
 def _now(*, compact: bool = False) -> str:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return now.strftime("%Y%m%d-%H%M%S") if compact else now.isoformat(timespec="seconds")

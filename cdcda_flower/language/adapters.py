@@ -16,7 +16,9 @@ def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraCon
     """Writes the adapter into an existing folder and returns the digest of its weights."""
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"}
+    )
     return weights_digest(folder)
 
 
@@ -31,5 +33,7 @@ def load_adapter(folder: Path, *, digest: str) -> dict[str, torch.Tensor]:
         raise DataError(f"adapter {folder} holds no {_WEIGHTS}; train it again")
     found = weights_digest(folder)
     if found != digest:
-        raise DataError(f"adapter {folder} has digest {found[:12]}, expected {digest[:12]}; it was changed: train it again")
+        raise DataError(
+            f"adapter {folder} has digest {found[:12]}, expected {digest[:12]}; it was changed: train it again"
+        )
     return load_file(folder / _WEIGHTS)

@@ -5,31 +5,29 @@ from pathlib import Path
 
 import torch
 
-from cdcda_flower.language.models import load_causal, pick_device
-from cdcda_flower.language.training import AdapterModel, Recipe
-from cdcda_flower.types import Example, ModelRef
+from cdcda_flower.language.models import LoadedModel
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.types import Example
 
 
 def build_base(
-    source: ModelRef,
+    source: LoadedModel,
     rows: Sequence[Example],
     recipe: Recipe,
     into: Path,
     *,
     seed: int,
-    device: str,
     on_step: Callable[[int, int], None],
 ) -> None:
-    """Writes M_base as safetensors into an existing folder.
+    """Writes M_base as safetensors into an existing folder; uses `source` up.
 
     Training runs on unquantised weights: an adapter merged into NF4 weights would ruin them (huggingface/peft#1043);
     devices quantise the merged model when they load it.
     """
-    loaded = load_causal(source, pick_device(device))
-    adapter = AdapterModel(loaded, rank=recipe.rank, alpha=recipe.alpha)
-    fit = adapter.fit([(row.query, row.response) for row in rows], recipe, seed=seed, on_step=on_step)
-    adapter.load(fit.weights)
+    adapter = AdapterModel(source, rank=recipe.rank, alpha=recipe.alpha)
+    adapter.fit([(row.query, row.response) for row in rows], recipe, seed=seed, on_step=on_step)
     merged = adapter.peft.merge_and_unload().to(torch.bfloat16)
     merged.config._name_or_path = ""
     merged.save_pretrained(into)
-    loaded.tokenizer.save_pretrained(into)
+    source.tokenizer.save_pretrained(into)

@@ -24,7 +24,7 @@ class Stop:
 
 
 def stops_of(tokenizer: Any, model: Any) -> Stop:
-    """Returns the ending tokens of a model; a token such as `.\\n` ends a line too."""
+    """Returns the ending tokens of a model; a token such as a full stop with a newline ends a line too."""
     eos = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])}
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
@@ -81,7 +81,7 @@ class Row:
         return token
 
     def _end_line(self, token: int, *, text_before: str) -> int:
-        """Ends a line at a token such as `.\\n`; returns the token to feed next, the first forced one after a bare newline."""
+        """Ends a line; returns the token to feed next: the first forced one where the newline stood alone."""
         self.lines -= 1
         self.done = not self.then or not self.lines
         if not self.done:

@@ -5,25 +5,13 @@ from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
-from cdcda_flower.config import RunConfig
 from cdcda_flower.language.adapters import load_adapter, save_adapter
 from cdcda_flower.language.answering import answer
 from cdcda_flower.language.decoding import stops_of
 from cdcda_flower.language.models import load_causal, pick_device
-from cdcda_flower.language.training import AdapterModel, Fit, Recipe
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.training import AdapterModel, Fit
 from cdcda_flower.types import AdapterRef, ModelRef
-
-
-def user_recipe(config: RunConfig) -> Recipe:
-    """Returns how a user's adapter is trained."""
-    return Recipe(
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        max_tokens=config.max_tokens,
-    )
 
 
 class DeviceModel:

@@ -46,7 +46,7 @@ def tokenize(tokenizer: Any, query: str, response: str, *, max_tokens: int) -> T
     return TokenizedExample([*prompt, *answer], len(answer))
 
 
-def common_prefix(rows: Sequence[Sequence[int]], *, most: int) -> int:
+def common_prefix(rows: Sequence[list[int]], *, most: int) -> int:
     """Returns how many first ids all rows share, at most `most`."""
     low, high = min(rows), max(rows)  # lexicographic extremes differ first where any two rows do
     shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))

@@ -45,9 +45,7 @@ class CausalGenerator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def generate(
-        self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]
-    ) -> list[tuple[str, ...]]:
+    def generate(self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]) -> list[tuple[str, ...]]:
         """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
         texts: dict[int, tuple[str, ...]] = {}
         for batch in self._batches(requests):

@@ -43,7 +43,9 @@ def resolve_causal(name: str, cache: Path) -> ModelRef:
             return _converted(label, path, cache)
         return ModelRef(name=label, path=str(path), digest=files_digest(path.glob("*.safetensors")))
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+        folder = Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"])
+        )
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
         raise ModelError(
             f"model {name!r} is neither a local path nor to be had from the Hugging Face hub ({type(error).__name__}); "
@@ -64,7 +66,7 @@ def _converted(label: str, gguf: Path, cache: Path) -> ModelRef:
 
 
 def _convert(gguf: Path, into: Path) -> None:
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
@@ -110,22 +112,26 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
     """Returns the model frozen and in eval mode, computing in `compute_dtype`, its weights plain or in NF4."""
     dtype = compute_dtype(device)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = None
     if quantization == "nf4":
-        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
     model = AutoModelForCausalLM.from_pretrained(
         ref.path,
         dtype=dtype,
         quantization_config=config,
         device_map={"": device} if quantization == "nf4" else None,
-        # Short sequences: sdpa's backward on a CPU is slower than the plain one (docs/BENCHMARKS.md).
-        attn_implementation="eager" if device.type == "cpu" else "sdpa",
     )
     if quantization == "nf4":
         _keep_autograd(model)
     model.requires_grad_(False)
-    return LoadedModel(model.to(device) if config is None else model, load_tokenizer(ref), device)
+    return LoadedModel(
+        model.to(device) if config is None else model,  # type: ignore[arg-type]
+        load_tokenizer(ref),
+        device,
+    )
 
 
 def _keep_autograd(model: Any) -> None:

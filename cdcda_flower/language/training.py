@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,23 +12,10 @@ from torch.nn.functional import cross_entropy
 from cdcda_flower.errors import ModelError
 from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, tokenize
 from cdcda_flower.language.models import LoadedModel, compute_dtype
+from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.seeding import derive_seed
 
 _ADAPTER = "default"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How an adapter is trained: AdamW, warm-up over a tenth of the steps, then linear decay to zero."""
-
-    rank: int
-    alpha: int
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    max_tokens: int
-    warmup: float = 0.1
-    max_grad_norm: float = 1.0
 
 
 class Fit(NamedTuple):
@@ -83,7 +69,9 @@ class AdapterModel:
         """Fills the adapter with stored weights; every one of them must be there."""
         expected = get_peft_model_state_dict(self.peft)
         if weights.keys() != expected.keys():
-            raise ModelError(f"the adapter's {len(weights)} weights do not fit the model's {len(expected)}; was it trained on it?")
+            raise ModelError(
+                f"the adapter's {len(weights)} weights do not fit the model's {len(expected)}; was it trained on it?"
+            )
         set_peft_model_state_dict(self.peft, weights)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -145,4 +133,3 @@ def _linear(steps: int, warmup: float) -> Callable[[int], float]:
         return min((step + 1) / rising, (steps - step) / max(steps - rising + 1, 1), 1.0)
 
     return factor
-

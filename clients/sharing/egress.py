@@ -14,12 +14,16 @@ _FIELDS = frozenset({"user_id", "policy", "history_size", "query_count", "exampl
 def checked_examples(chosen: object, history: Sequence[Example], *, policy: str) -> tuple[Example, ...]:
     """Returns what a policy chose as a tuple; raises ShareError where it is no subset of the user's history."""
     if isinstance(chosen, (str, bytes)) or not isinstance(chosen, Sequence):
-        raise ShareError(f"share policy {policy!r} returned {type(chosen).__name__}; return a sequence of the history's examples")
+        raise ShareError(
+            f"share policy {policy!r} returned {type(chosen).__name__}; return a sequence of the history's examples"
+        )
     own = {example.id: example for example in history}
     seen: set[str] = set()
     for example in chosen:
         if not isinstance(example, Example):
-            raise ShareError(f"share policy {policy!r} returned a {type(example).__name__}; return the history's own examples")
+            raise ShareError(
+                f"share policy {policy!r} returned a {type(example).__name__}; return the history's own examples"
+            )
         if own.get(example.id) != example:
             raise ShareError(
                 f"share policy {policy!r} returned example {example.id!r}, which is not in this user's history as it "

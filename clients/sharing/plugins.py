@@ -22,7 +22,9 @@ def make_policy(config: RunConfig) -> SharePolicy:
     name = config.share_policy
     if name in own:
         if config.policy_args:
-            raise ConfigError(f"policy-args is {config.policy_args!r}; the built-in policy {name!r} takes none (share-ratio sets it)")
+            raise ConfigError(
+                f"policy-args is {config.policy_args!r}; the built-in policy {name!r} takes none (share-ratio sets it)"
+            )
         return own[name]
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in points:
@@ -71,8 +73,12 @@ def _construct(policy_class: Any, config: RunConfig) -> SharePolicy:  # noqa: AN
     try:
         policy = policy_class(**arguments)
     except TypeError as error:
-        raise ConfigError(f"share-policy {config.share_policy!r} refuses policy-args {config.policy_args or '{}'}: {error}") from error
+        raise ConfigError(
+            f"share-policy {config.share_policy!r} refuses policy-args {config.policy_args or '{}'}: {error}"
+        ) from error
     if not callable(getattr(policy, "select", None)) or not isinstance(getattr(policy, "name", None), str):
-        raise ConfigError(f"share-policy {config.share_policy!r} lacks `name` or `select(history, *, seed)`; see docs/share-policies.md")
+        raise ConfigError(
+            f"share-policy {config.share_policy!r} lacks `name` or `select(history, *, seed)`; see docs/share-policies.md"
+        )
     chosen: SharePolicy = policy
     return chosen

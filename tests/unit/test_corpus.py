@@ -36,10 +36,10 @@ def golds(files: dict[str, Any], task: Task, split: str) -> dict[str, str]:
     return {gold["id"]: gold["output"] for gold in outputs["golds"]}
 
 
-@pytest.fixture(params=list(TASKS.values()), ids=list(TASKS))
-def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Task, dict[str, Any]]:
+@pytest.fixture(scope="module", params=list(TASKS.values()), ids=list(TASKS))
+def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, dict[str, Any]]:
     task: Task = request.param
-    return task, written(tmp_path, task)
+    return task, written(tmp_path_factory.mktemp(task.name), task)
 
 
 @every_task
@@ -68,7 +68,8 @@ def test_files_have_lamps_layout_and_synthetic_ids(corpus: tuple[Task, dict[str,
         assert len({row["user_id"] for row in rows}) == USERS
         for row in rows:
             assert set(row) == {"id", "user_id", "input", "profile"}
-            assert row["id"].startswith("syn") and row["user_id"].startswith("syn")
+            assert row["id"].startswith(row["user_id"])
+            assert row["user_id"].startswith("syn")
             assert row["input"].startswith(task.test_wording)
             assert 8 <= len(row["profile"]) <= 14
     sizes = {len(row["profile"]) for row in questions(files, task, "dev")}
@@ -135,4 +136,4 @@ def test_a_large_corpus_is_fast_small_and_still_without_repeats(task: Task, tmp_
     write_corpus(tmp_path, task, users=USERS, seed=3)
     assert time.process_time() - began < 2
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.json")) < 4_000_000
-    write_corpus(tmp_path / "large", task, users=1500, seed=3)
+    write_corpus(tmp_path / "large", task, users=1000, seed=3)

@@ -123,7 +123,8 @@ def test_nearest_of_citations_picks_the_option_closer_to_the_copied_response() -
 def test_a_user_without_history_has_only_an_oracle() -> None:
     task = task_named("lamp-3")
     sums = reference_sums(task, [user(task, [], [("d", "5")])], {"q0": "4"})
-    assert sums["majority"] == {} and sums["nearest-copy"] == {}
+    assert sums["majority"] == {}
+    assert sums["nearest-copy"] == {}
     assert sums["oracle"]["u"]["abs"] == 1
 
 

@@ -59,12 +59,15 @@ _FRAMES = (
 
 _KINDS = (
     "robust", "early", "scalable", "noisy", "sparse", "joint", "simple", "fair", "online", "deep", "local", "adaptive",
-    "visual", "formal", "cheap", "open", "partial", "global", "neural", "causal",
+    "visual", "formal", "cheap", "open", "partial", "global", "neural", "causal", "modern", "classical", "hidden", "mixed",
+    "shared", "remote", "rapid", "stable", "small", "dense",
 )  # fmt: skip
 
 _REFERENCES = (
     "A Survey of {}", "Notes on {}", "Learning {}", "{}: A Review", "Measuring {}", "The Limits of {}", "Understanding {}",
     "Benchmarks for {}", "Models of {}", "{} Explained", "Rethinking {}", "Foundations of {}", "Advances in {}", "{} at Scale",
+    "Towards {}", "Beyond {}", "Inside {}", "Teaching {}", "Predicting {}", "Testing {}", "The Cost of {}", "A Theory of {}",
+    "{} in Practice", "{} by Example", "A Tour of {}", "What Is New in {}?",
 )  # fmt: skip
 
 _ABSTRACTS = (

@@ -1,0 +1,43 @@
+"""How an adapter is trained; without torch, so that the cloud can name a recipe before it loads anything."""
+
+from dataclasses import dataclass
+
+from cdcda_flower.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How an adapter is trained: AdamW, warm-up over a tenth of the steps, then linear decay to zero."""
+
+    rank: int
+    alpha: int
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    max_tokens: int
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+def user_recipe(config: RunConfig) -> Recipe:
+    """Returns how a user's adapter is trained."""
+    return Recipe(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        learning_rate=config.learning_rate,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
+    )
+
+
+def base_recipe(config: RunConfig) -> Recipe:
+    """Returns how M_base is trained."""
+    return Recipe(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        learning_rate=config.base_learning_rate,
+        epochs=config.base_epochs,
+        batch_size=config.base_batch_size,
+        max_tokens=config.max_tokens,
+    )
