@@ -13,10 +13,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
-METHODS = ("device", "direct-ft", "cdcda")
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -68,7 +68,9 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
     device_executor: Literal["local", "echo"] = Field(description="echo is a test double; reports refuse it")
     device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
-    quantization: Literal["nf4", "none"] = Field(description="of the device's frozen base; computation is bfloat16")
+    quantization: Literal["nf4", "none"] = Field(
+        description="of the device's frozen base weights; the compute dtype follows the hardware"
+    )
     max_tokens: Annotated[int, Field(ge=16)] = Field(
         description="tokens of one example; the input is cut, never the answer"
     )
@@ -129,6 +131,16 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods names {', '.join(map(repr, unknown))}; known methods: {', '.join(METHODS)}")
         if len(set(names)) != len(names):
             raise ConfigError(f"methods is {value!r}; name each method once")
+        return value
+
+    @field_validator("max_tokens")
+    @classmethod
+    def _room_for_a_query(cls, value: int, info: ValidationInfo) -> int:
+        answer = task_named(info.data["task"]).max_answer_tokens if "task" in info.data else 0
+        if value < 2 * answer:
+            raise ConfigError(
+                f"max-tokens is {value}; it must be at least {2 * answer}: an answer of this task may take {answer}"
+            )
         return value
 
     @field_validator("policy_args")

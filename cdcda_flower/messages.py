@@ -19,9 +19,13 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareRequest:
-    """Asks a device to share what its policy allows; answered by an `Upload`."""
+    """Asks a device who it is and, where `wanted`, to share what its policy allows; answered by an `Upload`.
+
+    Nothing is wanted where no method of the run uses shared examples: what nobody needs does not leave.
+    """
 
     workspace: Workspace
+    wanted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from clients.evaluate import evaluate
 from clients.personalize import make_executor
 from clients.sharing.egress import checked_examples, guarded
 from clients.sharing.plugins import make_policy
+from clients.sharing.policies import NoShare
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,14 @@ def evaluate_personal(message: Message, context: Context) -> Message:
 
 def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDict:
     history = device.history()
-    policy = make_policy(config)
+    policy = make_policy(config) if request.wanted else NoShare()
     chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", device.user_id))
     upload = Upload(
         user_id=device.user_id,
-        policy=policy.name,
+        policy=name,
         history_size=len(history.examples),
         query_count=len(history.queries),
-        examples=checked_examples(chosen, history.examples, policy=policy.name),
+        examples=checked_examples(chosen, history.examples, policy=name),
     )
     return guarded(upload, history.examples)
 

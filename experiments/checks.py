@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.language.sources import is_path
 from experiments.processes import Ports, free_ports, port_is_free
-from experiments.settings import MODEL_KEYS, is_local_model
+from experiments.settings import MODEL_KEYS
 
 PORTS_VARIABLE = "CDCDA_PORTS"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
@@ -91,7 +92,7 @@ def _model_problems(config: RunConfig) -> Iterator[str]:
     values = config.to_flwr()
     for key in MODEL_KEYS:
         name = str(values[key])
-        if is_local_model(name) and not Path(name).expanduser().exists():
+        if is_path(name) and not Path(name).expanduser().exists():
             yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
 
 

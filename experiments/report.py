@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, DataError
+from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.scoring.metrics import pool, values
@@ -17,9 +18,6 @@ from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
 from experiments.results import Comparison, MethodReport, Metric, PairCounts, Report, Swap, UserRow
-
-# Methods of this family train on what the cloud sends back; for the others a user shares nothing.
-SHARING_METHODS = "cdcda"
 
 
 def read_report(folder: RunFolder) -> Report:
@@ -155,7 +153,7 @@ def _user_rows(
     generated, kept = Counter(pair.provenance.user_id for pair in pairs), Counter(kept_pairs.values())
     rows = []
     for method, by_user in own.items():
-        shares = method.split(":")[0] == SHARING_METHODS
+        shares = METHODS[method].augmented
         for user, result in sorted(by_user.items()):
             upload, training = upload_of.get(user), training_of.get((user, method))
             rows.append(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import cache_folder, runs_folder
 from experiments.staging import find_app
 
@@ -31,11 +32,6 @@ def read_config(
     config = RunConfig.from_flwr(values)
     places = {"cache-dir": str(cache_folder(config)), "runs-dir": str(runs_folder(config))}
     return RunConfig.from_flwr({**values, **places})
-
-
-def is_local_model(name: str) -> bool:
-    """Says whether a model's name is a path on this machine rather than a hub's id or a built-in's name."""
-    return name.startswith(("/", ".", "~"))
 
 
 def _read_toml(conf: Path) -> dict[str, Scalar]:
@@ -81,9 +77,7 @@ def _absolute_paths(values: Mapping[str, Scalar], folder: Path) -> dict[str, Sca
 def _is_path(key: str, value: Scalar) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (key in FOLDER_KEYS and (key, value) != ("data", "embedded")) or (
-        key in MODEL_KEYS and is_local_model(value)
-    )
+    return (key in FOLDER_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
 
 
 def _absolute(value: Scalar, folder: Path) -> str:

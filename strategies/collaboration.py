@@ -26,11 +26,11 @@ from cdcda_flower.messages import (
     ShareRequest,
     Workspace,
 )
+from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, Upload, UserFailure
 from cdcda_flower.wire import decode, encode, payload_bytes
-from strategies.methods import METHODS, Method
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class CollaborationStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Collects the uploads, has the cloud answer them and build M_base, and returns one training message per device."""
-        uploads = self._share(grid)
         augmented = any(method.augmented for method in self.methods)
+        uploads = self._share(grid, wanted=augmented)
         pairs = self.supply(uploads) if augmented else {}
         self._base = self.build_base()
         trained = [method for method in self.methods if method.trains]
@@ -127,8 +127,8 @@ class CollaborationStrategy(Strategy):
                 self.ledger.add_result(result)
         return None
 
-    def _share(self, grid: Grid) -> list[Upload]:
-        request = encode(ShareRequest(workspace=self.workspace))
+    def _share(self, grid: Grid, *, wanted: bool) -> list[Upload]:
+        request = encode(ShareRequest(workspace=self.workspace, wanted=wanted))
         messages = [Message(request, node, SHARE) for node in self.nodes]
         replies = grid.send_and_receive(messages)
         uploads = []
@@ -161,11 +161,13 @@ class CollaborationStrategy(Strategy):
             else:
                 good.append((reply, message))
         answered = {reply.user_id for reply, _ in good}
+        silence = "no reply: its process died or the deadline passed"
+        if "" in failed:
+            # A device that does not get as far as knowing its user says why, but not who it is.
+            silence = f"no reply; a device without a user says: {failed[''].reason}"
         for user_id in expected:
             if user_id not in answered:
-                silent = UserFailure(
-                    user_id=user_id, phase=phase, reason="no reply: its process died or the deadline passed"
-                )
+                silent = UserFailure(user_id=user_id, phase=phase, reason=silence)
                 self._fail(failed.get(user_id, silent))
         if not good:
             reason = self.failures[-1].reason if self.failures else "nobody was asked"

@@ -2,8 +2,10 @@
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
+from cdcda_flower.language.sources import encoder_digest
 from cdcda_flower.runs.folder import ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
 from strategies.base_model import base_model
 from strategies.phases import Phases
@@ -17,8 +19,12 @@ class Models:
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self._config, self._folder = config, folder
         self._cache = cache_folder(config)
-        self._note("consistency", f"{config.consistency_scorer} {config.consistency_model}", "")
-        self._note("bertscore", f"{config.bertscore_model}, layer {config.bertscore_layer}", "")
+        if config.consistency_scorer != "echo":
+            name = f"{config.consistency_scorer}: {config.consistency_model}"
+            self._note("consistency", name, encoder_digest(config.consistency_model))
+        if config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics:
+            name = f"{config.bertscore_model}, layer {config.bertscore_layer}"
+            self._note("bertscore", name, encoder_digest(config.bertscore_model))
 
     def cloud(self) -> ModelRef:
         """Returns the cloud LLM."""

@@ -55,7 +55,8 @@ class PatientGrid(Grid):
         asked = list(messages)
         if not asked:
             return []
-        with self._phases.phase(asked[0].metadata.message_type.partition(".")[2], len(asked)):
+        category, _, action = asked[0].metadata.message_type.partition(".")
+        with self._phases.phase("evaluate" if category == "evaluate" else action, len(asked)):
             return self._collected(asked)
 
     def _collected(self, asked: Sequence[Message]) -> list[Message]:

@@ -38,8 +38,9 @@ def stops_of(tokenizer: Any, model: Any) -> Stop:
 class Row:
     """One text being written. `temperature` 0 is greedy; `lines` newlines end the text (0: only end-of-text does).
 
-    `then` is forced in place of the first newline; `choices`, token sequences, are all that may follow it (or all
-    that may be written, where `then` is empty).
+    `then` is forced in place of the first newline; `choices`, different token sequences of which none begins another
+    (end-of-text at the end of each sees to that), are all that may follow it (or all that may be written, where `then`
+    is empty). `limit` holds for the free text alone: a choice is written to its end.
     """
 
     prompt: list[int]
@@ -59,6 +60,11 @@ class Row:
         if self.choices and not self.then:
             self._open = self.choices
 
+    @property
+    def room(self) -> int:
+        """The most tokens that prompt and text can take together."""
+        return len(self.prompt) + self.limit + len(self.then) + max(map(len, self.choices), default=0)
+
     def next_token(self, scores: torch.Tensor, stop: Stop) -> int:
         """Takes the next token from the model's scores (words,), or the forced one, and notes whether the row is done."""
         if self._forced:
@@ -67,10 +73,12 @@ class Row:
             if not self._forced:
                 self._open = self.choices or None
             return token
-        token = self._constrained(scores) if self._open else self._drawn(scores)
         if self._open:
+            token = self._constrained(scores)
             self._narrow(token)
-        elif token in stop.eos and not (self.then and self.lines > 1):
+            return token
+        token = self._drawn(scores)
+        if token in stop.eos and not (self.then and self.lines > 1):
             self.done = True
         elif self.lines and (token in stop.newline or token in stop.eos):
             # Small models end the whole text after x; what `then` asks for must still be written.

@@ -9,6 +9,9 @@ import torch
 # example would double the work on short texts. The base model and every adapter are trained in this form.
 _ANSWER = "\nAnswer:"
 
+# A shared prefix costs one more pass over the weights (which NF4 unpacks each time); fewer saved tokens do not pay it.
+_LEAST_SAVED_TOKENS = 64
+
 
 class TokenizedExample(NamedTuple):
     """Token ids of one example; `answer` counts the ids at the end (end-of-text included) that carry loss."""
@@ -60,6 +63,7 @@ def collate(rows: Sequence[TokenizedExample], *, pad: int, device: torch.device)
     batch. Attention is causal, so the result is the same.
     """
     shared = common_prefix([row.ids for row in rows], most=min(len(row.ids) - row.answer for row in rows) - 1)
+    shared = shared if shared * (len(rows) - 1) >= _LEAST_SAVED_TOKENS else 0
     width = max(len(row.ids) for row in rows) - shared
     answer = max(row.answer for row in rows)
     ids = torch.full((len(rows), width), pad)

@@ -1,5 +1,6 @@
 """The cloud's model: samples several texts per prompt, batched by length, each sample from its own seed."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -42,33 +43,37 @@ class CausalGenerator:
     def close(self) -> None:
         """Drops the weights; the object cannot be used afterwards."""
         del self._loaded
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def generate(self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]) -> list[tuple[str, ...]]:
         """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
-        texts: dict[int, tuple[str, ...]] = {}
-        for batch in self._batches(requests):
-            rows = {index: self._rows(requests[index]) for index in batch}
-            flat = [row for group in rows.values() for row in group]
-            tokens = decode(self._loaded.model, flat, self._stop, device=self._loaded.device)
-            for index, group in rows.items():
-                texts[index] = tuple(self._text(row) for row in group)
-            on_batch(len(texts), tokens)
-        return [texts[index] for index in range(len(requests))]
+        groups = [self._rows(request) for request in requests]
+        finished = 0
+        for batch in self._batches(groups):
+            tokens = decode(
+                self._loaded.model,
+                [row for index in batch for row in groups[index]],
+                self._stop,
+                device=self._loaded.device,
+            )
+            finished += len(batch)
+            on_batch(finished, tokens)
+        return [tuple(self._text(row) for row in group) for group in groups]
 
-    def _batches(self, requests: Sequence[Sampling]) -> Iterator[list[int]]:
-        """Request indices, alike in length and as many as the token budget of a batch holds."""
-        sizes = [len(self._prompt(request)) + request.max_new_tokens for request in requests]
+    def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
+        """Indices of requests, alike in length and as many as the token budget of a batch holds."""
+        sizes = [max((row.room for row in group), default=0) for group in groups]
         batch: list[int] = []
         rows = 0
-        for index in sorted(range(len(requests)), key=lambda i: (sizes[i], i)):
+        for index in sorted(range(len(groups)), key=lambda i: (sizes[i], i)):
             # In rising order the newest is the longest, and every row of the batch is padded to it.
-            if batch and (rows + requests[index].samples) * sizes[index] > self._batch_tokens:
+            if batch and (rows + len(groups[index])) * sizes[index] > self._batch_tokens:
                 yield batch
                 batch, rows = [], 0
             batch.append(index)
-            rows += requests[index].samples
+            rows += len(groups[index])
         if batch:
             yield batch
 
@@ -84,6 +89,11 @@ class CausalGenerator:
     def _rows(self, request: Sampling) -> list[Row]:
         encode = self._loaded.tokenizer
         prompt = self._prompt(request)
+        then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
+        choices = [
+            [*encode(" " + choice, add_special_tokens=False)["input_ids"], encode.eos_token_id]
+            for choice in dict.fromkeys(request.choices)
+        ]
         return [
             Row(
                 prompt=prompt,
@@ -91,11 +101,11 @@ class CausalGenerator:
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=self._temperature,
                 rng=random.Random(derive_seed(request.seed, "sample", str(sample))),
-                then=encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else [],
-                choices=[encode(" " + choice, add_special_tokens=False)["input_ids"] for choice in request.choices],
+                then=then,
+                choices=choices,
             )
             for sample in range(request.samples)
         ]
 
     def _text(self, row: Row) -> str:
-        return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True))
+        return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True)).rstrip("\n")

@@ -61,6 +61,14 @@ def files_digest(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+def encoder_digest(name: str) -> str:
+    """Returns the digest of an encoder's weights; "" for a hub id, whose files only the encoder's library finds."""
+    if name == "embedded" or is_path(name):
+        path = embedded_path(EMBEDDED_ENCODER) if name == "embedded" else local_path(name)
+        return files_digest(path.glob("*.safetensors"))
+    return ""
+
+
 def check_space(folder: Path, needed_from: Path) -> None:
     """Raises ModelError where `folder` has no room for the converted form of `needed_from`."""
     needed = needed_from.stat().st_size * _SPACE_FACTOR

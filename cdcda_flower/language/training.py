@@ -116,7 +116,8 @@ class AdapterModel:
     def _loss(self, batch: Batch) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
             logits = forward(self.peft, batch, keep=batch.labels.shape[1] + 1).logits
-        flat = logits[:, :-1].float().flatten(0, 1)
+        # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
+        flat = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
         return cross_entropy(flat, batch.labels.flatten(), ignore_index=-100)
 
 

@@ -42,7 +42,7 @@ def versions(names: Iterable[str] = _VERSIONED) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Scalar]:
-    """Returns cores, memory and system of this machine; a GPU is named by who uses it."""
+    """Returns cores, memory and system of this machine."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),

@@ -44,7 +44,7 @@ def _text(value: str | list[str] | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One LaMP task. `headline` is the metric that comparisons are made on; `query_marker` ends the test wording."""
+    """One LaMP task. `headline` is the metric that comparisons are made on; queries begin with `test_wording`."""
 
     name: str
     folder: str

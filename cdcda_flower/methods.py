@@ -1,4 +1,4 @@
-"""The methods as one table: what each sends down for training. A method is a row here (docs/methods.md)."""
+"""The methods as one table, which config, cloud and reports read. A method is a row here (docs/methods.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """`trains`: the device fits an adapter; `augmented`: on the cloud's selected pairs as well as its private history."""
+    """`trains`: the device fits an adapter; `augmented`: it shares, and trains on the cloud's selected pairs as well."""
 
     name: str
     trains: bool

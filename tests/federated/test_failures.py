@@ -1,0 +1,141 @@
+"""Users, nodes and processes that fail: the others finish, who failed is named, and no run ends as a success."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import Fault, InProcessGrid, contexts
+from federation import Federation, Outcome
+
+from cdcda_flower.errors import RunError
+from cdcda_flower.runs.folder import RunFolder
+from strategies import server_app
+from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
+
+PHASES = (SHARE, PERSONALIZE, EVALUATE)
+RETRIES = 3
+
+
+def _finished(outcome: Outcome) -> set[str]:
+    own = [r for r in outcome.ledger.results() if r.adapter_of in (None, r.user_id)]
+    return {user for user in {r.user_id for r in own} if sum(r.user_id == user for r in own) == 3}
+
+
+@pytest.mark.parametrize("blocked", ["adapters", "predictions"])
+def test_a_failing_device_is_named_and_the_others_finish(four: Federation, blocked: str) -> None:
+    config = four.config()
+    folder = four.folder(config)
+    home = folder.devices / "B"
+    home.mkdir()
+    (home / blocked).write_text("a file where the device makes a folder")
+    grid = four.grid(config)
+    outcome = Outcome(server_app.run(grid, config, folder), folder, grid.sent)
+    assert outcome.failures.startswith("1 of 4 users failed (B); the first: ")
+    (failure,) = outcome.ledger.failures()
+    assert (failure.user_id, failure.phase) == ("B", PERSONALIZE if blocked == "adapters" else EVALUATE)
+    assert "see the device's errors.log" in failure.reason
+    assert "Traceback" in (home / "errors.log").read_text()
+    assert _finished(outcome) == {"A", "C", "D"}
+
+
+def test_a_user_who_failed_lends_no_adapter(four: Federation) -> None:
+    outcome = four.run(four.config(), faults=[Fault(partition=1, phase=PERSONALIZE, kind="died")])
+    assert outcome.ledger.failures()[0].user_id == "B"
+    assert all("B" not in (result.user_id, result.adapter_of) for result in outcome.ledger.results())
+    assert (1, EVALUATE) not in outcome.sent
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_silent_node_is_named_at_the_deadline(four: Federation, phase: str) -> None:
+    outcome = four.run(
+        four.config(reply_timeout_s=2, methods="device,direct-ft,cdcda"),
+        faults=[Fault(partition=2, phase=phase, kind="silent")],
+    )
+    assert outcome.failures.startswith("1 of 4 users failed (C); ")
+    assert "no reply" in outcome.failures
+    assert [(f.user_id, f.phase) for f in outcome.ledger.failures()] == [("C", phase)]
+    assert _finished(outcome) == {"A", "B", "D"}
+
+
+@pytest.mark.parametrize("kind", ["died", "lost"])
+def test_a_dead_process_is_asked_again_and_nothing_else_changes(four: Federation, kind: str) -> None:
+    faults = [Fault(partition=p, phase=phase, kind=kind, times=2) for p in (0, 3) for phase in PHASES]  # type: ignore[arg-type]
+    outcome = four.run(four.config(), faults=faults)
+    assert outcome.failures == ""
+    assert outcome.sent.count((0, SHARE)) == 3
+    assert outcome.rows() == four.run(four.config()).rows()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_process_that_stays_dead_is_named(four: Federation, phase: str) -> None:
+    outcome = four.run(four.config(), faults=[Fault(partition=0, phase=phase, kind="died")])
+    assert outcome.failures.startswith("1 of 4 users failed (A); ")
+    assert outcome.sent.count((0, phase)) == 1 + RETRIES
+    assert _finished(outcome) == {"B", "C", "D"}
+
+
+def test_several_failures_are_counted_and_each_stands_in_the_ledger(four: Federation) -> None:
+    faults = [Fault(partition=0, phase=SHARE, kind="died"), Fault(partition=3, phase=EVALUATE, kind="died")]
+    outcome = four.run(four.config(), faults=faults)
+    assert outcome.failures.startswith("2 of 4 users failed (A, D); ")
+    assert [failure.user_id for failure in outcome.ledger.failures()] == ["A", "D"]
+
+
+def test_a_run_in_which_everyone_fails_stops(four: Federation) -> None:
+    faults = [Fault(partition=p, phase=PERSONALIZE, kind="died") for p in range(4)]
+    with pytest.raises(RunError, match=r"no device finished train\.personalize"):
+        four.run(four.config(), faults=faults)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "said"), [(range(3), "3 of 4 devices connected"), (range(5), "5 nodes are connected")]
+)
+def test_the_number_of_nodes_must_be_num_users(four: Federation, partitions: range, said: str) -> None:
+    config = four.config(start_timeout_s=1)
+    with pytest.raises(RunError, match=said):
+        server_app.run(four.grid(config, partitions=partitions), config, four.folder(config))
+
+
+def test_two_nodes_of_one_user_are_refused(four: Federation) -> None:
+    config = four.config()
+    with pytest.raises(RunError, match="two nodes answered as user C"):
+        server_app.run(four.grid(config, partitions=(0, 1, 2, 2)), config, four.folder(config))
+
+
+def test_a_partition_without_a_user_says_so(four: Federation) -> None:
+    config = four.config()
+    failures = server_app.run(four.grid(config, partitions=(0, 1, 2, 7)), config, four.folder(config))
+    assert failures.startswith("1 of 4 users failed (D); ")
+    assert "node of partition 7, but the data has 4 target users" in failures
+
+
+def test_a_device_with_other_code_is_refused(four: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = four.config()
+    monkeypatch.setattr(server_app, "source_digest", lambda root: "0" * 64)
+    with pytest.raises(RunError, match="the device runs other code"):
+        server_app.run(four.grid(config), config, four.folder(config))
+
+
+def test_main_says_in_the_manifest_who_failed(four: Federation, tmp_path: Path) -> None:
+    config = four.config(runs_dir=str(tmp_path))
+    grid = four.grid(config, faults=[Fault(partition=1, phase=EVALUATE, kind="died")])
+    with pytest.raises(RunError, match=r"1 of 4 users failed \(B\)"):
+        server_app.main(grid, four.server_context(config))
+    (path,) = tmp_path.iterdir()
+    manifest = RunFolder(path).manifest()
+    assert (manifest.status, manifest.error_kind) == ("failed", "run")
+    assert manifest.error.startswith("1 of 4 users failed (B)")
+    assert manifest.finished
+
+
+def test_an_interrupted_server_does_not_leave_a_running_manifest(four: Federation, tmp_path: Path) -> None:
+    config = four.config(runs_dir=str(tmp_path))
+
+    def interrupted(message: object, context: object) -> None:
+        raise KeyboardInterrupt
+
+    grid = InProcessGrid(contexts(config, range(4)), answer=interrupted)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        server_app.main(grid, four.server_context(config))
+    (path,) = tmp_path.iterdir()
+    assert json.loads((path / "manifest.json").read_text())["status"] == "failed"
