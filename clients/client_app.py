@@ -52,6 +52,8 @@ def evaluate_personal(message: Message, context: Context) -> Message:
 def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDict:
     history = device.history()
     policy = make_policy(config) if request.wanted else NoShare()
+    # Read before the policy sees the history: a name set afterwards could carry text.
+    name = policy.name
     chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", device.user_id))
     upload = Upload(
         user_id=device.user_id,

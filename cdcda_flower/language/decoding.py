@@ -15,6 +15,9 @@ import torch
 from cdcda_flower.language.examples import TokenizedExample, collate, forward
 
 
+_COMPACT_AT = 0.75
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """Which tokens end a line or the whole text; `newline` maps a token to its text before the newline."""
@@ -68,11 +71,7 @@ class Row:
     def next_token(self, scores: torch.Tensor, stop: Stop) -> int:
         """Takes the next token from the model's scores (words,), or the forced one, and notes whether the row is done."""
         if self._forced:
-            token = self._forced.popleft()
-            self.written.append(token)
-            if not self._forced:
-                self._open = self.choices or None
-            return token
+            return self._force()
         if self._open:
             token = self._constrained(scores)
             self._narrow(token)
@@ -95,11 +94,16 @@ class Row:
         if not self.done:
             self._forced = deque(self.then)
             self.limit += len(self.then)
-        if text_before or self.done:
-            self.written.append(token)
-        else:
-            token = self._forced.popleft()
-            self.written.append(token)
+        if not self.done and not text_before:
+            return self._force()
+        self.written.append(token)
+        return token
+
+    def _force(self) -> int:
+        token = self._forced.popleft()
+        self.written.append(token)
+        if not self._forced:
+            self._open = self.choices or None
         return token
 
     def _drawn(self, scores: torch.Tensor) -> int:
@@ -136,19 +140,22 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device)
     pick = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
     cache.batch_select_indices(pick)
-    active = list(rows)
+    batched = list(rows)
     while True:
-        tokens = [row.next_token(score, stop) for row, score in zip(active, scores.cpu(), strict=True)]
-        left = [index for index, row in enumerate(active) if not row.done]
+        tokens = [
+            0 if row.done else row.next_token(score, stop) for row, score in zip(batched, scores.cpu(), strict=True)
+        ]
+        left = [index for index, row in enumerate(batched) if not row.done]
         if not left:
             return sum(len(row.written) for row in rows)
-        if len(left) < len(active):
+        # Taking rows out copies the whole cache, so finished rows ride along until they are enough to pay for it.
+        if len(left) <= _COMPACT_AT * len(batched):
             keep = torch.tensor(left, device=device)
             cache.batch_select_indices(keep)
-            mask, active = mask[keep], [active[index] for index in left]
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], -1)
+            mask, batched, tokens = mask[keep], [batched[index] for index in left], [tokens[index] for index in left]
+        mask = torch.cat([mask, mask.new_ones(len(batched), 1)], -1)
         scores = model(
-            input_ids=torch.tensor([[tokens[index]] for index in left], device=device),
+            input_ids=torch.tensor(tokens, device=device)[:, None],
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
             past_key_values=cache,

@@ -41,7 +41,7 @@ def loss_of(model: Any, rows: list[TokenizedExample]) -> torch.Tensor:
 
 
 def gradients(model: Any, rows: list[TokenizedExample]) -> tuple[float, list[torch.Tensor]]:
-    parameters = [p for name, p in model.named_parameters() if "proj" in name]
+    parameters = [p for name, p in model.named_parameters() if "proj.weight" in name]
     for parameter in parameters:
         parameter.requires_grad_(True)
     loss = loss_of(model, rows)

@@ -81,7 +81,9 @@ def test_fit_equals_a_plain_peft_loop_step_by_step(request: pytest.FixtureReques
         expected = plain_loop(load_tiny(folder), pairs_of("b"), seed=5)
         model = adapter_model(load_tiny(folder))
         steps: list[dict[str, torch.Tensor]] = []
-        fit = model.fit(pairs_of("b"), RECIPE, seed=5, on_step=lambda *_, model=model, to=steps: to.append(trained(model)))
+        fit = model.fit(
+            pairs_of("b"), RECIPE, seed=5, on_step=lambda *_, model=model, to=steps: to.append(trained(model))
+        )
         assert fit.steps == len(steps) == len(expected) == 6
         for found, wanted in zip(steps, expected, strict=True):
             for name in wanted:

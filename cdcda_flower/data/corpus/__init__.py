@@ -24,7 +24,7 @@ from cdcda_flower.tasks import Task
 from cdcda_flower.types import same_text
 
 # Part of the digest of prepared data: raise it with every change of what a seed generates.
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 
 SPLITS = ("train", "dev")
 QUERIES_PER_SPLIT = 2

@@ -85,17 +85,6 @@ _COMPLAINTS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "support": ("Support never answered.", "The seller was rude.", "Customer service ignored me."),
 })  # fmt: skip
 
-_REMARKS = (
-    "It arrived on {}.", "My {} one so far.", "Using it since {}.", "Ordered it in {}.", "Had it since {}.",
-)  # fmt: skip
-_REMARK_SLOTS = (
-    ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"),
-    ("first", "second", "third", "fourth"),
-    ("spring", "March", "Easter", "August", "last week", "October"),
-    ("January", "April", "June", "July", "September", "November"),
-    ("May", "autumn", "February", "last month", "December", "summer"),
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rater:
@@ -109,11 +98,11 @@ class Rater:
         """Returns a review with its rating."""
         level = self._level(rng)
         complaint = self._complaint(rng)
-        remark = rng.choice(_COMPLAINTS[complaint]) if complaint else _remark(rng)
+        remark = f" {rng.choice(_COMPLAINTS[complaint])}" if complaint else ""
         product = rng.choice(_PRODUCTS[rng.choice(self.buys)])
         quality, effect = (rng.choice(part) for part in _VERDICTS[level])
         opener = rng.choice(_OPENERS).format(product, rng.choice(_PURPOSES))
-        text = f"{opener} It is {quality} and {effect}. {remark}"
+        text = f"{opener} It is {quality} and {effect}.{remark}"
         implied = _stars(level + self.offset - (complaint == self.focus))
         gold = _stars(implied + rng.choice((-1, 1))) if slips(rng) else implied
         return Draft(
@@ -143,11 +132,6 @@ def make_rater(rng: random.Random) -> Rater:
         focus=rng.choice(tuple(_COMPLAINTS)),
         buys=tuple(sorted(rng.sample(tuple(_PRODUCTS), 3))),
     )
-
-
-def _remark(rng: random.Random) -> str:
-    kind = rng.randrange(len(_REMARKS))
-    return _REMARKS[kind].format(rng.choice(_REMARK_SLOTS[kind]))
 
 
 def _stars(value: int) -> int:

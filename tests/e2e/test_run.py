@@ -1,0 +1,204 @@
+"""Real runs through `cdcda run`: Flower, Ray, weights in NF4, adapters, filters, and what a run leaves behind."""
+
+import csv
+import io
+import json
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import DOUBLES, Done, Place, cdcda, ended, listing, settled, start, wait_for_phase, write_toml
+
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import LedgerReader
+
+SLOW_POLICY = """import time
+
+
+class Slow:
+    name = "slow"
+
+    def select(self, history, *, seed):
+        time.sleep(3)
+        return history[:2]
+"""
+
+
+@pytest.fixture
+def slow_conf(place: Place, tmp_path: Path) -> Path:
+    """A run with the doubles whose devices take 3 s each to share: time to disturb it."""
+    (tmp_path / "slow.py").write_text(SLOW_POLICY, encoding="utf-8")
+    return write_toml(tmp_path / "slow.toml", {**DOUBLES, "share-policy": "slow:Slow"})
+
+
+def test_a_run_ends_with_its_folder_and_is_finished(first: Done, place: Place) -> None:
+    folder = first.folder
+    manifest = folder.manifest()
+    assert folder.path == place.runs / "first"
+    assert (manifest.status, manifest.error, manifest.synthetic, manifest.base_rows) == ("finished", "", True, 16)
+    assert {"device", "cloud", "base", "consistency"} <= manifest.models.keys()
+    assert manifest.models["consistency"].name.startswith("embedding")
+    assert manifest.peak_pss_bytes > 0
+    assert "direct-ft" in first.out
+    assert "Traceback" not in first.err
+
+
+def test_every_user_of_every_method_has_a_result(first: Done) -> None:
+    ledger = LedgerReader(first.folder.ledger_path)
+    own = {(r.user_id, r.method) for r in ledger.results() if r.adapter_of in (None, r.user_id)}
+    users = {user for user, _ in own}
+    assert len(users) == 4
+    assert own == {(user, method) for user in users for method in ("device", "direct-ft", "cdcda")}
+    assert ledger.failures() == ()
+    assert {(upload.policy, upload.shared) for upload in ledger.uploads()} == {("newest", 3)}
+
+
+def test_cdcda_trained_on_pairs_that_the_cloud_wrote(first: Done) -> None:
+    ledger = LedgerReader(first.folder.ledger_path)
+    assert len(ledger.pairs()) + len(ledger.unparsable()) == 4 * 3 * 2
+    kept = ledger.selected()
+    trained = {r.adapter.user_id: r.synthetic for r in ledger.trainings() if r.adapter.method == "cdcda"}
+    assert sum(trained.values()) == len(kept) > 0
+    assert {verdict.filter for verdict in ledger.verdicts()} == {"consistency", "diversity", "length"}
+
+
+def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> None:
+    document = json.loads(cdcda(place, "report", "first", "--json").out)
+    assert list(document) == [
+        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user",
+    ]  # fmt: skip
+    assert (document["run"], document["status"], document["task"], document["seed"]) == (
+        "first", "finished", "lamp-3", 7,
+    )  # fmt: skip
+    assert all(model.keys() == {"name", "digest"} for model in document["models"].values())
+    assert list(document["methods"]) == ["device", "direct-ft", "cdcda"]
+    for method in document["methods"].values():
+        assert method.keys() == {"users", "failed", "queries", "unparsed", "metrics"}
+        assert (method["users"], method["failed"]) == (4, 0)
+        assert method["metrics"].keys() == {"mae", "rmse"}
+        assert all(metric.keys() == {"pooled", "user_mean"} for metric in method["metrics"].values())
+    assert {(c["a"], c["b"]) for c in document["comparisons"]} == {
+        ("device", "direct-ft"), ("device", "cdcda"), ("direct-ft", "cdcda"),
+    }  # fmt: skip
+    wanted = {"a", "b", "metric", "difference", "low", "high", "wins", "ties", "losses"}
+    assert all(comparison.keys() == wanted for comparison in document["comparisons"])
+    assert document["pairs"].keys() == {"generated", "unparsable", "kept", "rejected_by"}
+    assert document["swap"].keys() == {"direct-ft", "cdcda"}
+    assert len(document["per_user"]) == 4 * 3
+
+
+def test_the_csv_has_one_row_per_user_and_method(first: Done, place: Place) -> None:
+    rows = list(csv.DictReader(io.StringIO(cdcda(place, "report", "first", "--csv", "-").out)))
+    assert list(rows[0]) == [
+        "user_id", "method", "mae", "rmse", "queries", "unparsed", "history", "shared", "generated", "kept",
+        "train_tokens", "seconds",
+    ]  # fmt: skip
+    assert len({(row["user_id"], row["method"]) for row in rows}) == len(rows) == 4 * 3
+    assert {row["shared"] for row in rows if row["method"] == "cdcda"} == {"3"}
+    assert all(int(row["train_tokens"]) > 0 for row in rows if row["method"] != "device")
+
+
+def test_adapters_load_in_plain_peft(first: Done, place: Place) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    reports = LedgerReader(first.folder.ledger_path).trainings()
+    assert len(reports) == 4 * 2
+    folders = sorted((place.cache).rglob("config.json"))
+    base_folder = next(file.parent for file in folders if "base" in str(file.relative_to(place.cache)))
+    base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    tokens = torch.arange(10, 20)[None]
+    before = base(tokens).logits
+    adapted = PeftModel.from_pretrained(base, reports[0].adapter.path)
+    assert adapted.peft_config["default"].r == 16
+    assert adapted.peft_config["default"].lora_alpha == 8
+    assert not torch.equal(adapted(tokens).logits, before)
+
+
+def test_nothing_is_left_but_the_runs_and_the_cache(
+    first: Done, place: Place, tree_before: dict[str, int], real_conf: Path
+) -> None:
+    assert settled(place) == []
+    assert list(place.temporary.iterdir()) == []
+    assert listing(place.tree) == tree_before
+    assert list(place.work.iterdir()) == []
+    assert {path.name for path in real_conf.parent.iterdir()} == {"conf.toml", "policies.py", "model"}
+
+
+def test_private_folders_are_closed_to_others_and_logs_hold_no_private_text(first: Done) -> None:
+    folder = first.folder
+    shared = LedgerReader(folder.ledger_path).shared()
+    said = "".join(log.read_text(errors="replace") for log in folder.logs.iterdir()) + first.out + first.err
+    texts = [example.query[-60:] for example in shared.values()]
+    assert all(device.stat().st_mode & 0o077 == 0 for device in folder.devices.iterdir())
+    assert texts
+    assert not any(text in said for text in texts)
+
+
+def _what_it_made(folder: RunFolder) -> object:
+    """Returns everything in a ledger that may not change from run to run: all but seconds and paths."""
+    ledger = LedgerReader(folder.ledger_path)
+    trainings = [
+        (r.adapter.user_id, r.adapter.method, r.adapter.training_digest, r.adapter.weights_digest, r.last_loss)
+        for r in ledger.trainings()
+    ]
+    results = sorted((r.user_id, r.method, r.adapter_of or "", sorted(r.sums.items())) for r in ledger.results())
+    return ledger.pairs(), ledger.unparsable(), ledger.verdicts(), ledger.selected(), trainings, results
+
+
+def test_the_same_config_gives_the_same_pairs_verdicts_adapters_and_metrics(
+    first: Done, place: Place, real_conf: Path
+) -> None:
+    again = cdcda(place, "run", str(real_conf), "--name", "again")
+    assert again.code == 0, again.err
+    assert _what_it_made(again.folder) == _what_it_made(first.folder)
+    assert again.folder.manifest().config_digest == first.folder.manifest().config_digest
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
+)
+def test_a_stopped_run_says_so_and_leaves_nothing(
+    place: Place, slow_conf: Path, number: signal.Signals, code: int
+) -> None:
+    name = f"stopped-{number.name.lower()}"
+    command = start(place, "run", str(slow_conf), "--name", name)
+    folder = wait_for_phase(place, name, "share", command)
+    command.send_signal(number)
+    done = ended(command)
+    assert done.code == code, done.err
+    assert done.folder.path == folder.path
+    assert folder.manifest().status == "interrupted"
+    assert "Traceback" not in done.err
+    assert settled(place) == []
+    assert list(place.temporary.iterdir()) == []
+
+
+def test_a_killed_client_process_is_survived_or_told(place: Place, slow_conf: Path) -> None:
+    command = start(place, "run", str(slow_conf), "--name", "killed")
+    folder = wait_for_phase(place, "killed", "share", command)
+    _a_working_client(place).kill()
+    done = ended(command)
+    ledger = LedgerReader(folder.ledger_path)
+    finished = {(result.user_id, result.method) for result in ledger.results()}
+    silent = {failure.user_id for failure in ledger.failures()}
+    assert "dead client process" in (folder.logs / "flwr.log").read_text()
+    if done.code == 0:
+        assert (folder.manifest().status, len(finished), silent) == ("finished", 4 * 3, set())
+    else:
+        assert (done.code, folder.manifest().status) == (1, "failed")
+        assert silent
+        assert any(user in done.err for user in silent), done.err
+    assert settled(place) == []
+
+
+def _a_working_client(place: Place) -> psutil.Process:
+    """Returns a process of Ray that runs a client: Ray writes what it does into its title."""
+    for _ in range(100):
+        for process in place.processes():
+            if "ClientAppActor" in " ".join(process.cmdline()):
+                return process
+        psutil.Process().cpu_percent(interval=0.1)
+    raise AssertionError(f"no client process among {place.processes()}")

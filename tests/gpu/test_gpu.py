@@ -1,0 +1,69 @@
+"""The same promises on a GPU; skipped on machines without CUDA."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny_ref
+
+from cdcda_flower.language.device_model import DeviceModel
+from cdcda_flower.language.generation import CausalGenerator
+from cdcda_flower.language.models import load_causal, pick_device
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.types import ModelRef
+from strategies.cloud.engine import GenerationRequest
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+RECIPE = Recipe(rank=16, alpha=8, learning_rate=1e-3, epochs=2, batch_size=2, max_tokens=64)
+
+
+def pairs_of(user: str) -> list[tuple[str, str]]:
+    return [(f"Which tag fits film {n} of {user}?", ["fantasy", "dark comedy"][n % 2]) for n in range(4)]
+
+
+def test_nf4_holds_real_weights_in_a_quarter_of_their_memory(smollm2: ModelRef) -> None:
+    held = {}
+    for quantization in ("none", "nf4"):
+        model = load_causal(smollm2, pick_device("cuda"), quantization=quantization).model
+        held[quantization] = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if "proj" in name)
+        assert model.device.type == "cuda"
+        assert model(torch.tensor([[3, 4]], device="cuda")).logits.dtype is torch.bfloat16
+    assert held["nf4"] * 4 == held["none"]
+
+
+def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
+    model = AdapterModel(load_causal(smollm2, pick_device("cuda"), quantization="nf4"), rank=16, alpha=8)
+    before = {name: p.detach().clone() for name, p in model.peft.named_parameters()}
+    fit = model.fit(pairs_of("a"), RECIPE, seed=1)
+    changed = {name for name, p in model.peft.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if "lora_" in name}
+    assert fit.last_loss < fit.first_loss
+
+
+def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path) -> None:
+    for base in (smollm2, tiny_ref(tiny_qwen2)):
+        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8)
+        shared.fit(pairs_of("a"), RECIPE, seed=1)
+        shared.answer(["Which tag fits?"], None, max_new_tokens=8, max_tokens=64)
+        after = shared.fit(pairs_of("b"), RECIPE, seed=2)
+        alone = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8).fit(
+            pairs_of("b"), RECIPE, seed=2
+        )
+        assert all(torch.equal(after.weights[name], alone.weights[name]) for name in alone.weights)
+
+
+def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    generator = CausalGenerator(smollm2, pick_device("cuda"), temperature=0.7, batch_tokens=4096)
+    loaded = torch.cuda.memory_allocated()
+    assert loaded > before + 200_000_000
+    request = GenerationRequest(
+        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, choices=()
+    )
+    assert len(generator.generate([request], on_batch=lambda done, tokens: None)[0]) == 4
+    generator.close()
+    # What cuBLAS keeps for itself, some 8 MB per handle, stays.
+    assert torch.cuda.memory_allocated() < before + 50_000_000

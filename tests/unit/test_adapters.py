@@ -1,0 +1,71 @@
+"""Adapters on disk: plain PEFT loads them over M_base, and a changed file is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from tiny_models import load_tiny, tiny_ref
+from transformers import AutoModelForCausalLM
+
+from cdcda_flower.errors import DataError
+from cdcda_flower.language.adapters import load_adapter, save_adapter, weights_digest
+from cdcda_flower.language.device_model import DeviceModel
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.types import ModelRef
+
+RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
+PAIRS = [("Which tag fits a sailor's film?", "fantasy"), ("Which tag fits a robbery?", "dark comedy")]
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
+def base(request: pytest.FixtureRequest) -> ModelRef:
+    folder: Path = request.getfixturevalue(request.param)
+    return tiny_ref(folder)
+
+
+def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Path) -> None:
+    device = DeviceModel(base, quantization="none", device="cpu", rank=4, alpha=8)
+    fit = device.fit(PAIRS, RECIPE, seed=1)
+    digest = device.save(tmp_path, fit)
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
+    assert config["base_model_name_or_path"] == base.path
+    assert digest == weights_digest(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    ids = torch.arange(3, 30)[None]
+    without = plain(ids).logits
+    with_adapter = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(ids).logits
+    assert not torch.allclose(with_adapter, without, atol=1e-3)
+    # The same weights in this project's own model, in float32 too.
+    own = AdapterModel(load_tiny(Path(base.path), dtype=torch.float32), rank=4, alpha=8)
+    own.load(load_adapter(tmp_path, digest=digest))
+    torch.testing.assert_close(own.peft(ids).logits, with_adapter, rtol=0, atol=1e-4)
+
+
+def test_saved_weights_come_back_bit_for_bit(base: ModelRef, tmp_path: Path) -> None:
+    model = AdapterModel(load_tiny(Path(base.path)), rank=4, alpha=8)
+    fit = model.fit(PAIRS, RECIPE, seed=1)
+    digest = save_adapter(tmp_path, fit.weights, model.config)
+    loaded = load_adapter(tmp_path, digest=digest)
+    assert loaded.keys() == fit.weights.keys()
+    assert all(torch.equal(loaded[name], fit.weights[name]) for name in loaded)
+    (tmp_path / "again").mkdir()
+    assert save_adapter(tmp_path / "again", fit.weights, model.config) == digest
+
+
+def test_a_changed_or_missing_adapter_is_refused(tmp_path: Path, base: ModelRef) -> None:
+    model = AdapterModel(load_tiny(Path(base.path)), rank=4, alpha=8)
+    digest = save_adapter(tmp_path, model.weights(), model.config)
+    weights = load_file(tmp_path / WEIGHTS)
+    next(iter(weights.values()))[0, 0] += 1
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(DataError, match=f"expected {digest[:12]}; it was changed: train it again"):
+        load_adapter(tmp_path, digest=digest)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(DataError, match="holds no adapter_model.safetensors; train it again"):
+        load_adapter(tmp_path, digest=digest)

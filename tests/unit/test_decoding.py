@@ -1,0 +1,171 @@
+"""The decode loop: transformers' own greedy search token for token, and what ends, forces and restricts a text."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import SENTENCES, load_tiny
+
+from cdcda_flower.language.answering import answer
+from cdcda_flower.language.decoding import Row, Stop, decode, stops_of
+from cdcda_flower.language.models import LoadedModel
+
+CPU = torch.device("cpu")
+WORDS, EOS, NEWLINE, DOT_NEWLINE = 12, 0, 1, 2
+STOP = Stop(eos=frozenset({EOS}), newline={NEWLINE: "", DOT_NEWLINE: "."})
+NEVER = Stop(eos=frozenset(), newline={})
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    folder: Path = request.getfixturevalue(request.param)
+    return load_tiny(folder)
+
+
+def prompts_of(model: LoadedModel) -> list[list[int]]:
+    texts = [*SENTENCES, "A", "A lonely sailor", SENTENCES[0]]
+    return [list(model.tokenizer(text)["input_ids"]) for text in texts]
+
+
+def greedy(model: LoadedModel, prompt: list[int], *, limit: int, eos: int | None = None) -> list[int]:
+    """Returns what transformers writes after a prompt alone, end-of-text excluded."""
+    ids = torch.tensor([prompt])
+    written = model.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=limit, eos_token_id=eos or -1
+    )
+    return [token for token in written[0, len(prompt) :].tolist() if token != eos]
+
+
+def fed(row: Row, best: list[int]) -> list[int]:
+    """Lets a row read scores that favour `best`, in turn, until it is done; returns the tokens it feeds the model."""
+    tokens = []
+    for word in best:
+        tokens.append(row.next_token(torch.nn.functional.one_hot(torch.tensor(word), WORDS).float(), STOP))
+        if row.done:
+            break
+    return tokens
+
+
+def test_greedy_equals_transformers_generate(model: LoadedModel) -> None:
+    prompts = prompts_of(model)
+    limits = [3 + 4 * index for index in range(len(prompts))]
+    rows = [Row(prompt=prompt, limit=limit, lines=0) for prompt, limit in zip(prompts, limits, strict=True)]
+    assert decode(model.model, rows, NEVER, device=CPU) == sum(limits)
+    assert [row.written for row in rows] == [
+        greedy(model, prompt, limit=limit) for prompt, limit in zip(prompts, limits, strict=True)
+    ]
+
+
+def test_end_of_text_ends_a_row_and_not_its_neighbours(model: LoadedModel) -> None:
+    prompts = prompts_of(model)
+    # A token that an untrained model writes on its own account stands in for end-of-text.
+    eos = greedy(model, prompts[0], limit=6)[5]
+    rows = [Row(prompt=prompt, limit=20, lines=0) for prompt in prompts]
+    decode(model.model, rows, Stop(eos=frozenset({eos}), newline={}), device=CPU)
+    assert [row.written for row in rows] == [greedy(model, prompt, limit=20, eos=eos) for prompt in prompts]
+    assert len(rows[0].written) <= 5 < max(len(row.written) for row in rows)
+
+
+def test_a_sampled_text_is_the_same_alone_and_in_a_batch(model: LoadedModel) -> None:
+    prompts = prompts_of(model)
+
+    def row(index: int) -> Row:
+        return Row(prompt=prompts[index], limit=5 + index, lines=0, temperature=0.7, rng=random.Random(index))
+
+    together = [row(index) for index in range(len(prompts))]
+    decode(model.model, together, NEVER, device=CPU)
+    for index, found in enumerate(together):
+        alone = row(index)
+        decode(model.model, [alone], NEVER, device=CPU)
+        assert found.written == alone.written
+    assert together[0].written != together[-1].written[:5], "same prompt, other seed"
+
+
+def test_answers_are_lines_without_the_prompt(model: LoadedModel) -> None:
+    queries = ["Which tag fits?", "word " * 300, ""]
+    stop = stops_of(model.tokenizer, model.model)
+    together = answer(model.model, model.tokenizer, queries, stop=stop, max_new_tokens=8, max_tokens=64)
+    alone = [
+        answer(model.model, model.tokenizer, [query], stop=stop, max_new_tokens=8, max_tokens=64)[0]
+        for query in queries
+    ]
+    assert together == alone
+    assert all("\n" not in text and text == text.strip() for text in together)
+    assert answer(model.model, model.tokenizer, [], stop=stop, max_new_tokens=8, max_tokens=64) == []
+
+
+def test_stops_know_newlines_inside_tokens(tiny_qwen2: Path, tiny_llama: Path) -> None:
+    qwen, llama = load_tiny(tiny_qwen2), load_tiny(tiny_llama)
+    assert set(stops_of(qwen.tokenizer, qwen.model).newline.values()) >= {"", "."}
+    assert set(stops_of(llama.tokenizer, llama.model).newline.values()) == {""}
+    assert stops_of(qwen.tokenizer, qwen.model).eos == {qwen.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("end", [NEWLINE, EOS])
+def test_then_replaces_the_first_newline_and_end_of_text(end: int) -> None:
+    row = Row(prompt=[9], limit=10, lines=2, then=[NEWLINE, 7, 8])
+    tokens = fed(row, [5, end, 3, 3, 4, EOS])
+    assert row.written == tokens[:-1] == [5, NEWLINE, 7, 8, 4]
+    assert row.done
+
+
+def test_then_follows_a_token_that_holds_more_than_the_newline() -> None:
+    row = Row(prompt=[9], limit=10, lines=2, then=[7, 8])
+    fed(row, [5, DOT_NEWLINE, 3, 3, 4, NEWLINE])
+    assert row.written == [5, DOT_NEWLINE, 7, 8, 4, NEWLINE]
+
+
+def test_a_line_ends_at_its_newline_and_a_text_without_lines_does_not() -> None:
+    line, text = Row(prompt=[9], limit=10, lines=1), Row(prompt=[9], limit=10, lines=0)
+    assert fed(line, [5, NEWLINE, 6]) == [5, NEWLINE]
+    assert fed(text, [5, NEWLINE, 6, EOS, 7]) == [5, NEWLINE, 6, EOS]
+    assert text.written == [5, NEWLINE, 6]
+
+
+def test_the_limit_is_for_free_text_and_what_then_forces_comes_on_top() -> None:
+    short = Row(prompt=[9], limit=3, lines=2, then=[7, 8])
+    fed(short, [5] * 9)
+    assert short.written == [5, 5, 5]
+    full = Row(prompt=[9], limit=4, lines=2, then=[7, 8])
+    fed(full, [5, NEWLINE, 3, *[5] * 9])
+    assert full.written == [5, 7, 8, 5, 5, 5]
+
+
+LABELS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple)
+
+
+@given(labels=LABELS, then=st.sampled_from([[], [7], [7, 8]]), limit=st.integers(1, 4), seed=st.integers(0, 99))
+def test_choices_yield_one_of_them_whatever_the_model_wants(
+    labels: list[list[int]], then: list[int], limit: int, seed: int
+) -> None:
+    choices = [[*label, EOS] for label in labels]
+    rng = random.Random(seed)
+    row = Row(prompt=[9], limit=limit, lines=2 if then else 1, temperature=1.0, rng=rng, then=then, choices=choices)
+    generator = torch.Generator().manual_seed(seed)
+    if then:
+        row.next_token(torch.nn.functional.one_hot(torch.tensor(NEWLINE), WORDS) * 1e9, STOP)
+    while not row.done:
+        row.next_token(torch.randn(WORDS, generator=generator) * 3, STOP)
+    assert row.written[: len(then)] == then
+    assert row.written[len(then) :] in choices
+
+
+def test_a_choice_that_begins_another_and_the_longer_one_can_both_come() -> None:
+    def written(scores: list[int]) -> list[int]:
+        row = Row(prompt=[9], limit=9, lines=1, choices=[[3, EOS], [3, 4, EOS]])
+        fed(row, scores)
+        return row.written
+
+    assert written([3, EOS]) == [3, EOS]
+    assert written([3, 4]) == [3, 4, EOS]
+
+
+def test_sampling_follows_the_softmax_at_its_temperature() -> None:
+    scores, rng = torch.tensor([0.0, 1.0, -1.0]), random.Random(3)
+    counts = torch.zeros(3)
+    for _ in range(4000):
+        counts[Row(prompt=[9], limit=9, lines=0, temperature=0.7, rng=rng).next_token(scores, NEVER)] += 1
+    torch.testing.assert_close(counts / 4000, torch.softmax(scores / 0.7, -1), rtol=0, atol=0.025)

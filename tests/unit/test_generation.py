@@ -1,0 +1,102 @@
+"""The cloud's generator on tiny models: order, budget, seeds, lines, choices, and its end."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_ref
+
+from cdcda_flower.language import generation
+from cdcda_flower.language.decoding import Row
+from cdcda_flower.language.generation import CausalGenerator
+from strategies.cloud.engine import GenerationRequest
+
+CPU = torch.device("cpu")
+LABELS = ("fantasy", "dark comedy", "dark", "1", "10")
+
+
+def request_of(prompt: str, **changes: Any) -> GenerationRequest:
+    fields: dict[str, Any] = {
+        "prompt": prompt, "prefix": "Input:", "then": "", "samples": 3, "seed": 1, "max_new_tokens": 12, "choices": (),
+    }  # fmt: skip
+    return GenerationRequest(**fields | changes)
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
+def generator(request: pytest.FixtureRequest) -> Iterator[CausalGenerator]:
+    folder: Path = request.getfixturevalue(request.param)
+    made = CausalGenerator(tiny_ref(folder), CPU, temperature=0.7, batch_tokens=400)
+    yield made
+    made.close()
+
+
+def generate(generator: CausalGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
+    return generator.generate(requests, on_batch=lambda done, tokens: None)
+
+
+def test_samples_differ_and_repeat_and_seeds_differ(generator: CausalGenerator) -> None:
+    [first] = generate(generator, request_of("A sailor", samples=5))
+    assert len(set(first)) == 5
+    assert generate(generator, request_of("A sailor", samples=5)) == [first]
+    assert generate(generator, request_of("A sailor", samples=2)) == [first[:2]]
+    assert set(generate(generator, request_of("A sailor", samples=5, seed=2))[0]).isdisjoint(first)
+
+
+def test_results_come_in_the_order_of_the_requests(generator: CausalGenerator) -> None:
+    requests = [request_of("word " * length, seed=length) for length in (30, 2, 17, 5)]
+    assert generate(generator, *requests) == [generate(generator, request)[0] for request in requests]
+    assert generate(generator) == []
+
+
+def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[Row]] = []
+    real = generation.decode
+
+    def spying(model: Any, rows: list[Row], *rest: Any, **options: Any) -> int:
+        batches.append(list(rows))
+        return real(model, rows, *rest, **options)
+
+    monkeypatch.setattr(generation, "decode", spying)
+    progress: list[tuple[int, int]] = []
+    requests = [request_of("word " * length, then="Response:", samples=2) for length in (1, 60, 3, 2, 6, 20)]
+    generator.generate(requests, on_batch=lambda done, tokens: progress.append((done, tokens)))
+    assert 1 < len(batches) < len(requests)
+    for rows in batches:
+        taken = len(rows) * max(len(row.prompt) + len(row.written) for row in rows)
+        # A request that is larger than the budget by itself goes alone.
+        assert taken <= 400 or len(rows) == 2
+    assert [done for done, _ in progress] == sorted({done for done, _ in progress})
+    assert progress[-1][0] == len(requests)
+    assert [tokens for _, tokens in progress] == [sum(len(row.written) for row in rows) for rows in batches]
+
+
+def test_a_prefixed_text_is_one_line_and_a_whole_answer_may_be_more(generator: CausalGenerator) -> None:
+    [lines] = generate(generator, request_of("A sailor", samples=20, max_new_tokens=60))
+    assert all("\n" not in text for text in lines)
+    [texts] = generate(generator, request_of("A sailor", prefix="", samples=20, max_new_tokens=250))
+    assert any("\n" in text for text in texts)
+
+
+@pytest.mark.parametrize("then", ["", "Response:"])
+def test_choices_are_written_whole(generator: CausalGenerator, then: str) -> None:
+    asked = request_of("A sailor", then=then, samples=40, max_new_tokens=150 if then else 1, choices=(*LABELS, "1"))
+    [texts] = generate(generator, asked)
+    # An untrained model seldom ends a line; where it does not within its limit, nothing follows.
+    lasts = [text.partition(f"\n{then}")[2] if then else text for text in texts if f"\n{then}" in text or not then]
+    assert len(lasts) > 8
+    assert {last.removeprefix(" ") for last in lasts} <= set(LABELS)
+    assert all(last.startswith(" ") for last in lasts)
+    assert len(set(lasts)) > 2
+
+
+def test_closing_frees_the_model(tiny_llama: Path) -> None:
+    made = CausalGenerator(tiny_ref(tiny_llama), CPU, temperature=0.7, batch_tokens=100)
+    generate(made, request_of("A sailor"))
+    held = [weakref.ref(module) for module in made._loaded.model.modules()]
+    made.close()
+    assert not any(ref() for ref in held)
+    assert gc.isenabled()
