@@ -48,7 +48,7 @@ def contexts(config: RunConfig, partitions: Iterable[int], *, order: int = 0) ->
 def wired(content: RecordDict) -> RecordDict:
     """Returns the content after serialisation: what the other side of a wire sees."""
     records = {key: type(record).inflate(record.deflate()) for key, record in content.children.items()}
-    return RecordDict.inflate(content.deflate(), records)  # type: ignore[arg-type]
+    return RecordDict.inflate(content.deflate(), records)
 
 
 class InProcessGrid(Grid):
@@ -83,7 +83,7 @@ class InProcessGrid(Grid):
         for message in messages:
             ids.append(f"message-{len(self.sent)}")
             self.sent.append((self._partition(message), message.metadata.message_type))
-            self._pending[ids[-1]] = Message(wired(message.content), metadata=_with_id(message.metadata, ids[-1]))
+            self._pending[ids[-1]] = _message(message.content, _with_id(message.metadata, ids[-1]))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -104,7 +104,7 @@ class InProcessGrid(Grid):
             reply = self._answer(message, self._nodes[message.metadata.dst_node_id])
         if kind:
             return Message(Error(_RAISED, "the client process died"), reply_to=message)
-        return Message(wired(reply.content), metadata=reply.metadata)
+        return _message(reply.content, reply.metadata)
 
     def _partition(self, message: Message) -> int:
         return int(self._nodes[message.metadata.dst_node_id].node_config["partition-id"])
@@ -124,6 +124,12 @@ class InProcessGrid(Grid):
     def run(self) -> object:  # type: ignore[override]
         """There is one run."""
         raise NotImplementedError
+
+
+def _message(content: RecordDict, metadata: Metadata) -> Message:
+    # Flower keeps this form of the constructor for itself.
+    message: Message = Message(wired(content), metadata=metadata)  # type: ignore[call-overload]
+    return message
 
 
 def _with_id(metadata: Metadata, number: str) -> Metadata:

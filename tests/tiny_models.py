@@ -43,7 +43,7 @@ def write_tiny_model(folder: Path, family: Family, *, seed: int) -> Path:
     tokenizer = _tokenizer(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(family, tokenizer))
+        model = AutoModelForCausalLM.from_config(_config(family, tokenizer))  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -68,7 +68,7 @@ def load_tiny(folder: Path, *, dtype: torch.dtype = torch.float64) -> LoadedMode
 
 
 def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig | Qwen2Config:
-    kind = {"llama": LlamaConfig, "qwen2": Qwen2Config}[family]
+    kind: type[LlamaConfig] | type[Qwen2Config] = LlamaConfig if family == "llama" else Qwen2Config
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
@@ -97,7 +97,7 @@ def _tokenizer(family: Family) -> PreTrainedTokenizerFast:
         vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
     inner.train_from_iterator(SENTENCES, trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner, eos_token=_END, pad_token=_SPECIAL[0], padding_side="left"
     )
     if family == "qwen2":

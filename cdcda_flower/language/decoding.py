@@ -14,7 +14,6 @@ import torch
 
 from cdcda_flower.language.examples import TokenizedExample, collate, forward
 
-
 _COMPACT_AT = 0.75
 
 

@@ -1,18 +1,30 @@
 """Fixtures of the federations in this process."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from federation import USERS, Federation
 from lamp_folder import write_folder
 
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepare import Prepared, prepare
+from cdcda_flower.runs.places import cache_folder
 from strategies import replies, server_app
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "_PAUSE_S", 0.001)
-    monkeypatch.setattr(server_app, "PatientGrid", partial(replies.PatientGrid, retry_pause_s=0.001))
+def _prepared_here(config: RunConfig) -> Prepared:
+    return prepare(config, cache_folder(config))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Shortens pauses, and prepares data in this process: another one (test_server_process.py) takes 0.4 s to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replies, "_PAUSE_S", 0.001)
+        patch.setattr(server_app, "PatientGrid", partial(replies.PatientGrid, retry_pause_s=0.001))
+        patch.setattr(server_app, "_prepared", _prepared_here)
+        yield
 
 
 @pytest.fixture(scope="session")

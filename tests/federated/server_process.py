@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from fakes import InProcessGrid, contexts
@@ -16,7 +15,7 @@ from flwr.app import Context, Message
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.runs.folder import RunFolder
-from strategies import replies, server_app
+from strategies import server_app
 
 
 class Watch:
@@ -57,7 +56,6 @@ def main(config_file: str) -> None:
     own = [prepared.private / user for user in prepared.user_ids]
     own += [folder.devices / user for user in prepared.user_ids]
     watch.guarded = tuple(f"{path}{os.sep}" for path in [*own, prepared.private])
-    server_app.PatientGrid = partial(replies.PatientGrid, retry_pause_s=0.01)  # type: ignore[assignment, misc]
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as devices:
         grid = InProcessGrid(
             contexts(config, range(config.num_users)),

@@ -67,5 +67,5 @@ def test_a_changed_or_missing_adapter_is_refused(tmp_path: Path, base: ModelRef)
     with pytest.raises(DataError, match=f"expected {digest[:12]}; it was changed: train it again"):
         load_adapter(tmp_path, digest=digest)
     (tmp_path / WEIGHTS).unlink()
-    with pytest.raises(DataError, match="holds no adapter_model.safetensors; train it again"):
+    with pytest.raises(DataError, match=r"holds no adapter_model.safetensors; train it again"):
         load_adapter(tmp_path, digest=digest)

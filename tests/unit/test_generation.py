@@ -2,16 +2,16 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tiny_models import tiny_ref
 
 from cdcda_flower.language import generation
-from cdcda_flower.language.decoding import Row
+from cdcda_flower.language.decoding import Row, Stop, decode
 from cdcda_flower.language.generation import CausalGenerator
 from strategies.cloud.engine import GenerationRequest
 
@@ -19,11 +19,7 @@ CPU = torch.device("cpu")
 LABELS = ("fantasy", "dark comedy", "dark", "1", "10")
 
 
-def request_of(prompt: str, **changes: Any) -> GenerationRequest:
-    fields: dict[str, Any] = {
-        "prompt": prompt, "prefix": "Input:", "then": "", "samples": 3, "seed": 1, "max_new_tokens": 12, "choices": (),
-    }  # fmt: skip
-    return GenerationRequest(**fields | changes)
+ASKED = GenerationRequest(prompt="A sailor", prefix="Input:", then="", samples=3, seed=1, max_new_tokens=12, choices=())
 
 
 @pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
@@ -39,30 +35,29 @@ def generate(generator: CausalGenerator, *requests: GenerationRequest) -> list[t
 
 
 def test_samples_differ_and_repeat_and_seeds_differ(generator: CausalGenerator) -> None:
-    [first] = generate(generator, request_of("A sailor", samples=5))
+    [first] = generate(generator, replace(ASKED, samples=5))
     assert len(set(first)) == 5
-    assert generate(generator, request_of("A sailor", samples=5)) == [first]
-    assert generate(generator, request_of("A sailor", samples=2)) == [first[:2]]
-    assert set(generate(generator, request_of("A sailor", samples=5, seed=2))[0]).isdisjoint(first)
+    assert generate(generator, replace(ASKED, samples=5)) == [first]
+    assert generate(generator, replace(ASKED, samples=2)) == [first[:2]]
+    assert set(generate(generator, replace(ASKED, samples=5, seed=2))[0]).isdisjoint(first)
 
 
 def test_results_come_in_the_order_of_the_requests(generator: CausalGenerator) -> None:
-    requests = [request_of("word " * length, seed=length) for length in (30, 2, 17, 5)]
+    requests = [replace(ASKED, prompt="word " * length, seed=length) for length in (30, 2, 17, 5)]
     assert generate(generator, *requests) == [generate(generator, request)[0] for request in requests]
     assert generate(generator) == []
 
 
 def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[list[Row]] = []
-    real = generation.decode
 
-    def spying(model: Any, rows: list[Row], *rest: Any, **options: Any) -> int:
+    def spying(model: object, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
         batches.append(list(rows))
-        return real(model, rows, *rest, **options)
+        return decode(model, rows, stop, device=device)
 
     monkeypatch.setattr(generation, "decode", spying)
     progress: list[tuple[int, int]] = []
-    requests = [request_of("word " * length, then="Response:", samples=2) for length in (1, 60, 3, 2, 6, 20)]
+    requests = [replace(ASKED, prompt="word " * length, then="Response:", samples=2) for length in (1, 60, 3, 2, 6, 20)]
     generator.generate(requests, on_batch=lambda done, tokens: progress.append((done, tokens)))
     assert 1 < len(batches) < len(requests)
     for rows in batches:
@@ -75,15 +70,15 @@ def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: 
 
 
 def test_a_prefixed_text_is_one_line_and_a_whole_answer_may_be_more(generator: CausalGenerator) -> None:
-    [lines] = generate(generator, request_of("A sailor", samples=20, max_new_tokens=60))
+    [lines] = generate(generator, replace(ASKED, samples=20, max_new_tokens=60))
     assert all("\n" not in text for text in lines)
-    [texts] = generate(generator, request_of("A sailor", prefix="", samples=20, max_new_tokens=250))
+    [texts] = generate(generator, replace(ASKED, prefix="", samples=20, max_new_tokens=250))
     assert any("\n" in text for text in texts)
 
 
 @pytest.mark.parametrize("then", ["", "Response:"])
 def test_choices_are_written_whole(generator: CausalGenerator, then: str) -> None:
-    asked = request_of("A sailor", then=then, samples=40, max_new_tokens=150 if then else 1, choices=(*LABELS, "1"))
+    asked = replace(ASKED, then=then, samples=40, max_new_tokens=150 if then else 1, choices=(*LABELS, "1"))
     [texts] = generate(generator, asked)
     # An untrained model seldom ends a line; where it does not within its limit, nothing follows.
     lasts = [text.partition(f"\n{then}")[2] if then else text for text in texts if f"\n{then}" in text or not then]
@@ -95,7 +90,7 @@ def test_choices_are_written_whole(generator: CausalGenerator, then: str) -> Non
 
 def test_closing_frees_the_model(tiny_llama: Path) -> None:
     made = CausalGenerator(tiny_ref(tiny_llama), CPU, temperature=0.7, batch_tokens=100)
-    generate(made, request_of("A sailor"))
+    generate(made, ASKED)
     held = [weakref.ref(module) for module in made._loaded.model.modules()]
     made.close()
     assert not any(ref() for ref in held)

@@ -1,7 +1,6 @@
 """Batches of examples: a shared prefix and padding change neither loss nor gradients."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import SENTENCES, load_tiny
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from cdcda_flower.language import examples
 from cdcda_flower.language.examples import TokenizedExample, collate, common_prefix, forward, prompt_ids, tokenize
@@ -33,14 +33,14 @@ def rows_of(model: LoadedModel) -> list[TokenizedExample]:
     return [tokenize(model.tokenizer, query, response, max_tokens=200) for query, response in PAIRS]
 
 
-def loss_of(model: Any, rows: list[TokenizedExample]) -> torch.Tensor:
+def loss_of(model: PreTrainedModel, rows: list[TokenizedExample]) -> torch.Tensor:
     """Returns the mean loss of a batch, as training takes it, in the model's own precision."""
     batch = collate(rows, pad=0, device=CPU)
     logits = forward(model, batch, keep=batch.labels.shape[1] + 1).logits[:, :-1]
     return cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
 
 
-def gradients(model: Any, rows: list[TokenizedExample]) -> tuple[float, list[torch.Tensor]]:
+def gradients(model: PreTrainedModel, rows: list[TokenizedExample]) -> tuple[float, list[torch.Tensor]]:
     parameters = [p for name, p in model.named_parameters() if "proj.weight" in name]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -51,14 +51,14 @@ def gradients(model: Any, rows: list[TokenizedExample]) -> tuple[float, list[tor
     return loss.item(), list(grads)
 
 
-def hand_computed(model: Any, rows: list[TokenizedExample]) -> float:
+def hand_computed(model: PreTrainedModel, rows: list[TokenizedExample]) -> float:
     """Returns the mean negative log-likelihood of all answer tokens, row by row from full logits."""
     losses = []
     for row in rows:
         words = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
         first = len(row.ids) - row.answer
         losses += [-words[at - 1, row.ids[at]].item() for at in range(first, len(row.ids))]
-    return sum(losses) / len(losses)
+    return float(sum(losses) / len(losses))
 
 
 def test_loss_is_the_cross_entropy_of_the_answer_tokens_alone(

@@ -91,6 +91,8 @@ def test_a_loaded_model_is_frozen_and_pads_on_the_left(
     assert model.get_input_embeddings().weight.dtype is compute_dtype(cpu)
     kinds = {type(module).__name__ for name, module in model.named_modules() if "proj" in name}
     assert kinds == {"Linear4bit" if quantization == "nf4" else "Linear"}
+    # Where the CPU has AVX512-BF16, this path has no autograd (see test_device_model).
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.modules())
 
 
 def test_a_tokenizer_without_padding_pads_with_end_of_text(tiny_llama: Path, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Imports go down only: read from the source files, lazy imports inside functions and type-checking blocks included."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.runs.identity import PACKAGES, source_files
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The longest prefix counts. A module imports from its own layer or from a lower one.
+LAYERS = {
+    "cdcda_flower.types": 0, "cdcda_flower.errors": 0, "cdcda_flower.seeding": 0,
+    "cdcda_flower.config": 1, "cdcda_flower.tasks": 1, "cdcda_flower.scoring": 1, "cdcda_flower.messages": 1,
+    "cdcda_flower.methods": 1,
+    "cdcda_flower.wire": 2, "cdcda_flower.language": 2, "cdcda_flower.data": 2, "cdcda_flower.runs": 2,
+    "strategies": 3, "clients": 3,
+    "strategies.server_app": 4, "clients.client_app": 4, "clients.preflight": 4,
+    "experiments": 5,
+}  # fmt: skip
+MODEL_LIBRARIES = {
+    "torch", "transformers", "peft", "accelerate", "bitsandbytes", "sentence_transformers", "bert_score", "evaluate",
+    "tokenizers", "safetensors", "gguf",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One imported name, as `module.name` for `from module import name`, and where."""
+
+    source: str
+    target: str
+    where: str
+
+
+def _module(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports() -> Iterator[Import]:
+    for file in source_files(ROOT):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            where = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                yield from (Import(_module(file), alias.name, where) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from (Import(_module(file), f"{node.module}.{alias.name}", where) for alias in node.names)
+
+
+def _layer(name: str) -> int | None:
+    prefixes = [prefix for prefix in LAYERS if name == prefix or name.startswith(f"{prefix}.")]
+    return LAYERS[max(prefixes, key=len)] if prefixes else None
+
+
+def _is_below(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    return list(_imports())
+
+
+def test_every_module_has_a_layer() -> None:
+    modules = {_module(file) for file in source_files(ROOT)}
+    assert {name.partition(".")[0] for name in modules} == set(PACKAGES)
+    assert [name for name in sorted(modules - {"cdcda_flower"}) if _layer(name) is None] == []
+
+
+def test_imports_go_down_only(imports: list[Import]) -> None:
+    upward = [i for i in imports if (layer := _layer(i.target)) is not None and layer > (_layer(i.source) or 0)]
+    assert upward == []
+
+
+def test_cloud_and_devices_never_import_each_other(imports: list[Import]) -> None:
+    for package, other in (("strategies", "clients"), ("clients", "strategies")):
+        assert [i for i in imports if _is_below(i.source, package) and _is_below(i.target, other)] == []
+
+
+def test_experiments_know_the_common_package_only(imports: list[Import]) -> None:
+    assert [
+        i for i in imports if _is_below(i.source, "experiments") and _is_below(i.target, "clients", "strategies")
+    ] == []
+
+
+def test_nobody_imports_what_composes(imports: list[Import]) -> None:
+    composed = [name for name, layer in LAYERS.items() if layer == 4]
+    assert [i for i in imports if _is_below(i.target, *composed)] == []
+
+
+def test_the_lowest_layer_is_standard_library_only(imports: list[Import]) -> None:
+    lowest = [i for i in imports if _layer(i.source) == 0 and i.source != "cdcda_flower"]
+    assert lowest
+    strangers = [i for i in lowest if i.target.partition(".")[0] not in {*sys.stdlib_module_names, "cdcda_flower"}]
+    assert strangers == []
+
+
+def test_model_libraries_stay_in_language(imports: list[Import]) -> None:
+    inside = [i for i in imports if i.target.partition(".")[0] in MODEL_LIBRARIES]
+    assert inside
+    assert [i for i in inside if not _is_below(i.source, "cdcda_flower.language")] == []
+
+
+def test_only_wire_knows_records_below_the_two_sides(imports: list[Import]) -> None:
+    knowing = {i.source for i in imports if _is_below(i.target, "flwr") and _is_below(i.source, "cdcda_flower")}
+    assert knowing == {"cdcda_flower.wire"}
+
+
+def test_private_folders_are_opened_by_the_device_and_written_by_prepare_only() -> None:
+    naming = set()
+    for file in source_files(ROOT):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in {"history.jsonl", "queries.jsonl"}:
+                naming.add(_module(file))
+    assert naming == {"clients.device", "cdcda_flower.data.prepare"}
+
+
+def test_no_module_acts_when_it_is_imported() -> None:
+    acting = []
+    for file in source_files(ROOT):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_run = isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Expr | ast.Delete) and not is_text
+            # typer's way of nesting one command group in another.
+            if is_run and not ast.unparse(node).startswith("app.add_typer("):
+                acting.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert acting == []

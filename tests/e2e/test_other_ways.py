@@ -1,0 +1,76 @@
+"""The other ways in: plain `flwr run`, and the installed wheel."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, ROOT, Place, cdcda, listing, write_toml
+
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import LedgerReader
+from experiments.processes import free_ports
+
+
+def test_plain_flwr_run_makes_a_run_folder_of_its_own(
+    place: Place, tree_before: dict[str, int], tmp_path: Path
+) -> None:
+    ports = free_ports()
+    home = place.temporary / "flwr"
+    environment = place.environment(
+        FLWR_HOME=str(home), RAY_TMPDIR=str(place.temporary), CDCDA_RUNS_DIR=str(tmp_path / "runs"),
+        FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=str(ports.http), FLWR_LOCAL_CONTROL_API_PORT=str(ports.control),
+        FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1", FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1",
+        PATH=os.pathsep.join([str(BIN), os.environ["PATH"]]),
+    )  # fmt: skip
+    # The bundle is the app here: the copied tree must not be found on the path as well.
+    environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+    conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
+    federation = "num-supernodes=4 client-resources-num-cpus=1"
+    command = [
+        str(BIN / "flwr"), "run", str(place.tree), "--stream", "--run-config", str(conf), "--federation-config", federation,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=place.work, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
+    )
+    runs = sorted((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []
+    assert len(runs) == 1, done.stdout + done.stderr
+    folder = RunFolder(runs[0])
+    assert folder.manifest().status == "finished", folder.manifest().error
+    assert len(LedgerReader(folder.ledger_path).results()) == 4 * (3 + 2), "three methods, two of them swapped as well"
+    assert listing(place.tree) == tree_before
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The wheel of the tree, installed without its dependencies into a folder."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("the wheel's build backend, hatchling, is not installed, and tests use no network")
+    source = tmp_path / "source"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    for step in (
+        [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)],
+        [*pip, "install", *offline, "--target", str(tmp_path / "site"), "--find-links", str(tmp_path), "cdcda-flower"],
+    ):
+        subprocess.run(
+            step, check=True, timeout=LIMIT_S, cwd=tmp_path, env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
+        )
+    return tmp_path / "site"
+
+
+def test_the_installed_wheel_runs_from_any_folder(installed: Path, place: Place, tmp_path: Path) -> None:
+    conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
+    search = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
+    before = listing(installed)
+    done = cdcda(place, "run", str(conf), "--name", "wheel", PYTHONPATH=search)
+    assert done.code == 0, done.out + done.err
+    assert done.folder.manifest().status == "finished"
+    assert listing(installed) == before
