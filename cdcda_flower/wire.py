@@ -25,9 +25,18 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def encode(value: object, *, tokens: int = 0) -> RecordDict:
-    """Returns the value as Flower content; `tokens` (through a model, for progress) travel beside it."""
+    """Returns the value as Flower content; `tokens` (through a model, for progress) travel beside it.
+
+    A number that is not finite raises here, on the side where it arose: JSON has none, and the other side could not tell.
+    """
     kind: Any = type(value)
-    text = _adapter(kind).dump_json(value).decode()
+    fields = _adapter(kind).dump_python(value, mode="json")
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise RunError(
+            f"{kind.__name__} holds a number that is not finite (a training that diverged?); lower learning-rate"
+        ) from None
     content = RecordDict({_RECORD: ConfigRecord({_KIND: kind.__name__, _JSON: text})})
     if tokens:
         content[_COSTS] = MetricRecord({_TOKENS: tokens})

@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ from clients.sharing.plugins import make_policy
 from clients.sharing.policies import NoShare
 
 log = logging.getLogger(__name__)
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 app = ClientApp()
 
@@ -124,10 +127,15 @@ def _failure(error: Exception, phase: str, device: Device | None) -> UserFailure
 
 
 def _check_source(expected: str) -> None:
-    root = Path(__file__).resolve().parents[1]
-    found = source_digest(root)
+    found = _own_source()
     if found != expected:
         raise RunError(
-            f"the device runs other code ({root}, digest {found[:12]}) than the cloud ({expected[:12]}); start the run with "
+            f"the device runs other code ({_ROOT}, digest {found[:12]}) than the cloud ({expected[:12]}); start the run with "
             "`cdcda run`, or `flwr run` with a fresh SuperLink outside the source folder"
         )
+
+
+@cache
+def _own_source() -> str:
+    # Once per process: a process goes on running the code that it has loaded.
+    return source_digest(_ROOT)

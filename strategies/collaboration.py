@@ -113,7 +113,11 @@ class CollaborationStrategy(Strategy):
         return self._messages(requests, EVALUATE)
 
     def _jobs(self, user_id: str, partner: str | None) -> tuple[AnswerJob, ...]:
-        jobs = [AnswerJob(method=m.name, adapter=self._adapters.get((user_id, m.name))) for m in self.methods]
+        # A trained method without its adapter must not answer with M_base: that would look like a result.
+        jobs = [
+            AnswerJob(method=m.name, adapter=self._adapters[user_id, m.name] if m.trains else None)
+            for m in self.methods
+        ]
         if self.config.swap_test and partner is not None:
             jobs += [
                 AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
@@ -133,8 +137,6 @@ class CollaborationStrategy(Strategy):
         replies = grid.send_and_receive(messages)
         uploads = []
         for upload, message in self._received(replies, Upload, SHARE, self.user_ids):
-            if upload.user_id in self._node_of:
-                raise RunError(f"two nodes answered as user {upload.user_id}; every device needs its own partition-id")
             self._node_of[upload.user_id] = message.metadata.src_node_id
             self.ledger.add_upload(upload, payload_bytes(message.content))
             uploads.append(upload)
@@ -150,35 +152,44 @@ class CollaborationStrategy(Strategy):
         self, replies: Iterable[Message], kind: type[Reply], phase: str, expected: Sequence[str]
     ) -> list[tuple[Reply, Message]]:
         """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
-        good: list[tuple[Reply, Message]] = []
-        failed: dict[str, UserFailure] = {}
-        for message in replies:
-            if message.has_error():
-                continue
-            reply = decode(message.content, kind, otherwise=UserFailure)
-            if isinstance(reply, UserFailure):
-                failed[reply.user_id] = reply
-            else:
-                good.append((reply, message))
-        answered = {reply.user_id for reply, _ in good}
+        good, failed = _apart(replies, kind)
         silence = "no reply: its process died or the deadline passed"
         if "" in failed:
             # A device that does not get as far as knowing its user says why, but not who it is.
             silence = f"no reply; a device without a user says: {failed[''].reason}"
         for user_id in expected:
-            if user_id not in answered:
+            if user_id not in good:
                 silent = UserFailure(user_id=user_id, phase=phase, reason=silence)
                 self._fail(failed.get(user_id, silent))
-        if not good:
+        # Bad input is said in its own words, by whoever called.
+        if not good and not any(failure.bad_input for failure in self.failures):
             reason = self.failures[-1].reason if self.failures else "nobody was asked"
-            if not any(failure.bad_input for failure in self.failures):
-                raise RunError(f"no device finished {phase}; the last failure: {reason}")
-        return sorted(good, key=lambda pair: pair[0].user_id)
+            raise RunError(f"no device finished {phase}; the last failure: {reason}")
+        return [good[user_id] for user_id in sorted(good)]
 
     def _fail(self, failure: UserFailure) -> None:
         self.failures.append(failure)
         self.ledger.add_failure(failure)
         self._node_of.pop(failure.user_id, None)
+
+
+def _apart(
+    replies: Iterable[Message], kind: type[Reply]
+) -> tuple[dict[str, tuple[Reply, Message]], dict[str, UserFailure]]:
+    """Returns the good replies with their messages, and the failures that devices reported, each by user."""
+    good: dict[str, tuple[Reply, Message]] = {}
+    failed: dict[str, UserFailure] = {}
+    for message in replies:
+        if message.has_error():
+            continue
+        reply = decode(message.content, kind, otherwise=UserFailure)
+        if isinstance(reply, UserFailure):
+            failed[reply.user_id] = reply
+        elif reply.user_id in good:
+            raise RunError(f"two nodes answered as user {reply.user_id}; every device needs its own partition-id")
+        else:
+            good[reply.user_id] = reply, message
+    return good, failed
 
 
 def _partners(user_ids: Sequence[str], *, seed: int) -> dict[str, str]:

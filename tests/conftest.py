@@ -4,10 +4,15 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny_models import write_tiny_model
 
 from cdcda_flower.language.models import resolve_causal
 from cdcda_flower.types import ModelRef
+
+# A loaded machine is slow now and then; properties say what holds, not how fast.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -156,8 +156,9 @@ def end_all(place: Place) -> None:
 
 def copy_tree(target: Path) -> Path:
     """Copies what makes the app into a folder, as a clone would hold it."""
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+    # flwr refuses a pattern of fab-exclude that matches no file, so the folders that it names must be there.
+    for folder in (*PACKAGES, "tests", "docs", "benchmarks"):
+        shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copyfile(ROOT / name, target / name)
     return target

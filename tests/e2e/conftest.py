@@ -56,9 +56,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(place: Place) -> Iterator[None]:
-    """Whatever a test does, the next one starts without its processes."""
+    """Whatever a test does, the next one starts without its processes and temporary files."""
     yield
     end_all(place)
+    for left in place.temporary.iterdir():
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -31,10 +31,10 @@ def test_plain_flwr_run_makes_a_run_folder_of_its_own(
     conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
     federation = "num-supernodes=4 client-resources-num-cpus=1"
     command = [
-        str(BIN / "flwr"), "run", str(place.tree), "--stream", "--run-config", str(conf), "--federation-config", federation,
+        str(BIN / "flwr"), "run", ".", "--stream", "--run-config", str(conf), "--federation-config", federation,
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=place.work, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
+        command, cwd=place.tree, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
     )
     runs = sorted((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []
     assert len(runs) == 1, done.stdout + done.stderr
@@ -69,6 +69,12 @@ def installed(tmp_path: Path) -> Path:
 def test_the_installed_wheel_runs_from_any_folder(installed: Path, place: Place, tmp_path: Path) -> None:
     conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
     search = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
+    where = "from experiments.staging import find_app; print(find_app().pyproject)"
+    asked = subprocess.run(
+        [sys.executable, "-c", where], cwd=place.work, env=place.environment(PYTHONPATH=search), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert asked.stdout.strip() == str(installed / "experiments" / "app" / "pyproject.toml")
     before = listing(installed)
     done = cdcda(place, "run", str(conf), "--name", "wheel", PYTHONPATH=search)
     assert done.code == 0, done.out + done.err
