@@ -54,7 +54,9 @@ class RunConfig(BaseModel):
     prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_engine: Literal["transformers", "echo"] = Field(description="echo is a test double; reports refuse it")
     cloud_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
-    cloud_batch_tokens: Positive = Field(description="tokens (prompt + new, all samples) in one generation batch")
+    cloud_batch_tokens: Positive = Field(
+        description="tokens (prompt + new, all samples) in one generation batch; every CPU core decodes one"
+    )
     consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'

@@ -3,6 +3,8 @@
 import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -51,16 +53,16 @@ class CausalGenerator:
         """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
         groups = [self._rows(request) for request in requests]
         finished = 0
-        for batch in self._batches(groups):
-            tokens = decode(
-                self._loaded.model,
-                [row for index in batch for row in groups[index]],
-                self._stop,
-                device=self._loaded.device,
-            )
-            finished += len(batch)
-            on_batch(finished, tokens)
+        with _one_thread_per_core(self._loaded.device) as pool:
+            running = {pool.submit(self._write, [groups[i] for i in batch]): batch for batch in self._batches(groups)}
+            for done in as_completed(running):
+                finished += len(running[done])
+                on_batch(finished, done.result())
         return [tuple(self._text(row) for row in group) for group in groups]
+
+    def _write(self, groups: Sequence[Sequence[Row]]) -> int:
+        rows = [row for group in groups for row in group]
+        return decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
 
     def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
         """Indices of requests, alike in length and as many as the token budget of a batch holds."""
@@ -109,3 +111,22 @@ class CausalGenerator:
 
     def _text(self, row: Row) -> str:
         return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True)).rstrip("\n")
+
+
+@contextmanager
+def _one_thread_per_core(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """Gives a pool in which every core decodes a batch of its own; on a GPU one batch after the other.
+
+    A decode step is many small products: threads that share each of them wait for one another more than they compute.
+    """
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    if cores == 1:
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+        return
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        # The math library's thread count is the process's, not the worker's.
+        torch.set_num_threads(cores)

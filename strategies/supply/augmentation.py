@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
 """Called with the samples finished so far (of `samples_asked`) and the tokens written since the last call."""
 
-# English takes about 1.3 tokens a word in the vocabularies of SmolLM2 and Qwen2.5, and a paraphrase may be longer.
-_TOKENS_PER_WORD, _SPARE_TOKENS = 2.5, 8
+# English takes about 1.3 tokens a word in the vocabularies of SmolLM2 and Qwen2.5. An x longer than epsilon-max-len
+# allows is rejected in any case, so it is not written to its end either.
+_TOKENS_PER_WORD, _SPARE_TOKENS = 1.3, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def _request(user_id: str, source: Example, task: Task, config: RunConfig) -> Ge
         then=guided_then(source) if guided else "",
         samples=config.k,
         seed=derive_seed(config.seed, "augment", user_id, source.id),
-        max_new_tokens=math.ceil(_TOKENS_PER_WORD * len(written.split())) + _SPARE_TOKENS,
+        max_new_tokens=math.ceil(_TOKENS_PER_WORD * config.epsilon_max_len * len(written.split())) + _SPARE_TOKENS,
         choices=choices(task, source) if guided else (),
     )
 

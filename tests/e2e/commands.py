@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from cdcda_flower.errors import DataError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.progress import read_progress
 
@@ -55,6 +54,16 @@ class Place:
     def processes(self) -> list[psutil.Process]:
         """Returns the living processes that a command of this place started."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def client_at_work(self) -> psutil.Process | None:
+        """Returns a process of Ray that works for a device now: Ray writes what a worker does into its title."""
+        for process in self.processes():
+            try:
+                if "ClientAppActor.run" in " ".join(process.cmdline()):
+                    return process
+            except psutil.Error:
+                continue  # it ended meanwhile
+        return None
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
@@ -171,11 +180,3 @@ def listing(folder: Path) -> dict[str, int]:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def manifest_status(folder: RunFolder) -> str:
-    """Returns the run's status, or "" where there is no manifest."""
-    try:
-        return folder.manifest().status
-    except DataError:
-        return ""

@@ -220,9 +220,7 @@ def test_a_relative_path_counts_from_the_toml_file(
     assert facts["data"] == str(tmp_path / "lamp")
 
 
-def test_the_same_message_where_ratings_differ_from_what_a_profile_form_needs(
-    tmp_path: Path, refused: Callable[..., str]
-) -> None:
+def test_profile_items_without_what_the_form_needs(tmp_path: Path, refused: Callable[..., str]) -> None:
     users = ("ann", "bob", "cat")
     for split in ("train", "dev"):
         content = [row(user, f"{split}-{user}", [{"id": i["id"]} for i in items(user, 3)]) for user in users]

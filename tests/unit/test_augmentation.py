@@ -101,7 +101,7 @@ def test_guided_asks_for_x_and_then_for_y_among_the_labels() -> None:
     [request] = script.asked
     assert (request.prefix, request.then, request.samples) == (f"Input: {TAG}".strip(), "Response:", 3)
     assert request.choices == MOVIES.labels
-    assert request.max_new_tokens == 26, "2.5 tokens for each of six words and the label, and 8"
+    assert request.max_new_tokens == 22, "1.3 tokens for 1.5 (epsilon-max-len) times six words and the label, and 8"
     assert [pair.query.removeprefix(TAG) for pair in result.pairs] == ["plot 0", "plot 1", "plot 2"]
     assert {pair.response for pair in result.pairs} == {"comedy"}
 
