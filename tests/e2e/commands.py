@@ -45,7 +45,8 @@ class Place:
             "CDCDA_RUNS_DIR": str(self.runs),
             "CDCDA_MIN_FREE_GB": "0",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.tree), os.environ.get("PYTHONPATH", "")])),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # Bytecode is kept, or every process would compile torch again, but not in the tree that tests compare.
+            "PYTHONPYCACHEPREFIX": str(self.cache / "pycache"),
             # A test never asks a hub; what is not on this machine is an error.
             "HF_HUB_OFFLINE": "1",
         }
