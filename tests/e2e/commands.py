@@ -115,8 +115,13 @@ def start(place: Place, *arguments: str, **environment: str) -> subprocess.Popen
     """Starts one `cdcda` command of the copied tree."""
     return subprocess.Popen(
         [str(BIN / "cdcda"), *arguments], cwd=place.work, env=place.environment(**environment), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_listen_to_ctrl_c,
     )  # fmt: skip
+
+
+def _listen_to_ctrl_c() -> None:
+    # A shell starts a background job with SIGINT ignored, and a child inherits that: tests may run as such a job.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(command: subprocess.Popen[str]) -> Done:
