@@ -123,7 +123,7 @@ def test_nothing_shared_still_trains_and_cdcda_is_direct_ft(four: Federation) ->
 
 
 def test_no_surviving_pair_still_trains_and_cdcda_is_direct_ft(four: Federation) -> None:
-    outcome = four.run(four.config(epsilon_min_len=1.5))
+    outcome = four.run(four.config(epsilon_min_len=1.4))
     assert outcome.failures == ""
     assert outcome.rows()["pairs"]
     assert not outcome.rows()["selected"]
