@@ -55,7 +55,7 @@ class RunConfig(BaseModel):
     cloud_engine: Literal["transformers", "echo"] = Field(description="echo is a test double; reports refuse it")
     cloud_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
     cloud_batch_tokens: Positive = Field(
-        description="tokens (prompt + new, all samples) in one generation batch; every CPU core decodes one"
+        description="tokens (prompt + new, all samples) of the generation batches in flight: a bound on memory"
     )
     consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
     consistency_model: str = Field(

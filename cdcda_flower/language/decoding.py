@@ -1,7 +1,7 @@
 """One decode loop for devices and cloud: left-padded rows, a shared prefix, greedy or per-row seeded sampling.
 
 What a row receives depends on its own prompt, seed and limits, not on the rows beside it (up to rounding): each row
-draws from its own generator, and a finished row leaves the batch.
+draws from its own generator.
 """
 
 import random
@@ -14,6 +14,7 @@ import torch
 
 from cdcda_flower.language.examples import TokenizedExample, collate, forward
 
+# Share of a batch's rows that are still written, at which the finished ones are taken out.
 _COMPACT_AT = 0.75
 
 

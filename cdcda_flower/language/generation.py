@@ -14,6 +14,9 @@ from cdcda_flower.language.models import load_causal
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
 
+# Batches below this size leave a core waiting for memory more than computing.
+_LEAST_BATCH_TOKENS = 6144
+
 
 class Sampling(Protocol):
     """What one request asks of the model: `strategies.cloud.engine.GenerationRequest` has these fields."""
@@ -40,7 +43,11 @@ class CausalGenerator:
     def __init__(self, ref: ModelRef, device: torch.device, *, temperature: float, batch_tokens: int) -> None:
         self._loaded = load_causal(ref, device)
         self._stop = stops_of(self._loaded.tokenizer, self._loaded.model)
-        self._temperature, self._batch_tokens = temperature, batch_tokens
+        self._temperature = temperature
+        # The budget bounds the memory of all batches in flight, however many cores there are.
+        cores = torch.get_num_threads() if device.type == "cpu" else 1
+        self._workers = max(1, min(cores, batch_tokens // _LEAST_BATCH_TOKENS))
+        self._batch_tokens = batch_tokens // self._workers
 
     def close(self) -> None:
         """Drops the weights; the object cannot be used afterwards."""
@@ -53,7 +60,7 @@ class CausalGenerator:
         """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
         groups = [self._rows(request) for request in requests]
         finished = 0
-        with _one_thread_per_core(self._loaded.device) as pool:
+        with _pool(self._workers) as pool:
             running = {pool.submit(self._write, [groups[i] for i in batch]): batch for batch in self._batches(groups)}
             for done in as_completed(running):
                 finished += len(running[done])
@@ -114,19 +121,17 @@ class CausalGenerator:
 
 
 @contextmanager
-def _one_thread_per_core(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Gives a pool in which every core decodes a batch of its own; on a GPU one batch after the other.
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Gives a pool whose workers share the cores among them.
 
     A decode step is many small products: threads that share each of them wait for one another more than they compute.
     """
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
-    if cores == 1:
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(threads // workers, 1),))
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        yield pool
     finally:
+        # After an error nobody wants the batches that have not begun.
+        pool.shutdown(cancel_futures=True)
         # The math library's thread count is the process's, not the worker's.
-        torch.set_num_threads(cores)
+        torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """How an adapter is trained; without torch, so that the cloud can name a recipe before it loads anything."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdcda_flower.config import RunConfig
 
@@ -32,12 +32,10 @@ def user_recipe(config: RunConfig) -> Recipe:
 
 
 def base_recipe(config: RunConfig) -> Recipe:
-    """Returns how M_base is trained."""
-    return Recipe(
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
+    """Returns how M_base is trained: as a user's adapter, with its own rate, passes and batch."""
+    return replace(
+        user_recipe(config),
         learning_rate=config.base_learning_rate,
         epochs=config.base_epochs,
         batch_size=config.base_batch_size,
-        max_tokens=config.max_tokens,
     )
