@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cdcda_flower.language.examples import TokenizedExample, collate, forward
+from cdcda_flower.language.kv_cache import give_room
 
 # Share of a batch's rows that are still written, at which the finished ones are taken out.
 _COMPACT_AT = 0.75
@@ -139,7 +140,7 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device)
     output = forward(model, batch, keep=1)
     pick = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
-    cache.batch_select_indices(pick)
+    give_room(cache, rows=pick, room=max(row.room - len(row.prompt) for row in rows))
     batched = list(rows)
     while True:
         tokens = [
