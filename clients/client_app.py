@@ -16,7 +16,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError, RunError
 from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import TrainingReport, TrainingSet, Upload, UserFailure
+from cdcda_flower.types import TrainingSet, Upload, UserFailure
 from cdcda_flower.wire import decode, encode
 from clients.device import Device, open_device
 from clients.evaluate import evaluate
@@ -71,26 +71,30 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     executor = make_executor(config, request.base)
     private = device.history().examples
-    reports: dict[str, TrainingReport] = {}
-    for plan in request.plans:
-        training = TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic)
-        same = next((r for r in reports.values() if r.adapter.training_digest == training.digest), None)
-        # Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share
-        # one adapter. Each still reports what its training takes.
-        reports[plan.method] = (
-            executor.fit(training, device)
-            if same is None
-            else replace(same, adapter=replace(same.adapter, method=plan.method))
-        )
-    tokens = sum(r.tokens for r in {r.adapter.path: r for r in reports.values()}.values())
-    return encode(PersonalizeReply(user_id=device.user_id, reports=tuple(reports.values())), tokens=tokens)
+    trainings = [
+        TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic)
+        for plan in request.plans
+    ]
+    # Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share one
+    # adapter, the first one's. Each still reports what its training takes.
+    distinct = {training.digest: training for training in reversed(trainings)}
+    fitted = executor.fit([training for training in trainings if distinct[training.digest] is training], device)
+    by_digest = {report.adapter.training_digest: report for report in fitted}
+    reports = tuple(
+        replace(report, adapter=replace(report.adapter, method=training.method))
+        for training in trainings
+        for report in (by_digest[training.digest],)
+    )
+    return encode(
+        PersonalizeReply(user_id=device.user_id, reports=reports), tokens=sum(report.tokens for report in fitted)
+    )
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     executor = make_executor(config, request.base)
     queries = device.history().queries
-    results = tuple(evaluate(device, queries, job, executor, config) for job in request.jobs)
-    return encode(EvaluateReply(user_id=device.user_id, results=results))
+    results = evaluate(device, queries, request.jobs, executor, config)
+    return encode(EvaluateReply(user_id=device.user_id, results=tuple(results)))
 
 
 def _reply(

@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    device: Device, queries: Sequence[Example], job: AnswerJob, executor: Executor, config: RunConfig
-) -> UserResult:
-    """Returns the sums of one pass over the user's queries; keeps the answers on the device unless it is a swap test."""
-    task = task_named(config.task)
+    device: Device, queries: Sequence[Example], jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig
+) -> list[UserResult]:
+    """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
     started = time.perf_counter()
-    outputs = executor.answer([query.query for query in queries], job.adapter)
-    seconds = time.perf_counter() - started
+    outputs = executor.answer([query.query for query in queries], [job.adapter for job in jobs])
+    # All jobs are answered in one pass, which no clock can tell apart.
+    seconds = (time.perf_counter() - started) / max(len(jobs), 1)
+    return [_scored(device, queries, job, answers, seconds, config) for job, answers in zip(jobs, outputs, strict=True)]
+
+
+def _scored(
+    device: Device,
+    queries: Sequence[Example],
+    job: AnswerJob,
+    outputs: Sequence[str],
+    seconds: float,
+    config: RunConfig,
+) -> UserResult:
+    task = task_named(config.task)
     predictions = [
         Prediction(example_id=query.id, output=output, parsed=task.parse(output))
         for query, output in zip(queries, outputs, strict=True)

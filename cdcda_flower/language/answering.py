@@ -1,24 +1,27 @@
-"""Answers held-out queries with a device's model: greedy decoding, one batch, new tokens only."""
+"""Answers held-out queries with a device's adapters: greedy decoding, one batch, new tokens only."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
 
 from cdcda_flower.language.decoding import Row, Stop, decode
 from cdcda_flower.language.examples import prompt_ids
+from cdcda_flower.language.stacked import StackedAdapters
 
 
 def answer(
-    model: Any, tokenizer: Any, queries: Sequence[str], *, stop: Stop, max_new_tokens: int, max_tokens: int
+    adapters: StackedAdapters, queries: Sequence[tuple[int, str]], *, stop: Stop, max_new_tokens: int, max_tokens: int
 ) -> list[str]:
-    """Returns one answer per query, ended by end-of-text or a newline and stripped."""
+    """Returns one answer per (slot, query), ended by end-of-text or a newline and stripped."""
     if not queries:
         return []
+    tokenizer = adapters.tokenizer
     rows = [
-        Row(prompt=prompt_ids(tokenizer, query, room=max_tokens - max_new_tokens), limit=max_new_tokens, lines=1)
-        for query in queries
+        Row(
+            prompt=prompt_ids(tokenizer, query, room=max_tokens - max_new_tokens),
+            limit=max_new_tokens,
+            lines=1,
+            slot=slot,
+        )
+        for slot, query in queries
     ]
-    device: torch.device = model.device
-    decode(model, rows, stop, device=device)
+    decode(adapters.model, rows, stop, device=adapters.device, route=adapters.route)
     return [tokenizer.decode(row.written, skip_special_tokens=True).strip() for row in rows]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
+from cdcda_flower.language.fleet import Fleet, Job
 from cdcda_flower.language.models import LoadedModel
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import Example
 
 
@@ -25,9 +26,11 @@ def build_base(
     Training runs on unquantised weights: an adapter merged into NF4 weights would ruin them (huggingface/peft#1043);
     devices quantise the merged model when they load it.
     """
-    adapter = AdapterModel(source, rank=recipe.rank, alpha=recipe.alpha)
-    adapter.fit([(row.query, row.response) for row in rows], recipe, seed=seed, on_step=on_step)
-    merged = adapter.peft.merge_and_unload().to(torch.bfloat16)
+    adapters = StackedAdapters(source, slots=1, rank=recipe.rank, alpha=recipe.alpha)
+    job = Job([(row.query, row.response) for row in rows], recipe, seed)
+    list(Fleet(adapters).fit([job], on_step=on_step))
+    adapters.merge(0)
+    merged = source.model.to(torch.bfloat16)
     merged.config._name_or_path = ""
     merged.save_pretrained(into)
     source.tokenizer.save_pretrained(into)

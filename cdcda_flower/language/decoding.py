@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cdcda_flower.language.examples import TokenizedExample, collate, forward
+from cdcda_flower.language.examples import Route, TokenizedExample, collate, forward, one_adapter
 from cdcda_flower.language.kv_cache import give_room
 
 # Share of a batch's rows that are still written, at which the finished ones are taken out.
@@ -44,12 +44,14 @@ class Row:
 
     `then` is forced in place of the first newline; `choices`, different token sequences of which none begins another
     (end-of-text at the end of each sees to that), are all that may follow it (or all that may be written, where `then`
-    is empty). `limit` holds for the free text alone: a choice is written to its end.
+    is empty). `limit` holds for the free text alone: a choice is written to its end. `slot` is the adapter that it is
+    written with, in a model that holds several.
     """
 
     prompt: list[int]
     limit: int
     lines: int
+    slot: int = 0
     temperature: float = 0.0
     rng: random.Random | None = None
     then: list[int] = field(default_factory=list)
@@ -132,16 +134,25 @@ class Row:
 
 
 @torch.inference_mode()
-def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
-    """Writes all rows to their end, in place; rows with the same prompt share its prefill. Returns the tokens written."""
-    prompts = [list(p) for p in dict.fromkeys(tuple(row.prompt) for row in rows)]
-    place = {tuple(prompt): index for index, prompt in enumerate(prompts)}
-    batch = collate([TokenizedExample(prompt, 0) for prompt in prompts], pad=0, device=device)
-    output = forward(model, batch, keep=1)
-    pick = torch.tensor([place[tuple(row.prompt)] for row in rows], device=device)
+def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device, route: Route = one_adapter) -> int:
+    """Writes all rows to their end, in place; returns the tokens written.
+
+    Rows with the same prompt and slot share its prefill. `route` tells a model with several adapters whose each row is.
+    """
+    heads = list(dict.fromkeys((row.slot, tuple(row.prompt)) for row in rows))
+    place = {head: index for index, head in enumerate(heads)}
+    batch = collate(
+        [TokenizedExample(list(prompt), 0) for _, prompt in heads],
+        pad=0,
+        device=device,
+        slots=[slot for slot, _ in heads],
+    )
+    output = forward(model, batch, keep=1, route=route)
+    pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
     give_room(cache, rows=pick, room=max(row.room - len(row.prompt) for row in rows))
     batched = list(rows)
+    route(batch.slots[pick])
     while True:
         tokens = [
             0 if row.done else row.next_token(score, stop) for row, score in zip(batched, scores.cpu(), strict=True)
@@ -154,6 +165,7 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device)
             keep = torch.tensor(left, device=device)
             cache.batch_select_indices(keep)
             mask, batched, tokens = mask[keep], [batched[index] for index in left], [tokens[index] for index in left]
+            route(torch.tensor([row.slot for row in batched], device=device))
         mask = torch.cat([mask, mask.new_ones(len(batched), 1)], -1)
         scores = model(
             input_ids=torch.tensor(tokens, device=device)[:, None],

@@ -1,6 +1,6 @@
 """Turns examples into token ids: the device's prompt form, cut to a length that never touches the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,9 @@ import torch
 # A plain form, not the chat template: a fine-tuned 135M model needs no system prompt, and 35 tokens of template per
 # example would double the work on short texts. The base model and every adapter are trained in this form.
 _ANSWER = "\nAnswer:"
+
+# Tells a model with several adapters which slot each row of the next batch (rows,) goes through.
+Route = Callable[[torch.Tensor], None]
 
 # A shared prefix costs one more pass over the weights (which NF4 unpacks each time); fewer saved tokens do not pay it.
 _LEAST_SAVED_TOKENS = 64
@@ -21,16 +24,21 @@ class TokenizedExample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows that share their first `prefix` tokens (1, P); the rest (rows, T) is padded on the left.
+    """Rows whose first tokens go through the model once per slot: `prefix` (slots, P), all alike; the rest (rows, T).
 
-    `mask` (rows, P + T) covers both; `labels` (rows, A) are the last A positions, -100 where no loss is taken.
-    `tokens` counts the examples' own tokens, the prefix once per row, padding excluded.
+    `ids` is padded on the left. `mask` (rows, P + T) covers both; `labels` (rows, A) are the last A positions, -100
+    where no loss is taken. `slots` (rows,) says whose adapter a row goes through, `prefix_slots` (slots,) the same of
+    the prefixes, and `prefix_of` (rows,) which prefix a row continues. `tokens` counts the examples' own tokens, the
+    prefix once per row, padding excluded.
     """
 
     prefix: torch.Tensor
+    prefix_slots: torch.Tensor
+    prefix_of: torch.Tensor
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    slots: torch.Tensor
     tokens: int
 
 
@@ -56,14 +64,18 @@ def common_prefix(rows: Sequence[list[int]], *, most: int) -> int:
     return min(shared, most)
 
 
-def collate(rows: Sequence[TokenizedExample], *, pad: int, device: torch.device) -> Batch:
+def collate(
+    rows: Sequence[TokenizedExample], *, pad: int, device: torch.device, slots: Sequence[int] | None = None
+) -> Batch:
     """Returns the rows as one batch; answers end at the right edge, so the loss needs the last positions only.
 
     A task's fixed wording stands at the start of every row (75 tokens in LaMP-2): it goes through the model once per
-    batch. Attention is causal, so the result is the same.
+    slot. Attention is causal, so the result is the same. Without `slots` all rows are of one.
     """
+    of_row = list(slots) if slots is not None else [0] * len(rows)
+    present = list(dict.fromkeys(of_row))
     shared = common_prefix([row.ids for row in rows], most=min(len(row.ids) - row.answer for row in rows) - 1)
-    shared = shared if shared * (len(rows) - 1) >= _LEAST_SAVED_TOKENS else 0
+    shared = shared if shared * (len(rows) - len(present)) >= _LEAST_SAVED_TOKENS else 0
     width = max(len(row.ids) for row in rows) - shared
     answer = max(row.answer for row in rows)
     ids = torch.full((len(rows), width), pad)
@@ -75,11 +87,24 @@ def collate(rows: Sequence[TokenizedExample], *, pad: int, device: torch.device)
         ids[index, width - len(rest) :] = torch.tensor(rest)
         mask[index, shared + width - len(rest) :] = 1
         labels[index, answer - row.answer :] = torch.tensor(row.ids[-row.answer :]) if row.answer else torch.tensor([])
-    prefix = torch.tensor([rows[0].ids[:shared]], dtype=torch.long)
-    return Batch(prefix.to(device), ids.to(device), mask.to(device), labels.to(device), sum(len(r.ids) for r in rows))
+    place = {slot: index for index, slot in enumerate(present)}
+    return Batch(
+        prefix=torch.tensor([rows[0].ids[:shared]] * len(present), dtype=torch.long, device=device),
+        prefix_slots=torch.tensor(present, device=device),
+        prefix_of=torch.tensor([place[slot] for slot in of_row], device=device),
+        ids=ids.to(device),
+        mask=mask.to(device),
+        labels=labels.to(device),
+        slots=torch.tensor(of_row, device=device),
+        tokens=sum(len(row.ids) for row in rows),
+    )
 
 
-def forward(model: Any, batch: Batch, *, keep: int) -> Any:
+def one_adapter(slots: torch.Tensor) -> None:
+    """The route of a model without slots."""
+
+
+def forward(model: Any, batch: Batch, *, keep: int, route: Route = one_adapter) -> Any:
     """Returns the model's output on a batch: logits (rows, keep, words) of the last positions, and the key-value cache.
 
     Differentiable, through the shared prefix too.
@@ -87,8 +112,10 @@ def forward(model: Any, batch: Batch, *, keep: int) -> Any:
     positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)
     past = None
     if batch.prefix.shape[1]:
+        route(batch.prefix_slots)
         past = model(input_ids=batch.prefix, use_cache=True, logits_to_keep=1).past_key_values
-        past.batch_repeat_interleave(len(batch.ids))
+        past.batch_select_indices(batch.prefix_of)
+    route(batch.slots)
     return model(
         input_ids=batch.ids,
         attention_mask=batch.mask,

@@ -7,10 +7,11 @@ import torch
 from tiny_models import tiny_ref
 
 from cdcda_flower.language.device_model import DeviceModel
+from cdcda_flower.language.fleet import Fleet, Job
 from cdcda_flower.language.generation import CausalGenerator
 from cdcda_flower.language.models import load_causal, pick_device
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import ModelRef
 from strategies.cloud.engine import GenerationRequest
 
@@ -34,23 +35,23 @@ def test_nf4_holds_real_weights_in_a_quarter_of_their_memory(smollm2: ModelRef) 
 
 
 def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
-    model = AdapterModel(load_causal(smollm2, pick_device("cuda"), quantization="nf4"), rank=16, alpha=8)
-    before = {name: p.detach().clone() for name, p in model.peft.named_parameters()}
-    fit = model.fit(pairs_of("a"), RECIPE, seed=1)
-    changed = {name for name, p in model.peft.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == {name for name in before if "lora_" in name}
+    loaded = load_causal(smollm2, pick_device("cuda"), quantization="nf4")
+    adapters = StackedAdapters(loaded, slots=1, rank=16, alpha=8)
+    before = {name: p.detach().clone() for name, p in adapters.model.named_parameters()}
+    [(_, fit)] = Fleet(adapters).fit([Job(pairs_of("a"), RECIPE, 1)])
+    changed = {name for name, p in adapters.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if name.endswith((".a", ".b"))}
     assert fit.last_loss < fit.first_loss
 
 
 def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path) -> None:
     for base in (smollm2, tiny_ref(tiny_qwen2)):
-        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8)
-        shared.fit(pairs_of("a"), RECIPE, seed=1)
-        shared.answer(["Which tag fits?"], None, max_new_tokens=8, max_tokens=64)
-        after = shared.fit(pairs_of("b"), RECIPE, seed=2)
-        alone = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8).fit(
-            pairs_of("b"), RECIPE, seed=2
-        )
+        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=1)
+        shared.fit([Job(pairs_of("a"), RECIPE, 1)])
+        shared.answer(["Which tag fits?"], [None], max_new_tokens=8, max_tokens=64)
+        [after] = shared.fit([Job(pairs_of("b"), RECIPE, 2)])
+        fresh = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=1)
+        [alone] = fresh.fit([Job(pairs_of("b"), RECIPE, 2)])
         assert all(torch.equal(after.weights[name], alone.weights[name]) for name in alone.weights)
 
 

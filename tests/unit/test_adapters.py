@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from cdcda_flower.errors import DataError
 from cdcda_flower.language.adapters import load_adapter, save_adapter, weights_digest
 from cdcda_flower.language.device_model import DeviceModel
+from cdcda_flower.language.fleet import Fleet, Job
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
@@ -29,8 +30,8 @@ def base(request: pytest.FixtureRequest) -> ModelRef:
 
 
 def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Path) -> None:
-    device = DeviceModel(base, quantization="none", device="cpu", rank=4, alpha=8)
-    fit = device.fit(PAIRS, RECIPE, seed=1)
+    device = DeviceModel(base, quantization="none", device="cpu", rank=4, alpha=8, slots=1)
+    [fit] = device.fit([Job(PAIRS, RECIPE, 1)])
     digest = device.save(tmp_path, fit)
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
@@ -42,14 +43,15 @@ def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Pat
     with_adapter = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(ids).logits
     assert not torch.allclose(with_adapter, without, atol=1e-3)
     # The same weights in this project's own model, in float32 too.
-    own = AdapterModel(load_tiny(Path(base.path), dtype=torch.float32), rank=4, alpha=8)
-    own.load(load_adapter(tmp_path, digest=digest))
-    torch.testing.assert_close(own.peft(ids).logits, with_adapter, rtol=0, atol=1e-4)
+    own = StackedAdapters(load_tiny(Path(base.path), dtype=torch.float32), slots=2, rank=4, alpha=8)
+    own.load(1, load_adapter(tmp_path, digest=digest))
+    own.route(torch.tensor([1]))
+    torch.testing.assert_close(own.model(ids).logits, with_adapter, rtol=0, atol=1e-4)
 
 
 def test_saved_weights_come_back_bit_for_bit(base: ModelRef, tmp_path: Path) -> None:
-    model = AdapterModel(load_tiny(Path(base.path)), rank=4, alpha=8)
-    fit = model.fit(PAIRS, RECIPE, seed=1)
+    model = StackedAdapters(load_tiny(Path(base.path)), slots=1, rank=4, alpha=8)
+    [(_, fit)] = Fleet(model).fit([Job(PAIRS, RECIPE, 1)])
     digest = save_adapter(tmp_path, fit.weights, model.config)
     loaded = load_adapter(tmp_path, digest=digest)
     assert loaded.keys() == fit.weights.keys()
@@ -59,8 +61,8 @@ def test_saved_weights_come_back_bit_for_bit(base: ModelRef, tmp_path: Path) -> 
 
 
 def test_a_changed_or_missing_adapter_is_refused(tmp_path: Path, base: ModelRef) -> None:
-    model = AdapterModel(load_tiny(Path(base.path)), rank=4, alpha=8)
-    digest = save_adapter(tmp_path, model.weights(), model.config)
+    model = StackedAdapters(load_tiny(Path(base.path)), slots=1, rank=4, alpha=8)
+    digest = save_adapter(tmp_path, model.weights(0), model.config)
     weights = load_file(tmp_path / WEIGHTS)
     next(iter(weights.values()))[0, 0] += 1
     save_file(weights, tmp_path / WEIGHTS)

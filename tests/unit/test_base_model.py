@@ -8,10 +8,11 @@ from tiny_models import load_tiny, tiny_ref
 from transformers import AutoModelForCausalLM
 
 from cdcda_flower.language.base_model import build_base
+from cdcda_flower.language.fleet import Fleet, Job
 from cdcda_flower.language.models import load_causal
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.sources import files_digest
-from cdcda_flower.language.training import AdapterModel
+from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import Example
 
 CPU = torch.device("cpu")
@@ -37,11 +38,12 @@ def built(source: Path, into: Path) -> Path:
 
 def test_merged_equals_base_with_its_adapter(source: Path, tmp_path: Path) -> None:
     merged = AutoModelForCausalLM.from_pretrained(built(source, tmp_path / "m"), dtype=torch.float32)
-    adapter = AdapterModel(load_tiny(source, dtype=torch.float32), rank=4, alpha=8)
+    adapters = StackedAdapters(load_tiny(source, dtype=torch.float32), slots=1, rank=4, alpha=8)
     ids = torch.arange(3, 40)[None]
     before = load_tiny(source, dtype=torch.float32).model(ids).logits
-    adapter.fit([(row.query, row.response) for row in ROWS], RECIPE, seed=3)
-    expected = adapter.peft(ids).logits
+    list(Fleet(adapters).fit([Job([(row.query, row.response) for row in ROWS], RECIPE, 3)]))
+    adapters.route(torch.tensor([0]))
+    expected = adapters.model(ids).logits
     found = merged(ids).logits
     # bfloat16 keeps eight bits of each weight, which moves logits far less than the adapter does.
     assert (found - expected).abs().mean() < 0.05 * (expected - before).abs().mean() + 0.02 * expected.abs().mean()

@@ -12,6 +12,7 @@ from tiny_models import SENTENCES, load_tiny
 from cdcda_flower.language.answering import answer
 from cdcda_flower.language.decoding import Row, Stop, decode, stops_of
 from cdcda_flower.language.models import LoadedModel
+from cdcda_flower.language.stacked import StackedAdapters
 
 CPU = torch.device("cpu")
 WORDS, EOS, NEWLINE, DOT_NEWLINE = 12, 0, 1, 2
@@ -85,16 +86,17 @@ def test_a_sampled_text_is_the_same_alone_and_in_a_batch(model: LoadedModel) -> 
 
 
 def test_answers_are_lines_without_the_prompt(model: LoadedModel) -> None:
-    queries = ["Which tag fits?", "word " * 300, ""]
+    queries = [(0, "Which tag fits?"), (0, "word " * 300), (0, "")]
     stop = stops_of(model.tokenizer, model.model)
-    together = answer(model.model, model.tokenizer, queries, stop=stop, max_new_tokens=8, max_tokens=64)
-    alone = [
-        answer(model.model, model.tokenizer, [query], stop=stop, max_new_tokens=8, max_tokens=64)[0]
-        for query in queries
-    ]
-    assert together == alone
+    adapters = StackedAdapters(load_tiny(Path(model.model.name_or_path)), slots=1, rank=4, alpha=8)
+
+    def answers(queries: list[tuple[int, str]]) -> list[str]:
+        return answer(adapters, queries, stop=stop, max_new_tokens=8, max_tokens=64)
+
+    together = answers(queries)
+    assert together == [answers([query])[0] for query in queries]
     assert all("\n" not in text and text == text.strip() for text in together)
-    assert answer(model.model, model.tokenizer, [], stop=stop, max_new_tokens=8, max_tokens=64) == []
+    assert answers([]) == []
 
 
 def test_stops_know_newlines_inside_tokens(tiny_qwen2: Path, tiny_llama: Path) -> None:

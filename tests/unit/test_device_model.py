@@ -7,10 +7,14 @@ import torch
 from tiny_models import tiny_ref
 
 from cdcda_flower.language.device_model import DeviceModel, device_model
+from cdcda_flower.language.fleet import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.types import AdapterRef, ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
+
+
+QUERIES = ["Which tag fits?", "What is it?"]
 
 
 def pairs_of(user: str) -> list[tuple[str, str]]:
@@ -18,20 +22,21 @@ def pairs_of(user: str) -> list[tuple[str, str]]:
 
 
 def ask(model: DeviceModel, adapter: AdapterRef | None) -> list[str]:
-    return model.answer(["Which tag fits?", "What is it?"], adapter, max_new_tokens=8, max_tokens=64)
+    [answers] = model.answer(QUERIES, [adapter], max_new_tokens=8, max_tokens=64)
+    return answers
 
 
 def stored(model: DeviceModel, folder: Path, user: str) -> AdapterRef:
     """Trains and stores a user's adapter."""
     folder.mkdir()
-    digest = model.save(folder, model.fit(pairs_of(user), RECIPE, seed=7))
+    digest = model.save(folder, model.fit([Job(pairs_of(user), RECIPE, 7)])[0])
     return AdapterRef(
         user_id=user, method="device", base_digest="b", training_digest="t", weights_digest=digest, path=str(folder)
     )
 
 
-def nf4(base: ModelRef) -> DeviceModel:
-    return DeviceModel(base, quantization="nf4", device="cpu", rank=4, alpha=8)
+def nf4(base: ModelRef, *, slots: int = 2) -> DeviceModel:
+    return DeviceModel(base, quantization="nf4", device="cpu", rank=4, alpha=8, slots=slots)
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
@@ -61,9 +66,28 @@ def test_without_an_adapter_the_base_answers_whoever_was_there_before(base: Mode
     assert ask(model, None) == before == ask(nf4(base), None)
 
 
+def test_more_adapters_than_slots_answer_in_turn(base: ModelRef, tmp_path: Path) -> None:
+    model = nf4(base)
+    adapters = [stored(model, tmp_path / user, user) for user in "abc"]
+    asked = [adapters[0], None, adapters[1], adapters[2], None]
+    answers = model.answer(QUERIES, asked, max_new_tokens=8, max_tokens=64)
+    assert answers == [ask(model, adapter) for adapter in asked]
+    assert model.answer([], asked, max_new_tokens=8, max_tokens=64) == [[]] * 5
+
+
+def test_methods_trained_side_by_side_are_returned_in_order(base: ModelRef) -> None:
+    jobs = [Job(pairs_of(user)[: 4 - place], RECIPE, 7) for place, user in enumerate("abc")]
+    together = nf4(base, slots=3).fit(jobs)
+    for job, fit in zip(jobs, together, strict=True):
+        [alone] = nf4(base, slots=1).fit([job])
+        assert (fit.steps, fit.tokens) == (alone.steps, alone.tokens)
+        assert fit.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
+        assert fit.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
+
+
 def test_a_process_keeps_one_model(base: ModelRef) -> None:
     def made() -> DeviceModel:
-        return device_model(base, quantization="nf4", device="cpu", rank=4, alpha=8)
+        return device_model(base, quantization="nf4", device="cpu", rank=4, alpha=8, slots=1)
 
     try:
         assert made() is made()
@@ -77,9 +101,9 @@ def test_real_weights_train_the_same_after_answering(smollm2: ModelRef) -> None:
     recipe = Recipe(rank=4, alpha=8, learning_rate=1e-3, epochs=2, batch_size=2, max_tokens=32)
     pairs = pairs_of("a")[:2]
     model = nf4(smollm2)
-    one = model.fit(pairs, recipe, seed=1)
+    [one] = model.fit([Job(pairs, recipe, 1)])
     ask(model, None)
-    other = model.fit(pairs, recipe, seed=1)
+    [other] = model.fit([Job(pairs, recipe, 1)])
     assert one.last_loss < one.first_loss
     assert (one.first_loss, one.last_loss) == (other.first_loss, other.last_loss)
     assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)

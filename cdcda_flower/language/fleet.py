@@ -1,0 +1,204 @@
+"""Trains many users' adapters at once over one frozen base (equations 5 and 6 of the paper, for each user alone).
+
+A user's training does not depend on who trains beside it: each has its own slot, batch order, rate, gradient clip and
+optimiser. What is shared is the pass through the base, and a slot that becomes free goes to the next user.
+"""
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, tokenize
+from cdcda_flower.language.models import compute_dtype
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.seeding import derive_seed
+
+# Of one pass, padding included. Activations of a small model take about a megabyte per token in float32.
+_BATCH_TOKENS = 4096
+
+
+class Job(NamedTuple):
+    """One user's training: (query, response) pairs; the adapter depends on these three alone."""
+
+    pairs: Sequence[tuple[str, str]]
+    recipe: Recipe
+    seed: int
+
+
+class Fit(NamedTuple):
+    """A trained adapter's weights (PEFT's names, on the CPU) and what the training took."""
+
+    weights: dict[str, torch.Tensor]
+    steps: int
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    """Its share, by tokens, of the time of the passes that it was in."""
+
+
+class Fleet:
+    """Trains jobs over the slots of one base, in passes of at most `batch_tokens` padded tokens."""
+
+    def __init__(self, adapters: StackedAdapters, *, batch_tokens: int = _BATCH_TOKENS) -> None:
+        self._adapters, self._batch_tokens = adapters, batch_tokens
+        self._mixed = compute_dtype(adapters.device) is torch.bfloat16
+
+    def fit(
+        self, jobs: Iterable[Job], *, on_step: Callable[[int, int], None] = lambda examples, tokens: None
+    ) -> Iterator[tuple[int, Fit]]:
+        """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step."""
+        waiting = enumerate(jobs)
+        free = deque(range(len(self._adapters.parameters)))
+        training: list[_Training] = []
+        while True:
+            while free and (job := next(waiting, None)) is not None:
+                training.append(_Training(*job, free.popleft(), self._adapters))
+            if not training:
+                return
+            self._step(training, on_step)
+            for done in [one for one in training if one.finished]:
+                yield done.place, done.result()
+                training.remove(done)
+                free.append(done.slot)
+
+    def _step(self, training: Sequence["_Training"], on_step: Callable[[int, int], None]) -> None:
+        """Takes every user one step further; on a machine out of memory in smaller passes."""
+        started = time.perf_counter()
+        ordered = sorted(training, key=_Training.width)
+        parts = [part for one in ordered for part in one.parts()]
+        while True:
+            try:
+                self._adapters.zero_gradients()
+                passes = [self._pass(batch, on_step) for batch in self._packed(parts)]
+                break
+            except torch.OutOfMemoryError:
+                if self._batch_tokens <= max(len(part.row.ids) for part in parts):
+                    raise
+                self._batch_tokens //= 2
+        losses = torch.split(torch.cat(passes), [len(one.next) for one in ordered])
+        for one, loss in zip(ordered, losses, strict=True):
+            one.advance(loss.sum().item())
+        tokens = sum(len(part.row.ids) for part in parts)
+        seconds_per_token = (time.perf_counter() - started) / tokens
+        for one in ordered:
+            one.seconds += seconds_per_token * one.step_tokens
+
+    def _packed(self, parts: Sequence["_Part"]) -> Iterator[list["_Part"]]:
+        """Batches of rows alike in length, a user's rows side by side."""
+        batch: list[_Part] = []
+        longest = 0
+        for part in parts:
+            longest = max(longest, len(part.row.ids))
+            if batch and (len(batch) + 1) * longest > self._batch_tokens:
+                yield batch
+                batch, longest = [], len(part.row.ids)
+            batch.append(part)
+        yield batch
+
+    def _pass(self, parts: Sequence["_Part"], on_step: Callable[[int, int], None]) -> torch.Tensor:
+        """Adds the rows' gradients to their users'; returns the rows' shares of their users' losses (rows,)."""
+        adapters = self._adapters
+        batch = collate(
+            [part.row for part in parts],
+            pad=adapters.tokenizer.pad_token_id,
+            device=adapters.device,
+            slots=[part.slot for part in parts],
+        )
+        losses = self._losses(batch)
+        shares = losses * losses.new_tensor([part.weight for part in parts])
+        shares.sum().backward()  # type: ignore[no-untyped-call]
+        on_step(len(parts), batch.tokens)
+        return shares.detach()
+
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        """Returns each row's summed loss over its answer tokens (rows,)."""
+        with torch.autocast(self._adapters.device.type, torch.bfloat16, enabled=self._mixed):
+            keep = batch.labels.shape[1] + 1
+            logits = forward(self._adapters.model, batch, keep=keep, route=self._adapters.route).logits[:, :-1]
+        # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
+        flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+        each = cross_entropy(flat, batch.labels.flatten(), ignore_index=-100, reduction="none")
+        return each.view(batch.labels.shape).sum(-1)
+
+
+class _Part(NamedTuple):
+    """A row of one user's step, and the weight of its summed loss in the step's mean."""
+
+    slot: int
+    row: TokenizedExample
+    weight: float
+
+
+class _Training:
+    """One user in one slot: its batches, optimiser and schedule."""
+
+    def __init__(self, place: int, job: Job, slot: int, adapters: StackedAdapters) -> None:
+        self.place, self.slot, self._adapters = place, slot, adapters
+        self.seconds = 0.0
+        self.step_tokens = 0
+        recipe = job.recipe
+        adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
+        rows = [tokenize(adapters.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs]
+        order = random.Random(derive_seed(job.seed, "order"))
+        self._batches = [batch for _ in range(recipe.epochs) for batch in _batches(rows, recipe.batch_size, order)]
+        self._parameters, self._clip = adapters.parameters[slot], recipe.max_grad_norm
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _linear(len(self._batches), recipe.warmup))
+        self._losses: list[float] = []
+        self._tokens = 0
+
+    @property
+    def finished(self) -> bool:
+        return len(self._losses) == len(self._batches)
+
+    @property
+    def next(self) -> list[TokenizedExample]:
+        return self._batches[len(self._losses)]
+
+    def width(self) -> tuple[int, int]:
+        return max(len(row.ids) for row in self.next), self.place
+
+    def parts(self) -> list[_Part]:
+        answers = sum(row.answer for row in self.next)
+        return [_Part(self.slot, row, 1 / answers) for row in self.next]
+
+    def advance(self, loss: float) -> None:
+        """Takes the step whose gradients lie in the slot."""
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._optimizer.step()
+        self._schedule.step()
+        self.step_tokens = sum(len(row.ids) for row in self.next)
+        self._tokens += self.step_tokens
+        self._losses.append(loss)
+
+    def result(self) -> Fit:
+        return Fit(
+            weights=self._adapters.weights(self.slot),
+            steps=len(self._losses),
+            tokens=self._tokens,
+            first_loss=self._losses[0],
+            last_loss=self._losses[-1],
+            seconds=self.seconds,
+        )
+
+
+def _batches(rows: Sequence[TokenizedExample], size: int, order: random.Random) -> list[list[TokenizedExample]]:
+    shuffled = list(rows)
+    order.shuffle(shuffled)
+    return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+
+
+def _linear(steps: int, warmup: float) -> Callable[[int], float]:
+    rising = max(int(steps * warmup), 1)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rising, (steps - step) / max(steps - rising + 1, 1), 1.0)
+
+    return factor

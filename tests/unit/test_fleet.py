@@ -1,0 +1,217 @@
+"""The fleet: each user's adapter is the one that a plain PEFT loop trains for that user alone, whoever is beside it."""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import load_tiny
+from torch.nn.functional import cross_entropy
+
+from cdcda_flower.language import examples
+from cdcda_flower.language.examples import tokenize
+from cdcda_flower.language.fleet import Fit, Fleet, Job, _linear
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.seeding import derive_seed
+
+RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
+WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
+# Rows per user: a user with one row, and users whose last batch is not full.
+SIZES = (5, 1, 4, 3)
+
+
+class Plain(NamedTuple):
+    losses: list[float]
+    weights: dict[str, torch.Tensor]
+
+
+def job(user: int) -> Job:
+    pairs = [
+        (f"Which tag?\n\nFilm {n}: {' '.join(WORDS[user : user + 3 * n])}.", ["fantasy", "dark comedy"][(n + user) % 2])
+        for n in range(SIZES[user])
+    ]
+    return Job(pairs, RECIPE, seed=user)
+
+
+def plain_loop(folder: Path, job: Job) -> Plain:
+    """Trains with PEFT and torch alone, row by row without padding."""
+    base = load_tiny(folder)
+    config = LoraConfig(r=RECIPE.rank, lora_alpha=RECIPE.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base.model, config).eval()
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(derive_seed(job.seed, "init"))
+    for name, weight in weights.items():
+        bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
+        if "lora_A" in name:
+            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).double()
+    rows = [tokenize(base.tokenizer, query, response, max_tokens=RECIPE.max_tokens) for query, response in job.pairs]
+    order = random.Random(derive_seed(job.seed, "order"))
+    batches = []
+    for _ in range(RECIPE.epochs):
+        epoch = list(rows)
+        order.shuffle(epoch)
+        batches += [epoch[at : at + RECIPE.batch_size] for at in range(0, len(epoch), RECIPE.batch_size)]
+    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE.learning_rate, weight_decay=0.0, fused=False)
+    losses, clipped = [], 0
+    for step, batch in enumerate(batches):
+        # A tenth of the steps is less than one: the first at the full rate, then down in equal parts.
+        optimizer.param_groups[0]["lr"] = RECIPE.learning_rate * (len(batches) - step) / len(batches)
+        answers = sum(row.answer for row in batch)
+        total = 0.0
+        for row in batch:
+            logits = model(torch.tensor([row.ids])).logits[0, -row.answer - 1 : -1]
+            loss = cross_entropy(logits, torch.tensor(row.ids[-row.answer :]), reduction="sum") / answers
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        grads = [weight.grad for weight in weights.values() if weight.grad is not None]
+        norm = math.sqrt(sum(float((grad**2).sum()) for grad in grads))
+        clipped += norm > RECIPE.max_grad_norm
+        for grad in grads:
+            grad *= min(1.0, RECIPE.max_grad_norm / (norm + 1e-6))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    assert clipped, "the gradients are small enough that clipping is not shown"
+    return Plain(losses, {name.replace(".default", ""): weight.detach() for name, weight in weights.items()})
+
+
+def fleet(folder: Path, *, slots: int, batch_tokens: int = 4096) -> Fleet:
+    adapters = StackedAdapters(load_tiny(folder), slots=slots, rank=RECIPE.rank, alpha=RECIPE.alpha)
+    return Fleet(adapters, batch_tokens=batch_tokens)
+
+
+def trained(fleet: Fleet, users: Sequence[int]) -> dict[int, Fit]:
+    return {users[place]: fit for place, fit in fleet.fit(job(user) for user in users)}
+
+
+def assert_plain(fits: dict[int, Fit], alone: list[Plain]) -> None:
+    assert fits.keys() == set(range(len(SIZES)))
+    for user, fit in fits.items():
+        losses, weights = alone[user]
+        assert fit.steps == len(losses)
+        assert (fit.first_loss, fit.last_loss) == pytest.approx((losses[0], losses[-1]), abs=1e-9)
+        assert fit.weights.keys() == weights.keys()
+        for name, weight in weights.items():
+            torch.testing.assert_close(fit.weights[name], weight, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> list[Plain]:
+    return [plain_loop(folder, job(user)) for user in range(len(SIZES))]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7])
+def test_every_user_gets_what_a_plain_loop_gives_it_alone(folder: Path, alone: list[Plain], slots: int) -> None:
+    users = list(range(len(SIZES)))
+    random.Random(slots).shuffle(users)
+    assert_plain(trained(fleet(folder, slots=slots), users), alone)
+
+
+def test_small_passes_and_a_prefix_per_slot_change_nothing(
+    folder: Path, alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every shared prefix goes through the model once per slot; no step of a user fits into one pass.
+    monkeypatch.setattr(examples, "_LEAST_SAVED_TOKENS", 1)
+    assert_plain(trained(fleet(folder, slots=3), range(len(SIZES))), alone)
+    assert_plain(trained(fleet(folder, slots=3, batch_tokens=1), range(len(SIZES))), alone)
+
+
+def test_out_of_memory_halves_the_passes_and_loses_nobody(
+    folder: Path, alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+    losses = Fleet._losses
+
+    def short_of_memory(self: Fleet, batch: examples.Batch) -> torch.Tensor:
+        if len(batch.ids) > 2:
+            refused.append(len(batch.ids))
+            # As after a pass that broke off half-way.
+            for stack in self._adapters.model.parameters():
+                if stack.grad is not None:
+                    stack.grad.fill_(math.nan)
+            raise torch.OutOfMemoryError
+        return losses(self, batch)
+
+    monkeypatch.setattr(Fleet, "_losses", short_of_memory)
+    assert_plain(trained(fleet(folder, slots=4), range(len(SIZES))), alone)
+    # What was too much once is not tried again at each step.
+    assert 0 < len(refused) < 8
+
+
+def test_out_of_memory_for_one_row_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(self: Fleet, batch: examples.Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Fleet, "_losses", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(fleet(folder, slots=2), range(2))
+
+
+def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(folder: Path) -> None:
+    shared = fleet(folder, slots=1)
+    fits = trained(shared, [0, 1, 2])
+    again = trained(fleet(folder, slots=1), [1])[1]
+    assert fits[1]._replace(seconds=0, weights={}) == again._replace(seconds=0, weights={})
+    assert all(torch.equal(fits[1].weights[name], again.weights[name]) for name in again.weights)
+    assert not all(torch.equal(fits[2].weights[name], again.weights[name]) for name in again.weights)
+
+
+def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
+    asked: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for user in (0, 1, 2, 3):
+            asked.append(user)
+            yield job(user)
+
+    finished = []
+    for place, _ in fleet(folder, slots=2).fit(jobs()):
+        finished.append(place)
+        assert len(asked) <= len(finished) + 1 + 1
+    # User 1 has one row, two steps; user 0 has six.
+    assert finished[0] == 1
+    assert sorted(finished) == [0, 1, 2, 3]
+
+
+def test_progress_counts_every_row_once(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    fits = dict(fleet(folder, slots=2).fit([job(0), job(3)], on_step=lambda *step: seen.append(step)))
+    assert sum(rows for rows, _ in seen) == RECIPE.epochs * (SIZES[0] + SIZES[3])
+    assert sum(tokens for _, tokens in seen) == sum(fit.tokens for fit in fits.values())
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(folder: Path) -> None:
+    base = load_tiny(folder)
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    one = Job(job(1).pairs, replace(RECIPE, epochs=6), 1)
+    fits = dict(Fleet(StackedAdapters(base, slots=2, rank=4, alpha=8)).fit([job(0), one]))
+    assert fits[1].last_loss < fits[1].first_loss
+    after = {
+        name.replace(".base.", "."): p
+        for name, p in base.model.named_parameters()
+        if name.rpartition(".")[2] not in {"a", "b"}
+    }
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(p.requires_grad for p in after.values())
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
+    factor = _linear(100, 0.1)
+    rates = [factor(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.02
