@@ -23,7 +23,7 @@ def evaluate(
     """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
     started = time.perf_counter()
     outputs = executor.answer([query.query for query in queries], [job.adapter for job in jobs])
-    # All jobs are answered in one pass, which no clock can tell apart.
+    # Jobs are answered in common passes, which no clock can tell apart.
     seconds = (time.perf_counter() - started) / max(len(jobs), 1)
     return [_scored(device, queries, job, answers, seconds, config) for job, answers in zip(jobs, outputs, strict=True)]
 

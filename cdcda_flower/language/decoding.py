@@ -69,7 +69,8 @@ class Row:
     @property
     def room(self) -> int:
         """The most tokens that prompt and text can take together."""
-        return len(self.prompt) + self.limit + len(self.then) + max(map(len, self.choices), default=0)
+        forced = len(self.then) * max(self.lines - 1, 0)
+        return len(self.prompt) + self.limit + forced + max(map(len, self.choices), default=0)
 
     def next_token(self, scores: torch.Tensor, stop: Stop) -> int:
         """Takes the next token from the model's scores (words,), or the forced one, and notes whether the row is done."""
@@ -139,13 +140,13 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device,
 
     Rows with the same prompt and slot share its prefill. `route` tells a model with several adapters whose each row is.
     """
-    heads = list(dict.fromkeys((row.slot, tuple(row.prompt)) for row in rows))
-    place = {head: index for index, head in enumerate(heads)}
+    prefills = list(dict.fromkeys((row.slot, tuple(row.prompt)) for row in rows))
+    place = {prefill: index for index, prefill in enumerate(prefills)}
     batch = collate(
-        [TokenizedExample(list(prompt), 0) for _, prompt in heads],
+        [TokenizedExample(list(prompt), 0) for _, prompt in prefills],
         pad=0,
         device=device,
-        slots=[slot for slot, _ in heads],
+        slots=[slot for slot, _ in prefills],
     )
     output = forward(model, batch, keep=1, route=route)
     pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)

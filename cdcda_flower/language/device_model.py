@@ -1,4 +1,4 @@
-"""A device's model in its own process: M_base in NF4 and a slot per method, loaded once per process, emptied per user."""
+"""A device's model in its own process: M_base in NF4 and a slot per method, loaded once for all users."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from cdcda_flower.types import AdapterRef, ModelRef
 
 
 class DeviceModel:
-    """Trains adapters and answers with them, `slots` at a time; holds nothing of a user between calls."""
+    """Trains adapters and answers with them, `slots` at a time; a slot is written anew before each use."""
 
     def __init__(self, base: ModelRef, *, quantization: str, device: str, rank: int, alpha: int, slots: int) -> None:
         """Loads the base; its path is written into every adapter's configuration, as PEFT does."""

@@ -1,7 +1,7 @@
-"""Trains many users' adapters at once over one frozen base (equations 5 and 6 of the paper, for each user alone).
+"""Trains several adapters at once over one frozen base, each by equations 5 and 6 of the paper.
 
-A user's training does not depend on who trains beside it: each has its own slot, batch order, rate, gradient clip and
-optimiser. What is shared is the pass through the base, and a slot that becomes free goes to the next user.
+A training does not depend, up to rounding, on what is trained beside it: each has its own slot, batch order, rate,
+gradient clip and optimiser. What is shared is the pass through the base; a slot that becomes free goes to the next.
 """
 
 import random
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
+from cdcda_flower.errors import DataError
 from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, tokenize
 from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.language.recipe import Recipe
@@ -24,7 +25,7 @@ _BATCH_TOKENS = 4096
 
 
 class Job(NamedTuple):
-    """One user's training: (query, response) pairs; the adapter depends on these three alone."""
+    """One adapter's training on (query, response) pairs."""
 
     pairs: Sequence[tuple[str, str]]
     recipe: Recipe
@@ -40,7 +41,7 @@ class Fit(NamedTuple):
     first_loss: float
     last_loss: float
     seconds: float
-    """Its share, by tokens, of the time of the passes that it was in."""
+    """Its share, by tokens, of the time of the steps that it took part in."""
 
 
 class Fleet:
@@ -53,7 +54,10 @@ class Fleet:
     def fit(
         self, jobs: Iterable[Job], *, on_step: Callable[[int, int], None] = lambda examples, tokens: None
     ) -> Iterator[tuple[int, Fit]]:
-        """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step."""
+        """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step.
+
+        Raises DataError for a job without pairs.
+        """
         waiting = enumerate(jobs)
         free = deque(range(len(self._adapters.parameters)))
         training: list[_Training] = []
@@ -69,14 +73,14 @@ class Fleet:
                 free.append(done.slot)
 
     def _step(self, training: Sequence["_Training"], on_step: Callable[[int, int], None]) -> None:
-        """Takes every user one step further; on a machine out of memory in smaller passes."""
+        """Takes every training one step further; out of memory, in smaller passes from then on."""
         started = time.perf_counter()
         ordered = sorted(training, key=_Training.width)
         parts = [part for one in ordered for part in one.parts()]
         while True:
             try:
                 self._adapters.zero_gradients()
-                passes = [self._pass(batch, on_step) for batch in self._packed(parts)]
+                passes = [self._pass(batch) for batch in self._packed(parts)]
                 break
             except torch.OutOfMemoryError:
                 if self._batch_tokens <= max(len(part.row.ids) for part in parts):
@@ -86,6 +90,7 @@ class Fleet:
         for one, loss in zip(ordered, losses, strict=True):
             one.advance(loss.sum().item())
         tokens = sum(len(part.row.ids) for part in parts)
+        on_step(len(parts), tokens)
         seconds_per_token = (time.perf_counter() - started) / tokens
         for one in ordered:
             one.seconds += seconds_per_token * one.step_tokens
@@ -102,7 +107,7 @@ class Fleet:
             batch.append(part)
         yield batch
 
-    def _pass(self, parts: Sequence["_Part"], on_step: Callable[[int, int], None]) -> torch.Tensor:
+    def _pass(self, parts: Sequence["_Part"]) -> torch.Tensor:
         """Adds the rows' gradients to their users'; returns the rows' shares of their users' losses (rows,)."""
         adapters = self._adapters
         batch = collate(
@@ -114,7 +119,6 @@ class Fleet:
         losses = self._losses(batch)
         shares = losses * losses.new_tensor([part.weight for part in parts])
         shares.sum().backward()  # type: ignore[no-untyped-call]
-        on_step(len(parts), batch.tokens)
         return shares.detach()
 
     def _losses(self, batch: Batch) -> torch.Tensor:
@@ -144,6 +148,10 @@ class _Training:
         self.seconds = 0.0
         self.step_tokens = 0
         recipe = job.recipe
+        if not job.pairs:
+            raise DataError(
+                "nothing to train on: the user has neither history nor selected pairs; give the user a history"
+            )
         adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
         rows = [tokenize(adapters.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs]
         order = random.Random(derive_seed(job.seed, "order"))

@@ -56,7 +56,9 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 def give_room(cache: Any, *, rows: torch.Tensor, room: int) -> None:
     """Takes rows of a prefilled cache, with room for `room` further positions, in place."""
-    cache.layers = [_with_room(layer, rows, room) for layer in cache.layers]
+    for index in range(len(cache.layers)):
+        # One layer after the other, so that the old and the new cache are never both held whole.
+        cache.layers[index] = _with_room(cache.layers[index], rows, room)
 
 
 def _with_room(layer: Any, rows: torch.Tensor, room: int) -> Any:

@@ -3,7 +3,7 @@
 What a slot computes is what PEFT computes with that adapter alone: y = W x + (alpha / r) B A x (no dropout).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ _PEFT = "base_model.model."
 
 
 class _Route:
-    """The slots of the batch now in the model, equally many rows for each, in order; None: the base alone."""
+    """The slots of the batch now in the model, equally many rows for each, in order; None, before the first: none."""
 
     slots: torch.Tensor | None = None
 
@@ -61,7 +61,7 @@ class StackedAdapters:
         self._route = _Route()
         targets = list(_linear_layers(self.model))
         if not targets:
-            raise ModelError("the model has no linear layer that an adapter can be attached to")
+            raise ModelError("the model has no torch.nn.Linear layer, the only kind that adapters attach to here")
         # Adapters and their optimiser keep 32 bits at least: an update at a small rate vanishes in 16.
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         self._stacks: dict[str, torch.nn.Parameter] = {}
@@ -84,10 +84,6 @@ class StackedAdapters:
         # One product for all rows of a slot, where the slots have equally many.
         self._route.slots = runs if bool((lengths == lengths[0]).all()) else slots
 
-    def bare(self, slots: torch.Tensor) -> None:
-        """Sends the batches to come through the base alone."""
-        self._route.slots = None
-
     def clear(self, slot: int) -> None:
         """Empties a slot: what goes through it is what the base alone says."""
         with torch.no_grad():
@@ -108,9 +104,10 @@ class StackedAdapters:
     def load(self, slot: int, weights: dict[str, torch.Tensor]) -> None:
         """Fills a slot with stored weights; every one of them must be there."""
         own = dict(self._weights(slot))
-        if weights.keys() != own.keys():
+        if _shapes(weights) != _shapes(own):
             raise ModelError(
-                f"the adapter's {len(weights)} weights do not fit the model's {len(own)}; was it trained on it?"
+                f"the adapter's {len(weights)} weights do not fit the model's {len(own)} in name and shape; "
+                "was it trained on this model, with this rank?"
             )
         with torch.no_grad():
             for name, weight in own.items():
@@ -123,7 +120,7 @@ class StackedAdapters:
     def merge(self, slot: int) -> None:
         """Adds a slot's update to the base's weights and takes all adapters off; the object cannot be used afterwards."""
         for name, layer in [(n, m) for n, m in self.model.named_modules() if isinstance(m, StackedLinear)]:
-            layer.base.weight += layer.update(slot).to(layer.base.weight.dtype)
+            layer.base.weight += layer.update(slot)
             _replace(self.model, name, layer.base)
 
     def zero_gradients(self) -> None:
@@ -146,6 +143,10 @@ def _linear_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and module is not output:
             yield name, module
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def _replace(model: Any, name: str, module: torch.nn.Module) -> None:

@@ -46,12 +46,13 @@ def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
 
 def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path) -> None:
     for base in (smollm2, tiny_ref(tiny_qwen2)):
-        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=1)
-        shared.fit([Job(pairs_of("a"), RECIPE, 1)])
+        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=2)
+        shared.fit([Job(pairs_of("a"), RECIPE, 1), Job(pairs_of("c")[:1], RECIPE, 3)])
         shared.answer(["Which tag fits?"], [None], max_new_tokens=8, max_tokens=64)
-        [after] = shared.fit([Job(pairs_of("b"), RECIPE, 2)])
-        fresh = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=1)
-        [alone] = fresh.fit([Job(pairs_of("b"), RECIPE, 2)])
+        jobs = [Job(pairs_of("b"), RECIPE, 2), Job(pairs_of("b")[:3], RECIPE, 2)]
+        after = shared.fit(jobs)[0]
+        fresh = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=2)
+        alone = fresh.fit(jobs)[0]
         assert all(torch.equal(after.weights[name], alone.weights[name]) for name in alone.weights)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import tiny_ref
 
+from cdcda_flower.language import answering, fleet, models
 from cdcda_flower.language.device_model import DeviceModel, device_model
 from cdcda_flower.language.fleet import Job
 from cdcda_flower.language.recipe import Recipe
@@ -39,6 +40,12 @@ def nf4(base: ModelRef, *, slots: int = 2) -> DeviceModel:
     return DeviceModel(base, quantization="nf4", device="cpu", rank=4, alpha=8, slots=slots)
 
 
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes as on a CPU without fast bfloat16, in which neighbours move a row's last bits too little to see."""
+    for module in (models, fleet):
+        monkeypatch.setattr(module, "compute_dtype", lambda device: torch.float32)
+
+
 @pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
 def base(request: pytest.FixtureRequest) -> ModelRef:
     folder: Path = request.getfixturevalue(request.param)
@@ -66,7 +73,12 @@ def test_without_an_adapter_the_base_answers_whoever_was_there_before(base: Mode
     assert ask(model, None) == before == ask(nf4(base), None)
 
 
-def test_more_adapters_than_slots_answer_in_turn(base: ModelRef, tmp_path: Path) -> None:
+def test_more_adapters_than_slots_answer_in_turn(
+    base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_float32(monkeypatch)
+    # Three batches per decoding of four rows.
+    monkeypatch.setattr(answering, "_BATCH_TOKENS", 60)
     model = nf4(base)
     adapters = [stored(model, tmp_path / user, user) for user in "abc"]
     asked = [adapters[0], None, adapters[1], adapters[2], None]
@@ -75,7 +87,8 @@ def test_more_adapters_than_slots_answer_in_turn(base: ModelRef, tmp_path: Path)
     assert model.answer([], asked, max_new_tokens=8, max_tokens=64) == [[]] * 5
 
 
-def test_methods_trained_side_by_side_are_returned_in_order(base: ModelRef) -> None:
+def test_methods_trained_side_by_side_are_returned_in_order(base: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_float32(monkeypatch)
     jobs = [Job(pairs_of(user)[: 4 - place], RECIPE, 7) for place, user in enumerate("abc")]
     together = nf4(base, slots=3).fit(jobs)
     for job, fit in zip(jobs, together, strict=True):

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import load_tiny
 from torch.nn.functional import cross_entropy
 
+from cdcda_flower.errors import DataError
 from cdcda_flower.language import examples
 from cdcda_flower.language.examples import tokenize
 from cdcda_flower.language.fleet import Fit, Fleet, Job, _linear
@@ -145,7 +146,11 @@ def test_out_of_memory_halves_the_passes_and_loses_nobody(
         return losses(self, batch)
 
     monkeypatch.setattr(Fleet, "_losses", short_of_memory)
-    assert_plain(trained(fleet(folder, slots=4), range(len(SIZES))), alone)
+    seen: list[int] = []
+    users = range(len(SIZES))
+    fits = fleet(folder, slots=4).fit((job(user) for user in users), on_step=lambda rows, tokens: seen.append(rows))
+    assert_plain(dict(fits), alone)
+    assert sum(seen) == RECIPE.epochs * sum(SIZES)
     # What was too much once is not tried again at each step.
     assert 0 < len(refused) < 8
 
@@ -159,10 +164,17 @@ def test_out_of_memory_for_one_row_is_an_error(folder: Path, monkeypatch: pytest
         trained(fleet(folder, slots=2), range(2))
 
 
+def test_a_job_without_pairs_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="nothing to train on"):
+        list(fleet(folder, slots=1).fit([Job([], RECIPE, 1)]))
+
+
 def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(folder: Path) -> None:
-    shared = fleet(folder, slots=1)
-    fits = trained(shared, [0, 1, 2])
-    again = trained(fleet(folder, slots=1), [1])[1]
+    # Two slots, as a device with two methods has them: users 1 and 2 stand for one user's two training sets.
+    shared = fleet(folder, slots=2)
+    trained(shared, [0, 3])
+    fits = trained(shared, [1, 2])
+    again = trained(fleet(folder, slots=2), [1, 2])[1]
     assert fits[1]._replace(seconds=0, weights={}) == again._replace(seconds=0, weights={})
     assert all(torch.equal(fits[1].weights[name], again.weights[name]) for name in again.weights)
     assert not all(torch.equal(fits[2].weights[name], again.weights[name]) for name in again.weights)
@@ -176,13 +188,13 @@ def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
             asked.append(user)
             yield job(user)
 
-    finished = []
+    finished, asked_by_then = [], []
     for place, _ in fleet(folder, slots=2).fit(jobs()):
         finished.append(place)
-        assert len(asked) <= len(finished) + 1 + 1
-    # User 1 has one row, two steps; user 0 has six.
-    assert finished[0] == 1
-    assert sorted(finished) == [0, 1, 2, 3]
+        asked_by_then.append(len(asked))
+    # The users take 6, 2, 4 and 4 steps: 1 makes room for 2; 0 and 2 are finished in the same step, which makes room for 3.
+    assert finished == [1, 0, 2, 3]
+    assert asked_by_then == [2, 3, 3, 4]
 
 
 def test_progress_counts_every_row_once(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from cdcda_flower.language.kv_cache import RoomyLayer, give_room
 
@@ -45,6 +45,17 @@ def test_a_row_taken_twice_is_written_apart() -> None:
     keys, _ = cache.update(states(2, 1, seed=1), states(2, 1, seed=2), 0)
     assert torch.equal(keys[0, :, :2], keys[1, :, :2])
     assert not torch.equal(keys[0, :, 2], keys[1, :, 2])
+
+
+def test_a_layer_with_a_sliding_window_goes_on_as_it_is() -> None:
+    cache = DynamicCache()
+    cache.layers = [DynamicSlidingWindowLayer(sliding_window=8)]  # type: ignore[no-untyped-call]
+    first = states(2, 3, seed=1)
+    cache.update(first, first, 0)
+    give_room(cache, rows=torch.tensor([1]), room=1)
+    keys, _ = cache.update(states(1, 1, seed=2), states(1, 1, seed=2), 0)
+    assert torch.equal(keys[:, :, :3], first[1:])
+    assert keys.shape[2] == 4
 
 
 def test_more_than_its_room_is_refused() -> None:
