@@ -16,7 +16,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError, RunError
 from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import TrainingSet, Upload, UserFailure
+from cdcda_flower.types import TrainingReport, TrainingSet, Upload, UserFailure
 from cdcda_flower.wire import decode, encode
 from clients.device import Device, open_device
 from clients.evaluate import evaluate
@@ -77,17 +77,19 @@ def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest)
     ]
     # Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share one
     # adapter, the first one's. Each still reports what its training takes.
-    distinct = {training.digest: training for training in reversed(trainings)}
-    fitted = executor.fit([training for training in trainings if distinct[training.digest] is training], device)
-    by_digest = {report.adapter.training_digest: report for report in fitted}
-    reports = tuple(
-        replace(report, adapter=replace(report.adapter, method=training.method))
-        for training in trainings
-        for report in (by_digest[training.digest],)
-    )
+    first: dict[str, TrainingSet] = {}
+    for training in trainings:
+        first.setdefault(training.digest, training)
+    fitted = executor.fit(list(first.values()), device)
+    by_digest = dict(zip(first, fitted, strict=True))
+    reports = tuple(_of_method(by_digest[training.digest], training.method) for training in trainings)
     return encode(
         PersonalizeReply(user_id=device.user_id, reports=reports), tokens=sum(report.tokens for report in fitted)
     )
+
+
+def _of_method(report: TrainingReport, method: str) -> TrainingReport:
+    return replace(report, adapter=replace(report.adapter, method=method))
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:

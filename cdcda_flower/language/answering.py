@@ -1,9 +1,9 @@
 """Answers held-out queries with a device's adapters: greedy decoding in batches, new tokens only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from cdcda_flower.language.decoding import Row, Stop, decode
-from cdcda_flower.language.examples import prompt_ids
+from cdcda_flower.language.examples import packed, prompt_ids
 from cdcda_flower.language.stacked import StackedAdapters
 
 # Of one batch, the room of its rows: some 50 kB each in the cache of a small model in float32.
@@ -24,18 +24,6 @@ def answer(
         )
         for slot, query in queries
     ]
-    for batch in _batches(rows):
+    for batch in packed(rows, budget=_BATCH_TOKENS, room=lambda row: row.room):
         decode(adapters.model, batch, stop, device=adapters.device, route=adapters.route)
     return [tokenizer.decode(row.written, skip_special_tokens=True).strip() for row in rows]
-
-
-def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Rows in their order, as many as the budget holds when each is padded to the longest."""
-    batch: list[Row] = []
-    for row in rows:
-        if batch and max(row.room for row in [*batch, row]) * (len(batch) + 1) > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

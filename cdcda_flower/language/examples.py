@@ -1,13 +1,15 @@
 """Turns examples into token ids: the device's prompt form, cut to a length that never touches the answer."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 # A plain form, not the chat template: a fine-tuned 135M model needs no system prompt, and 35 tokens of template per
 # example would double the work on short texts. The base model and every adapter are trained in this form.
 _ANSWER = "\nAnswer:"
+
+T = TypeVar("T")
 
 # Tells a model with several adapters which slot each row of the next batch (rows,) goes through.
 Route = Callable[[torch.Tensor], None]
@@ -55,6 +57,26 @@ def tokenize(tokenizer: Any, query: str, response: str, *, max_tokens: int) -> T
     answer = [*answer, tokenizer.eos_token_id]
     prompt = prompt_ids(tokenizer, query, room=max_tokens - len(answer))
     return TokenizedExample([*prompt, *answer], len(answer))
+
+
+def packed(
+    items: Iterable[T], *, budget: int, room: Callable[[T], int], rows: Callable[[T], int] = lambda item: 1
+) -> Iterator[list[T]]:
+    """Batches of items in their order, as many as `budget` tokens hold when every row is padded to the longest.
+
+    `room` says how many tokens a row of an item takes, `rows` how many rows an item has. An item alone may exceed it.
+    """
+    batch: list[T] = []
+    count = longest = 0
+    for item in items:
+        longest = max(longest, room(item))
+        if batch and (count + rows(item)) * longest > budget:
+            yield batch
+            batch, count, longest = [], 0, room(item)
+        batch.append(item)
+        count += rows(item)
+    if batch:
+        yield batch
 
 
 def common_prefix(rows: Sequence[list[int]], *, most: int) -> int:

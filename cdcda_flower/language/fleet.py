@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, tokenize
+from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, packed, tokenize
 from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
@@ -80,7 +80,8 @@ class Fleet:
         while True:
             try:
                 self._adapters.zero_gradients()
-                passes = [self._pass(batch) for batch in self._packed(parts)]
+                batches = packed(parts, budget=self._batch_tokens, room=lambda part: len(part.row.ids))
+                passes = [self._pass(batch) for batch in batches]
                 break
             except torch.OutOfMemoryError:
                 if self._batch_tokens <= max(len(part.row.ids) for part in parts):
@@ -94,18 +95,6 @@ class Fleet:
         seconds_per_token = (time.perf_counter() - started) / tokens
         for one in ordered:
             one.seconds += seconds_per_token * one.step_tokens
-
-    def _packed(self, parts: Sequence["_Part"]) -> Iterator[list["_Part"]]:
-        """Batches of rows alike in length, a user's rows side by side."""
-        batch: list[_Part] = []
-        longest = 0
-        for part in parts:
-            longest = max(longest, len(part.row.ids))
-            if batch and (len(batch) + 1) * longest > self._batch_tokens:
-                yield batch
-                batch, longest = [], len(part.row.ids)
-            batch.append(part)
-        yield batch
 
     def _pass(self, parts: Sequence["_Part"]) -> torch.Tensor:
         """Adds the rows' gradients to their users'; returns the rows' shares of their users' losses (rows,)."""

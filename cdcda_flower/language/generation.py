@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from cdcda_flower.language.decoding import Row, decode, stops_of
+from cdcda_flower.language.examples import packed
 from cdcda_flower.language.models import load_causal
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
@@ -72,19 +73,12 @@ class CausalGenerator:
         return decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
 
     def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
-        """Indices of requests, alike in length and as many as the token budget of a batch holds."""
+        """Indices of requests, alike in length."""
         sizes = [max((row.room for row in group), default=0) for group in groups]
-        batch: list[int] = []
-        rows = 0
-        for index in sorted(range(len(groups)), key=lambda i: (sizes[i], i)):
-            # In rising order the newest is the longest, and every row of the batch is padded to it.
-            if batch and (rows + len(groups[index])) * sizes[index] > self._batch_tokens:
-                yield batch
-                batch, rows = [], 0
-            batch.append(index)
-            rows += len(groups[index])
-        if batch:
-            yield batch
+        order = sorted(range(len(groups)), key=lambda i: (sizes[i], i))
+        return packed(
+            order, budget=self._batch_tokens, room=lambda index: sizes[index], rows=lambda index: len(groups[index])
+        )
 
     def _prompt(self, request: Sampling) -> list[int]:
         tokenizer = self._loaded.tokenizer

@@ -1,5 +1,6 @@
 """Batches of examples: a shared prefix and padding change neither loss nor gradients."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from cdcda_flower.language import examples
-from cdcda_flower.language.examples import TokenizedExample, collate, common_prefix, forward, prompt_ids, tokenize
+from cdcda_flower.language.examples import (
+    TokenizedExample,
+    collate,
+    common_prefix,
+    forward,
+    packed,
+    prompt_ids,
+    tokenize,
+)
 from cdcda_flower.language.models import LoadedModel
 
 CPU = torch.device("cpu")
@@ -131,3 +140,16 @@ def test_common_prefix_is_shared_by_all_and_longest(rows: list[list[int]], most:
     assert len({tuple(row[:length]) for row in rows}) == 1
     if length < most and all(len(row) > length for row in rows):
         assert len({tuple(row[: length + 1]) for row in rows}) > 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4))), st.integers(1, 40))
+def test_packed_batches_keep_the_order_and_the_budget(items: list[tuple[int, int]], budget: int) -> None:
+    batches = list(packed(items, budget=budget, room=lambda item: item[0], rows=lambda item: item[1]))
+    assert [item for batch in batches for item in batch] == items
+
+    def padded(batch: list[tuple[int, int]]) -> int:
+        return max(room for room, _ in batch) * sum(rows for _, rows in batch)
+
+    assert all(padded(batch) <= budget for batch in batches if len(batch) > 1)
+    # No batch ends while the next item would still fit.
+    assert all(padded([*batch, after[0]]) > budget for batch, after in pairwise(batches))
