@@ -68,7 +68,10 @@ class RunConfig(BaseModel):
         description="greatest length ratio of x_syn to x (equation 4)"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
-    device_executor: Literal["local", "echo"] = Field(description="echo is a test double; reports refuse it")
+    device_executor: Literal["fleet", "local", "echo"] = Field(
+        description="fleet: one process for all users; local: each device's own; echo is a test double; reports refuse it"
+    )
+    fleet_slots: Positive = Field(description="adapters that the fleet trains, or answers with, at once")
     device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
     quantization: Literal["nf4", "none"] = Field(
         description="of the device's frozen base weights; the compute dtype follows the hardware"

@@ -46,6 +46,13 @@ class PersonalizeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A simulated device has handed its work to the process that works for all; the result is asked for next."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalizeReply:
     """What was trained; the adapters stay in the device's own store."""
 

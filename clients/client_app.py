@@ -1,9 +1,8 @@
-"""The device's side of a run: three thin handlers, share, personalize and evaluate."""
+"""The device's side of a run: thin handlers of share, personalize and evaluate."""
 
 import logging
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -13,14 +12,22 @@ from flwr.clientapp import ClientApp
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, CdcdaError, RunError
-from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
+from cdcda_flower.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    PersonalizeReply,
+    PersonalizeRequest,
+    ShareRequest,
+    Submitted,
+)
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import TrainingReport, TrainingSet, Upload, UserFailure
+from cdcda_flower.types import Upload, UserFailure
 from cdcda_flower.wire import decode, encode
 from clients.device import Device, open_device
-from clients.evaluate import evaluate
-from clients.personalize import make_executor
+from clients.evaluate import ask, evaluate
+from clients.executors.table import make_executor
+from clients.personalize import personalize
 from clients.sharing.egress import checked_examples, guarded
 from clients.sharing.plugins import make_policy
 from clients.sharing.policies import NoShare
@@ -40,14 +47,26 @@ def share(message: Message, context: Context) -> Message:
     return _reply(message, context, ShareRequest, _share)
 
 
+@app.train("submit")
+def submit_training(message: Message, context: Context) -> Message:
+    """Hands the training over to an executor that many devices share, and waits for nothing."""
+    return _reply(message, context, PersonalizeRequest, _submit_training)
+
+
 @app.train("personalize")
-def personalize(message: Message, context: Context) -> Message:
+def personalize_user(message: Message, context: Context) -> Message:
     """Trains one adapter per plan and keeps them on the device."""
     return _reply(message, context, PersonalizeRequest, _personalize)
 
 
+@app.evaluate("submit")
+def submit_queries(message: Message, context: Context) -> Message:
+    """Hands the queries over to an executor that many devices share, and waits for nothing."""
+    return _reply(message, context, EvaluateRequest, _submit_queries)
+
+
 @app.evaluate("personal")
-def evaluate_personal(message: Message, context: Context) -> Message:
+def evaluate_user(message: Message, context: Context) -> Message:
     """Answers the held-out queries once per job and returns metric sums."""
     return _reply(message, context, EvaluateRequest, _evaluate)
 
@@ -68,34 +87,26 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
     return guarded(upload, history.examples)
 
 
+def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
+    personalize(device, request.plans, make_executor(config, request.base))
+    return encode(Submitted(user_id=device.user_id))
+
+
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    executor = make_executor(config, request.base)
-    private = device.history().examples
-    trainings = [
-        TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic)
-        for plan in request.plans
-    ]
-    # Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share one
-    # adapter, the first one's. Each still reports what its training takes.
-    first: dict[str, TrainingSet] = {}
-    for training in trainings:
-        first.setdefault(training.digest, training)
-    fitted = executor.fit(list(first.values()), device)
-    by_digest = dict(zip(first, fitted, strict=True))
-    reports = tuple(_of_method(by_digest[training.digest], training.method) for training in trainings)
-    return encode(
-        PersonalizeReply(user_id=device.user_id, reports=reports), tokens=sum(report.tokens for report in fitted)
-    )
+    reports = personalize(device, request.plans, make_executor(config, request.base))()
+    # Methods that share an adapter share its training, whose tokens count once.
+    tokens = {report.adapter.path: report.tokens for report in reports}
+    return encode(PersonalizeReply(user_id=device.user_id, reports=tuple(reports)), tokens=sum(tokens.values()))
 
 
-def _of_method(report: TrainingReport, method: str) -> TrainingReport:
-    return replace(report, adapter=replace(report.adapter, method=method))
+def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
+    ask(make_executor(config, request.base), device.history().queries, request.jobs)
+    return encode(Submitted(user_id=device.user_id))
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     executor = make_executor(config, request.base)
-    queries = device.history().queries
-    results = evaluate(device, queries, request.jobs, executor, config)
+    results = evaluate(device, device.history().queries, request.jobs, executor, config)
     return encode(EvaluateReply(user_id=device.user_id, results=tuple(results)))
 
 

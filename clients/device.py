@@ -1,15 +1,13 @@
 """A device's private folder: the only code that opens a target user's history, and the store of its adapters."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flwr.app import Context
 
 from cdcda_flower.data.examples import read_examples
-from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import RunError
 from cdcda_flower.messages import Workspace
@@ -39,20 +37,19 @@ class Device:
         lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
         (folder / f"{method.replace(':', '-')}.jsonl").write_text("".join(lines), encoding="utf-8")
 
-    def store_adapter(self, training: TrainingSet, base_digest: str, write: Callable[[Path], str]) -> AdapterRef:
-        """Has `write` fill a new adapter folder (it returns the weights' digest), and returns where the adapter lies."""
-        folder = self.home / "adapters" / training.method.replace(":", "-")
-        # A retried message trains again, to the same weights: the older folder gives way.
-        shutil.rmtree(folder, ignore_errors=True)
-        with whole_folder(folder) as draft:
-            weights_digest = write(draft)
+    def adapter_folder(self, method: str) -> Path:
+        """Returns where a method's adapter stands on the device."""
+        return self.home / "adapters" / method.replace(":", "-")
+
+    def adapter_ref(self, training: TrainingSet, base_digest: str, weights_digest: str) -> AdapterRef:
+        """Returns the reference of the adapter that a training left in its method's folder."""
         return AdapterRef(
             user_id=self.user_id,
             method=training.method,
             base_digest=base_digest,
             training_digest=training.digest,
             weights_digest=weights_digest,
-            path=str(folder),
+            path=str(self.adapter_folder(training.method)),
         )
 
 

@@ -35,6 +35,7 @@ from cdcda_flower.wire import decode, encode, payload_bytes
 log = logging.getLogger(__name__)
 
 SHARE, PERSONALIZE, EVALUATE = "query.share", "train.personalize", "evaluate.personal"
+SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
 
 Supply = Callable[[Sequence[Upload]], Mapping[str, tuple[SyntheticPair, ...]]]
 Reply = TypeVar("Reply", Upload, PersonalizeReply, EvaluateReply)
@@ -85,7 +86,7 @@ class CollaborationStrategy(Strategy):
             )
             for user_id in sorted(self._node_of)
         }
-        return self._messages(requests, PERSONALIZE) if trained else []
+        return self._messages(requests, PERSONALIZE, grid) if trained else []
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -110,7 +111,7 @@ class CollaborationStrategy(Strategy):
             )
             for user_id in sorted(self._node_of)
         }
-        return self._messages(requests, EVALUATE)
+        return self._messages(requests, EVALUATE, grid)
 
     def _jobs(self, user_id: str, partner: str | None) -> tuple[AnswerJob, ...]:
         # A trained method without its adapter must not answer with M_base: that would look like a result.
@@ -145,8 +146,18 @@ class CollaborationStrategy(Strategy):
             raise ShareError(f"{bad[0].reason} (user {bad[0].user_id}; {len(bad)} of {len(self.nodes)} devices)")
         return sorted(uploads, key=lambda upload: upload.user_id)
 
-    def _messages(self, requests: Mapping[str, object], message_type: str) -> list[Message]:
-        return [Message(encode(request), self._node_of[user_id], message_type) for user_id, request in requests.items()]
+    def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
+        """Returns one message per device.
+
+        Where all devices share one executor they first hand their work over, so that it begins with everything known;
+        a waiting client process takes 236 MB, and so few can wait that little would be worked on together.
+        """
+        content = {user_id: encode(request) for user_id, request in requests.items()}
+        if self.config.device_executor == "fleet":
+            ahead = [Message(c, self._node_of[user_id], SUBMIT[message_type]) for user_id, c in content.items()]
+            # Who fails here fails again, and is named, when the result is asked for.
+            grid.send_and_receive(ahead)
+        return [Message(c, self._node_of[user_id], message_type) for user_id, c in content.items()]
 
     def _received(
         self, replies: Iterable[Message], kind: type[Reply], phase: str, expected: Sequence[str]

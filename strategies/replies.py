@@ -13,6 +13,13 @@ from strategies.phases import Phases
 
 log = logging.getLogger(__name__)
 
+_PHASES = {
+    "query.share": "share",
+    "train.submit": "submit",
+    "train.personalize": "personalize",
+    "evaluate.submit": "submit queries",
+    "evaluate.personal": "evaluate",
+}
 _PAUSE_S = 0.2
 # Asking for 100 replies takes Flower some 50 ms, on the cores on which the devices train.
 _POLL_S = 1.0
@@ -57,8 +64,7 @@ class PatientGrid(Grid):
         asked = list(messages)
         if not asked:
             return []
-        category, _, action = asked[0].metadata.message_type.partition(".")
-        with self._phases.phase("evaluate" if category == "evaluate" else action, len(asked)):
+        with self._phases.phase(_PHASES[asked[0].metadata.message_type], len(asked)):
             return self._collected(asked)
 
     def _collected(self, asked: Sequence[Message]) -> list[Message]:

@@ -24,6 +24,8 @@ def answer(
         )
         for slot, query in queries
     ]
-    for batch in packed(rows, budget=_BATCH_TOKENS, room=lambda row: row.room):
-        decode(adapters.model, batch, stop, device=adapters.device, route=adapters.route)
+    # Rows of like length are batched, and within a batch a slot's rows stand together: one product serves them.
+    for batch in packed(sorted(rows, key=lambda row: row.room), budget=_BATCH_TOKENS, room=lambda row: row.room):
+        ordered = sorted(batch, key=lambda row: row.slot)
+        decode(adapters.model, ordered, stop, device=adapters.device, route=adapters.route)
     return [tokenizer.decode(row.written, skip_special_tokens=True).strip() for row in rows]

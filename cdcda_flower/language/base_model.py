@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from cdcda_flower.language.fleet import Fleet, Job
+from cdcda_flower.language.fleet import Fleet
 from cdcda_flower.language.models import LoadedModel
+from cdcda_flower.language.orders import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import Example

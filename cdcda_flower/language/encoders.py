@@ -7,6 +7,7 @@ import, so each class imports its own.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -113,6 +114,12 @@ class BertScorer:
             for index, f1 in zip(full, found.tolist(), strict=True):
                 scores[index] = f1
         return scores
+
+
+@lru_cache(maxsize=1)
+def bert_scorer(model: str, layer: int, device: str) -> BertScorer:
+    """Returns this process's BERTScore encoder."""
+    return BertScorer(model, layer, device)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A training does not depend, up to rounding, on what is trained beside it: each h
 gradient clip and optimiser. What is shared is the pass through the base; a slot that becomes free goes to the next.
 """
 
+import itertools
 import random
 import time
 from collections import deque
@@ -13,23 +14,16 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.errors import DataError
 from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, packed, tokenize
 from cdcda_flower.language.models import compute_dtype
-from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.orders import Job
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.seeding import derive_seed
 
+OnStep = Callable[[int, int], None]
+
 # Of one pass, padding included. Activations of a small model take about a megabyte per token in float32.
 _BATCH_TOKENS = 4096
-
-
-class Job(NamedTuple):
-    """One adapter's training on (query, response) pairs."""
-
-    pairs: Sequence[tuple[str, str]]
-    recipe: Recipe
-    seed: int
 
 
 class Fit(NamedTuple):
@@ -51,19 +45,21 @@ class Fleet:
         self._adapters, self._batch_tokens = adapters, batch_tokens
         self._mixed = compute_dtype(adapters.device) is torch.bfloat16
 
-    def fit(
-        self, jobs: Iterable[Job], *, on_step: Callable[[int, int], None] = lambda examples, tokens: None
-    ) -> Iterator[tuple[int, Fit]]:
-        """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step.
+    def fit(self, jobs: Iterable[Job], *, on_step: OnStep = lambda examples, tokens: None) -> Iterator[tuple[int, Fit]]:
+        """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step."""
+        waiting = iter(jobs)
+        return self.serve(lambda: next(waiting, None), on_step=on_step)
 
-        Raises DataError for a job without pairs.
-        """
-        waiting = enumerate(jobs)
+    def serve(
+        self, next_job: Callable[[], Job | None], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> Iterator[tuple[int, Fit]]:
+        """As `fit`, over the jobs that `next_job` gives whenever a slot is free; ends where it gives none and all are done."""
         free = deque(range(len(self._adapters.parameters)))
         training: list[_Training] = []
+        places = itertools.count()
         while True:
-            while free and (job := next(waiting, None)) is not None:
-                training.append(_Training(*job, free.popleft(), self._adapters))
+            while free and (job := next_job()) is not None:
+                training.append(_Training(next(places), job, free.popleft(), self._adapters))
             if not training:
                 return
             self._step(training, on_step)
@@ -137,10 +133,6 @@ class _Training:
         self.seconds = 0.0
         self.step_tokens = 0
         recipe = job.recipe
-        if not job.pairs:
-            raise DataError(
-                "nothing to train on: the user has neither history nor selected pairs; give the user a history"
-            )
         adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
         rows = [tokenize(adapters.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs]
         order = random.Random(derive_seed(job.seed, "order"))

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, listing, settled, start, wait_for_phase, write_toml
+from safetensors.torch import load_file
 
+from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 
@@ -101,7 +104,6 @@ def test_the_csv_has_one_row_per_user_and_method(first: Done, place: Place) -> N
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks for it
 def test_adapters_load_in_plain_peft(first: Done, place: Place) -> None:
-    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -155,6 +157,26 @@ def test_the_same_config_gives_the_same_pairs_verdicts_adapters_and_metrics(
     assert again.code == 0, again.err
     assert _what_it_made(again.folder) == _what_it_made(first.folder)
     assert again.folder.manifest().config_digest == first.folder.manifest().config_digest
+
+
+def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done, place: Place, real_conf: Path) -> None:
+    alone = cdcda(place, "run", str(real_conf), "--name", "alone", "--set", "device-executor=local")
+    assert alone.code == 0, alone.err
+    ledgers = [LedgerReader(done.folder.ledger_path) for done in (first, alone)]
+    trainings = [{(r.adapter.user_id, r.adapter.method): r for r in ledger.trainings()} for ledger in ledgers]
+    assert trainings[0].keys() == trainings[1].keys()
+    # In bfloat16, neighbours in a batch change a sum's last bits, and an early Adam step makes much of little.
+    tolerance = 1e-4 if compute_dtype(torch.device("cpu")) is torch.float32 else 4e-3
+    for key, fleet in trainings[0].items():
+        local = trainings[1][key]
+        assert fleet.adapter.training_digest == local.adapter.training_digest
+        weights = [load_file(Path(r.adapter.path, "adapter_model.safetensors")) for r in (fleet, local)]
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=tolerance)
+    answered = [sorted((r.user_id, r.method, r.adapter_of or "", r.queries) for r in x.results()) for x in ledgers]
+    assert answered[0] == answered[1]
+    phases = [[phase.name for phase in done.folder.manifest().phases] for done in (first, alone)]
+    assert [name for name in phases[0] if name not in phases[1]] == ["submit", "submit queries"]
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(place: Place, slow_conf: Path) -> None:

@@ -7,9 +7,10 @@ import torch
 from tiny_models import tiny_ref
 
 from cdcda_flower.language.device_model import DeviceModel
-from cdcda_flower.language.fleet import Fleet, Job
+from cdcda_flower.language.fleet import Fleet
 from cdcda_flower.language.generation import CausalGenerator
 from cdcda_flower.language.models import load_causal, pick_device
+from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, TrainOrder
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import ModelRef
@@ -44,16 +45,25 @@ def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
     assert fit.last_loss < fit.first_loss
 
 
-def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path) -> None:
+def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path, tmp_path: Path) -> None:
     for base in (smollm2, tiny_ref(tiny_qwen2)):
-        shared = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=2)
-        shared.fit([Job(pairs_of("a"), RECIPE, 1), Job(pairs_of("c")[:1], RECIPE, 3)])
-        shared.answer(["Which tag fits?"], [None], max_new_tokens=8, max_tokens=64)
-        jobs = [Job(pairs_of("b"), RECIPE, 2), Job(pairs_of("b")[:3], RECIPE, 2)]
-        after = shared.fit(jobs)[0]
-        fresh = DeviceModel(base, quantization="nf4", device="cuda", rank=16, alpha=8, slots=2)
-        alone = fresh.fit(jobs)[0]
-        assert all(torch.equal(after.weights[name], alone.weights[name]) for name in alone.weights)
+        spec = ModelSpec(
+            base=base, quantization="nf4", dequantised=False, device="cuda", rank=16, alpha=8, slots=2, max_tokens=64,
+            max_new_tokens=8, threads=0,
+        )  # fmt: skip
+        shared = DeviceModel(spec)
+        shared.train(
+            [_order(Job(pairs_of("a"), RECIPE, 1), tmp_path), _order(Job(pairs_of("c")[:1], RECIPE, 3), tmp_path)]
+        )
+        shared.answer([AnswerOrder(("Which tag fits?",), (None,))])
+        orders = [_order(Job(pairs_of("b"), RECIPE, 2), tmp_path), _order(Job(pairs_of("b")[:3], RECIPE, 2), tmp_path)]
+        assert [t.weights_digest for t in shared.train(orders)] == [
+            t.weights_digest for t in DeviceModel(spec).train(orders)
+        ]
+
+
+def _order(job: Job, folder: Path) -> TrainOrder:
+    return TrainOrder(job, str(folder / f"{job.seed}-{len(job.pairs)}"))
 
 
 def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:
@@ -63,7 +73,7 @@ def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:
     loaded = torch.cuda.memory_allocated()
     assert loaded > before + 200_000_000
     request = GenerationRequest(
-        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, choices=()
+        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, threads=0, choices=()
     )
     assert len(generator.generate([request], on_batch=lambda done, tokens: None)[0]) == 4
     generator.close()

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from cdcda_flower.errors import DataError
 from cdcda_flower.language.adapters import load_adapter, save_adapter, weights_digest
 from cdcda_flower.language.device_model import DeviceModel
-from cdcda_flower.language.fleet import Fleet, Job
+from cdcda_flower.language.fleet import Fleet
+from cdcda_flower.language.orders import Job, ModelSpec, TrainOrder
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import ModelRef
@@ -30,21 +31,25 @@ def base(request: pytest.FixtureRequest) -> ModelRef:
 
 
 def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Path) -> None:
-    device = DeviceModel(base, quantization="none", device="cpu", rank=4, alpha=8, slots=1)
-    [fit] = device.fit([Job(PAIRS, RECIPE, 1)])
-    digest = device.save(tmp_path, fit)
-    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    spec = ModelSpec(
+        base=base, quantization="none", dequantised=False, device="cpu", rank=4, alpha=8, slots=1, max_tokens=64,
+        max_new_tokens=8, threads=0,
+    )  # fmt: skip
+    folder = tmp_path / "adapter"
+    [trained] = DeviceModel(spec).train([TrainOrder(Job(PAIRS, RECIPE, 1), str(folder))])
+    digest = trained.weights_digest
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
     assert config["base_model_name_or_path"] == base.path
-    assert digest == weights_digest(tmp_path)
+    assert digest == weights_digest(folder)
     plain = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
     ids = torch.arange(3, 30)[None]
     without = plain(ids).logits
-    with_adapter = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(ids).logits
+    with_adapter = PeftModel.from_pretrained(plain, str(folder)).eval()(ids).logits
     assert not torch.allclose(with_adapter, without, atol=1e-3)
     # The same weights in this project's own model, in float32 too.
     own = StackedAdapters(load_tiny(Path(base.path), dtype=torch.float32), slots=2, rank=4, alpha=8)
-    own.load(1, load_adapter(tmp_path, digest=digest))
+    own.load(1, load_adapter(folder, digest=digest))
     own.route(torch.tensor([1]))
     torch.testing.assert_close(own.model(ids).logits, with_adapter, rtol=0, atol=1e-4)
 

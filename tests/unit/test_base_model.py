@@ -8,8 +8,9 @@ from tiny_models import load_tiny, tiny_ref
 from transformers import AutoModelForCausalLM
 
 from cdcda_flower.language.base_model import build_base
-from cdcda_flower.language.fleet import Fleet, Job
+from cdcda_flower.language.fleet import Fleet
 from cdcda_flower.language.models import load_causal
+from cdcda_flower.language.orders import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.sources import files_digest
 from cdcda_flower.language.stacked import StackedAdapters

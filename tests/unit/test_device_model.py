@@ -8,14 +8,14 @@ from tiny_models import tiny_ref
 
 from cdcda_flower.language import answering, fleet, models
 from cdcda_flower.language.device_model import DeviceModel, device_model
-from cdcda_flower.language.fleet import Job
+from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, TrainOrder
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.types import AdapterRef, ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
 
 
-QUERIES = ["Which tag fits?", "What is it?"]
+QUERIES = ("Which tag fits?", "What is it?")
 
 
 def pairs_of(user: str) -> list[tuple[str, str]]:
@@ -23,21 +23,32 @@ def pairs_of(user: str) -> list[tuple[str, str]]:
 
 
 def ask(model: DeviceModel, adapter: AdapterRef | None) -> list[str]:
-    [answers] = model.answer(QUERIES, [adapter], max_new_tokens=8, max_tokens=64)
-    return answers
+    [answered] = model.answer([AnswerOrder(QUERIES, (adapter,))])
+    return answered.outputs[0]
 
 
 def stored(model: DeviceModel, folder: Path, user: str) -> AdapterRef:
     """Trains and stores a user's adapter."""
-    folder.mkdir()
-    digest = model.save(folder, model.fit([Job(pairs_of(user), RECIPE, 7)])[0])
+    [trained] = model.train([TrainOrder(Job(pairs_of(user), RECIPE, 7), str(folder))])
     return AdapterRef(
-        user_id=user, method="device", base_digest="b", training_digest="t", weights_digest=digest, path=str(folder)
+        user_id=user,
+        method="device",
+        base_digest="b",
+        training_digest="t",
+        weights_digest=trained.weights_digest,
+        path=str(folder),
     )
 
 
-def nf4(base: ModelRef, *, slots: int = 2) -> DeviceModel:
-    return DeviceModel(base, quantization="nf4", device="cpu", rank=4, alpha=8, slots=slots)
+def nf4(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> DeviceModel:
+    return DeviceModel(spec_of(base, slots=slots, dequantised=dequantised))
+
+
+def spec_of(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> ModelSpec:
+    return ModelSpec(
+        base=base, quantization="nf4", dequantised=dequantised, device="cpu", rank=4, alpha=8, slots=slots,
+        max_tokens=64, max_new_tokens=8, threads=0,
+    )  # fmt: skip
 
 
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,26 +92,53 @@ def test_more_adapters_than_slots_answer_in_turn(
     monkeypatch.setattr(answering, "_BATCH_TOKENS", 60)
     model = nf4(base)
     adapters = [stored(model, tmp_path / user, user) for user in "abc"]
-    asked = [adapters[0], None, adapters[1], adapters[2], None]
-    answers = model.answer(QUERIES, asked, max_new_tokens=8, max_tokens=64)
-    assert answers == [ask(model, adapter) for adapter in asked]
-    assert model.answer([], asked, max_new_tokens=8, max_tokens=64) == [[]] * 5
+    asked = (adapters[0], None, adapters[1], adapters[2], None)
+    [answered] = model.answer([AnswerOrder(QUERIES, asked)])
+    assert answered.outputs == [ask(model, adapter) for adapter in asked]
+    assert model.answer([AnswerOrder((), asked)])[0].outputs == [[]] * 5
 
 
-def test_methods_trained_side_by_side_are_returned_in_order(base: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_users_answer_in_one_decoding_as_each_alone(
+    base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     in_float32(monkeypatch)
-    jobs = [Job(pairs_of(user)[: 4 - place], RECIPE, 7) for place, user in enumerate("abc")]
-    together = nf4(base, slots=3).fit(jobs)
-    for job, fit in zip(jobs, together, strict=True):
-        [alone] = nf4(base, slots=1).fit([job])
-        assert (fit.steps, fit.tokens) == (alone.steps, alone.tokens)
-        assert fit.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
-        assert fit.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
+    model = nf4(base, slots=4)
+    adapters = [stored(model, tmp_path / user, user) for user in "abc"]
+    orders = [
+        AnswerOrder(("Which tag fits film 1 of a?",), (None, adapters[0])),
+        AnswerOrder(QUERIES, (None, adapters[1], adapters[0])),
+        AnswerOrder(("What is the name of the third of all the films?", "Which?"), (adapters[2],)),
+    ]
+    together = model.answer(orders)
+    assert [answered.outputs for answered in together] == [model.answer([order])[0].outputs for order in orders]
+    assert all(answered.seconds > 0 for answered in together)
+
+
+def test_methods_trained_side_by_side_are_returned_in_order(
+    base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_float32(monkeypatch)
+    orders = [
+        TrainOrder(Job(pairs_of(user)[: 4 - place], RECIPE, 7), str(tmp_path / user))
+        for place, user in enumerate("abc")
+    ]
+    together = nf4(base, slots=3).train(orders)
+    for order, trained in zip(orders, together, strict=True):
+        [alone] = nf4(base, slots=1).train([order])
+        assert (trained.steps, trained.tokens) == (alone.steps, alone.tokens)
+        assert trained.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
+        assert trained.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
+
+
+def test_an_unpacked_base_trains_the_very_adapter_of_the_four_bit_one(base: ModelRef, tmp_path: Path) -> None:
+    packed = stored(nf4(base), tmp_path / "packed", "a")
+    unpacked = stored(nf4(base, dequantised=True), tmp_path / "unpacked", "a")
+    assert packed.weights_digest == unpacked.weights_digest
 
 
 def test_a_process_keeps_one_model(base: ModelRef) -> None:
     def made() -> DeviceModel:
-        return device_model(base, quantization="nf4", device="cpu", rank=4, alpha=8, slots=1)
+        return device_model(spec_of(base))
 
     try:
         assert made() is made()
@@ -108,15 +146,14 @@ def test_a_process_keeps_one_model(base: ModelRef) -> None:
         device_model.cache_clear()
 
 
-def test_real_weights_train_the_same_after_answering(smollm2: ModelRef) -> None:
+def test_real_weights_train_the_same_after_answering(smollm2: ModelRef, tmp_path: Path) -> None:
     # On CPUs with AVX512-BF16, bitsandbytes repacks NF4 weights after a forward in eval mode for a path without
     # autograd: training after answering then follows wrong gradients.
     recipe = Recipe(rank=4, alpha=8, learning_rate=1e-3, epochs=2, batch_size=2, max_tokens=32)
-    pairs = pairs_of("a")[:2]
+    order = TrainOrder(Job(pairs_of("a")[:2], recipe, 1), str(tmp_path / "a"))
     model = nf4(smollm2)
-    [one] = model.fit([Job(pairs, recipe, 1)])
+    [one] = model.train([order])
     ask(model, None)
-    [other] = model.fit([Job(pairs, recipe, 1)])
+    [other] = model.train([order])
     assert one.last_loss < one.first_loss
-    assert (one.first_loss, one.last_loss) == (other.first_loss, other.last_loss)
-    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    assert one[:5] == other[:5]

@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import load_tiny
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.errors import DataError
 from cdcda_flower.language import examples
 from cdcda_flower.language.examples import tokenize
-from cdcda_flower.language.fleet import Fit, Fleet, Job, _linear
+from cdcda_flower.language.fleet import Fit, Fleet, _linear
+from cdcda_flower.language.orders import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.seeding import derive_seed
@@ -162,11 +162,6 @@ def test_out_of_memory_for_one_row_is_an_error(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(Fleet, "_losses", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         trained(fleet(folder, slots=2), range(2))
-
-
-def test_a_job_without_pairs_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="nothing to train on"):
-        list(fleet(folder, slots=1).fit([Job([], RECIPE, 1)]))
 
 
 def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(folder: Path) -> None:

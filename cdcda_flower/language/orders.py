@@ -1,0 +1,151 @@
+"""What a device asks of its model and what comes back; without torch, so that a process without it can ask another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import DataError
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.seeding import digest
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import AdapterRef, ModelRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A device's model: M_base, the shape of its adapters, how many it holds at once, and an answer's limits.
+
+    `dequantised` holds the 4-bit weights unpacked, one copy for all users: the same numbers for more memory, faster.
+    """
+
+    base: ModelRef
+    quantization: str
+    dequantised: bool
+    device: str
+    rank: int
+    alpha: int
+    slots: int
+    max_tokens: int
+    max_new_tokens: int
+    threads: int
+    """Of the process that loads it; 0: as many as it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One adapter's training on (query, response) pairs, at least one."""
+
+    pairs: Sequence[tuple[str, str]] = field(repr=False)
+    recipe: Recipe
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.pairs:
+            raise DataError(
+                "nothing to train on: the user has neither history nor selected pairs; give the user a history"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOrder:
+    """A training, and the folder that its adapter is to stand in: one of the device's own."""
+
+    job: Job
+    folder: str
+
+    @property
+    def key(self) -> str:
+        """What the order is, by content: an order that is sent again is the same order."""
+        return digest([self.job.pairs, str(self.job.recipe), self.job.seed, self.folder])
+
+    @property
+    def size(self) -> int:
+        """How much there is to do, to be compared with other orders of the kind: long ones begin first."""
+        return len(self.job.pairs)
+
+
+class Trained(NamedTuple):
+    """What a training took, and the digest of the weights that it left in the folder."""
+
+    weights_digest: str
+    steps: int
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOrder:
+    """Queries, each to be answered with every one of the adapters (None: M_base alone)."""
+
+    queries: tuple[str, ...] = field(repr=False)
+    adapters: tuple[AdapterRef | None, ...]
+
+    @property
+    def key(self) -> str:
+        """What the order is, by content."""
+        return digest([self.queries, [adapter_key(adapter) for adapter in self.adapters]])
+
+    @property
+    def adapter_keys(self) -> set[str]:
+        """The different adapters."""
+        return {adapter_key(adapter) for adapter in self.adapters}
+
+    @property
+    def size(self) -> int:
+        """How much there is to do."""
+        return len(self.queries) * len(self.adapters)
+
+
+class Answered(NamedTuple):
+    """The answers per adapter and query, and the order's share, by answers, of the time of its batch."""
+
+    outputs: list[list[str]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOrder:
+    """Answers to be compared with their golds by BERTScore, with an encoder's name and layer."""
+
+    predictions: tuple[str, ...] = field(repr=False)
+    golds: tuple[str, ...] = field(repr=False)
+    model: str
+    layer: int
+
+    @property
+    def key(self) -> str:
+        """What the order is, by content."""
+        return digest([self.predictions, self.golds, self.model, self.layer])
+
+    @property
+    def size(self) -> int:
+        """How much there is to do."""
+        return len(self.predictions)
+
+
+Order = TrainOrder | AnswerOrder | ScoreOrder
+Result = Trained | Answered | list[float]
+
+
+def adapter_key(adapter: AdapterRef | None) -> str:
+    """Returns what tells adapters apart: the digest of the weights, nothing for M_base alone."""
+    return adapter.weights_digest if adapter else ""
+
+
+def model_spec(config: RunConfig, base: ModelRef, *, slots: int, dequantised: bool) -> ModelSpec:
+    """Returns the model that a run's devices train and answer with."""
+    return ModelSpec(
+        base=base,
+        quantization=config.quantization,
+        dequantised=dequantised,
+        device=config.device,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        slots=slots,
+        max_tokens=config.max_tokens,
+        max_new_tokens=task_named(config.task).max_answer_tokens,
+        threads=0,
+    )

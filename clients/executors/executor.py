@@ -1,0 +1,98 @@
+"""What a device can have done with its model, and the training set -> order -> report that every real way shares."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ScoreOrder, Trained, TrainOrder
+from cdcda_flower.language.recipe import user_recipe
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingSet
+from clients.device import Device
+
+T = TypeVar("T")
+
+Pending = Callable[[], T]
+"""Work that was handed over: calling it waits for the result."""
+
+
+class Executor(Protocol):
+    """Trains and answers for a device. Work is handed over by the call; the result comes by calling what it returns."""
+
+    def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
+        """Has a fresh adapter trained on each set and stored on the device."""
+        ...
+
+    def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
+        """Has all queries answered per adapter (None: M_base alone)."""
+        ...
+
+    def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
+        """Returns BERTScore-F1 of each answer by the config's encoder."""
+        ...
+
+
+class Models(Protocol):
+    """The models behind an executor, wherever they are loaded."""
+
+    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+        """Trains adapters into their folders."""
+        ...
+
+    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+        """Answers all queries per adapter."""
+        ...
+
+    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+        """Scores answers against golds."""
+        ...
+
+
+class ModelExecutor:
+    """Turns what a device wants into orders for its models."""
+
+    def __init__(self, config: RunConfig, base: ModelRef, models: Models) -> None:
+        self._config, self._base, self._models = config, base, models
+        self._recipe = user_recipe(config)
+
+    def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
+        """Trains on all private and synthetic pairs of each set, shuffled together (equation 6)."""
+        orders = [
+            TrainOrder(self._job(training), str(device.adapter_folder(training.method))) for training in trainings
+        ]
+        trained = self._models.train(orders)
+        return lambda: [self._report(*pair, device) for pair in zip(trainings, trained(), strict=True)]
+
+    def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
+        """Returns greedy answers."""
+        return self._models.answer(AnswerOrder(tuple(queries), tuple(adapters)))
+
+    def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
+        """Returns F1 of each answer."""
+        model, layer = self._config.bertscore_model, self._config.bertscore_layer
+        return self._models.score(ScoreOrder(tuple(predictions), tuple(golds), model, layer))()
+
+    def _job(self, training: TrainingSet) -> Job:
+        private = [(example.query, example.response) for example in training.private]
+        pairs = private + [(pair.query, pair.response) for pair in training.synthetic]
+        return Job(pairs, self._recipe, training_seed(self._config, training))
+
+    def _report(self, training: TrainingSet, trained: Trained, device: Device) -> TrainingReport:
+        return TrainingReport(
+            adapter=device.adapter_ref(training, self._base.digest, trained.weights_digest),
+            private=len(training.private),
+            synthetic=len(training.synthetic),
+            tokens=trained.tokens,
+            steps=trained.steps,
+            first_loss=trained.first_loss,
+            last_loss=trained.last_loss,
+            seconds=trained.seconds,
+        )
+
+
+def training_seed(config: RunConfig, training: TrainingSet) -> int:
+    """Returns the seed of a user's training.
+
+    Not by method: two methods with the same training set are the same training (cdcda without pairs is direct-ft).
+    """
+    return derive_seed(config.seed, "personalize", training.user_id)

@@ -1,0 +1,40 @@
+"""The device's models in its own process, one user at a time, its methods side by side: what a real device runs."""
+
+from collections.abc import Sequence
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.language.orders import Answered, AnswerOrder, ModelSpec, ScoreOrder, Trained, TrainOrder, model_spec
+from cdcda_flower.types import ModelRef
+from clients.executors.executor import Executor, ModelExecutor, Pending
+
+
+def local_executor(config: RunConfig, base: ModelRef) -> Executor:
+    """Returns the executor whose base stays in four bits where the config says so, with a slot per method."""
+    spec = model_spec(config, base, slots=len(config.method_names), dequantised=False)
+    return ModelExecutor(config, base, LocalModels(spec))
+
+
+class LocalModels:
+    """Works when the result is asked for; models are loaded at first use and stay for the next user."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+        """Trains the adapters side by side."""
+        # torch takes seconds to import, and a device that only shares needs none of it.
+        from cdcda_flower.language.device_model import device_model
+
+        return lambda: device_model(self._spec).train(orders)
+
+    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+        """Answers with as many adapters at a time as there are slots."""
+        from cdcda_flower.language.device_model import device_model
+
+        return lambda: device_model(self._spec).answer([order])[0]
+
+    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+        """Scores in one batch."""
+        from cdcda_flower.language.encoders import bert_scorer
+
+        return lambda: bert_scorer(order.model, order.layer, self._spec.device).score(order.predictions, order.golds)
