@@ -52,10 +52,10 @@ class RunConfig(BaseModel):
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
-    prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_engine: Literal["transformers", "openai", "echo"] = Field(
         description="a local model, an OpenAI-compatible server (docs/cloud.md), or a test double; reports refuse echo"
     )
+    prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_model: str = Field(
         description='"embedded", a Hugging Face id, or a local folder or GGUF file; with `openai` the server\'s name for it'
     )
@@ -144,14 +144,13 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
 
-    @field_validator("cloud_engine")
+    @field_validator("prompt_form")
     @classmethod
     def _form_of_an_api(cls, value: str, info: ValidationInfo) -> str:
-        form = info.data.get("prompt_form", "paper")
-        if value == "openai" and form != "paper":
+        if info.data.get("cloud_engine") == "openai" and value != "paper":
             raise ConfigError(
-                f'cloud-engine is "openai" and prompt-form is {form!r}; a chat API can neither begin an answer nor bind '
-                'it to labels; set prompt-form = "paper"'
+                f'prompt-form is {value!r}; with cloud-engine = "openai" it must be "paper": a chat API can neither '
+                "begin an answer nor bind it to labels"
             )
         return value
 
