@@ -17,8 +17,11 @@ from llama_server import MODEL, LlamaServer, serving
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Example, Upload
 from strategies.cloud.engine import GenerationRequest
 from strategies.cloud.openai_engine import OpenAIGenerator
+from strategies.supply.augmentation import augment
 
 KEY = "sk-right"
 PRIVATE = "a secret about a sailor"
@@ -294,6 +297,23 @@ def test_answers_without_tokens_or_text_are_counted_as_such(double: Start) -> No
     generator = generator_of(url)
     assert generate(generator, ASKED) == [("", "")]
     assert (generator.usage.uncounted, generator.usage.requests, generator.usage.prompt_tokens) == (2, 2, 0)
+
+
+def test_a_whole_answer_becomes_a_pair_and_a_stray_one_is_counted(double: Start) -> None:
+    # The embedded model seldom keeps the paper's form, so that a run with it holds no pair.
+    written = "**Input:** [a thief robs a bank]\n**Response:** [action]"
+    good, bad = (json.dumps({"choices": [{"message": {"content": text}}]}) for text in (written, "Sure!"))
+    _, url = double(Reply(body=good), Reply(body=bad))
+    generator = generator_of(url, cloud_concurrency=1)
+    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})
+    task = task_named("lamp-2")
+    movie = Example(id="1", query=task.test_wording + "two spies fall out", response="action")
+    upload = Upload(user_id="ann", policy="all", history_size=1, query_count=1, examples=(movie,))
+    result = augment([upload], task, config, generator, lambda done, tokens: None)
+    (pair,) = result.pairs
+    assert (pair.query, pair.response) == (task.test_wording + "a thief robs a bank", "action")
+    assert [(one.id, one.reason) for one in result.unparsable] == [("ann/1/1", "no-input")]
+    assert pair.provenance.generator == generator.name
 
 
 def test_an_error_of_the_caller_passes_and_stops_the_calls(double: Start) -> None:
