@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -51,12 +52,20 @@ class RunConfig(BaseModel):
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
+    cloud_engine: Literal["transformers", "openai", "echo"] = Field(
+        description="a local model, an OpenAI-compatible server (docs/cloud.md), or a test double; reports refuse echo"
+    )
     prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
-    cloud_engine: Literal["transformers", "echo"] = Field(description="echo is a test double; reports refuse it")
-    cloud_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
+    cloud_model: str = Field(
+        description='"embedded", a Hugging Face id, or a local folder or GGUF file; with `openai` the server\'s name for it'
+    )
     cloud_batch_tokens: Positive = Field(
         description="tokens (prompt + new, all samples) of the generation batches in flight: a bound on memory"
     )
+    cloud_url: str = Field(description="of `openai`'s server; empty = $OPENAI_BASE_URL, else OpenAI's own")
+    cloud_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(description="calls in flight at the server")
+    cloud_timeout_s: Positive = Field(description="seconds that the server has for one answer")
+    cloud_retries: Count = Field(description="times that a call is made again after a failure that may pass")
     consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
@@ -138,6 +147,33 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
 
+    @field_validator("prompt_form")
+    @classmethod
+    def _form_of_an_api(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("cloud_engine") == "openai" and value != "paper":
+            raise ConfigError(
+                f'prompt-form is {value!r}; with cloud-engine = "openai" it must be "paper": a chat API can neither '
+                "begin an answer nor bind it to labels"
+            )
+        return value
+
+    @field_validator("cloud_model")
+    @classmethod
+    def _name_at_the_server(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("cloud_engine") == "openai" and value in {"", "embedded"}:
+            raise ConfigError(
+                f'cloud-model is {value!r}; with cloud-engine = "openai" it must be the name that the server gives '
+                "its model; `GET <cloud-url>/models` lists them"
+            )
+        return value
+
+    @field_validator("cloud_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        if problem := url_problem("cloud-url", value):
+            raise ConfigError(problem)
+        return value
+
     @field_validator("max_tokens")
     @classmethod
     def _room_for_a_query(cls, value: int, info: ValidationInfo) -> int:
@@ -210,6 +246,22 @@ def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> s
     if message == "Field required":
         return f"{key} is missing"
     return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def url_problem(key: str, url: str) -> str:
+    """Returns what is wrong with a server's base url, or ""; empty is fine, and what may be a secret is not repeated."""
+    if not url:
+        return ""
+    rule = "it must be http:// or https://, host and path, such as http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return f"{key} is no url; {rule}"
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return f"{key} holds more than host and path; {rule}; a key belongs in $OPENAI_API_KEY"
+    known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
+    return "" if known else f"{key} is {url!r}; {rule}"
 
 
 def read_defaults(pyproject: Path) -> dict[str, Scalar]:

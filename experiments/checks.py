@@ -1,4 +1,4 @@
-"""What can be checked before anything heavy starts: ports, disk, model paths, CUDA. Every problem is said at once."""
+"""What can be checked before anything heavy starts: ports, disk, model paths, an API's key, CUDA. Every problem is said at once."""
 
 import os
 import shutil
@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cdcda_flower.cloud_api import api_key, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
 from cdcda_flower.language.sources import is_path
 from experiments.processes import Ports, free_ports, port_is_free
-from experiments.settings import MODEL_KEYS
+from experiments.settings import local_model_keys
 
 PORTS_VARIABLE = "CDCDA_PORTS"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
@@ -20,12 +21,13 @@ MIN_FREE_GB = 3.0
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
-    """Raises one BadInputError that lists every problem of name, disk, models and CUDA."""
+    """Raises one BadInputError that lists every problem of name, disk, models, API and CUDA."""
     free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
     problems = [
         *_name_problems(config),
         *_disk_problems(config, free),
         *_model_problems(config),
+        *_api_problems(config),
         *_cuda_problems(config),
     ]
     if problems:
@@ -92,10 +94,18 @@ def _least_free_gb() -> float:
 
 def _model_problems(config: RunConfig) -> Iterator[str]:
     values = config.to_flwr()
-    for key in MODEL_KEYS:
+    for key in local_model_keys(values):
         name = str(values[key])
         if is_path(name) and not Path(name).expanduser().exists():
             yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
+
+
+def _api_problems(config: RunConfig) -> Iterator[str]:
+    if config.cloud_engine == "openai":
+        try:
+            api_key(server_url(config))
+        except ConfigError as error:
+            yield str(error)
 
 
 def _cuda_problems(config: RunConfig) -> Iterator[str]:

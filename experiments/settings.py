@@ -23,8 +23,10 @@ def read_config(
     """
     folder = conf.expanduser().absolute().parent
     values = read_defaults(find_app().pyproject) | {"plugin-dir": str(folder)}
-    values |= _absolute_paths(_read_toml(conf), folder)
-    values |= _absolute_paths(dict(map(_override, overrides)), Path.cwd())
+    in_file, over = _read_toml(conf), dict(map(_override, overrides))
+    paths = (*FOLDER_KEYS, *local_model_keys(values | in_file | over))
+    values |= _absolute_paths(in_file, folder, paths)
+    values |= _absolute_paths(over, Path.cwd(), paths)
     if runs_dir is not None:
         values["runs-dir"] = str(runs_dir.expanduser().absolute())
     if name:
@@ -32,6 +34,12 @@ def read_config(
     config = RunConfig.from_flwr(values)
     places = {"cache-dir": str(cache_folder(config)), "runs-dir": str(runs_folder(config))}
     return RunConfig.from_flwr({**values, **places})
+
+
+def local_model_keys(values: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Returns the keys whose models this machine loads; a server's model has a name there, even if it looks like a path."""
+    remote = "cloud-model" if values["cloud-engine"] == "openai" else ""
+    return tuple(key for key in MODEL_KEYS if key != remote)
 
 
 def _read_toml(conf: Path) -> dict[str, Scalar]:
@@ -70,8 +78,11 @@ def _scalar(text: str) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _absolute_paths(values: Mapping[str, Scalar], folder: Path) -> dict[str, Scalar]:
-    return {key: _absolute(value, folder) if _is_path(key, value) else value for key, value in values.items()}
+def _absolute_paths(values: Mapping[str, Scalar], folder: Path, keys: Sequence[str]) -> dict[str, Scalar]:
+    return {
+        key: _absolute(value, folder) if key in keys and _is_path(key, value) else value
+        for key, value in values.items()
+    }
 
 
 def _is_path(key: str, value: Scalar) -> bool:

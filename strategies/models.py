@@ -1,9 +1,10 @@
 """The models of one run: resolved when they are first needed, each noted in the manifest with its digest."""
 
+from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.language.sources import encoder_digest
-from cdcda_flower.runs.folder import ModelName, RunFolder
+from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
@@ -28,7 +29,15 @@ class Models:
 
     def cloud(self) -> ModelRef:
         """Returns the cloud LLM."""
+        if self._config.cloud_engine == "openai":
+            ref = api_model(self._config)
+            self._note("cloud", ref.name, ref.digest)
+            return ref
         return self._resolved("cloud", self._config.cloud_model, double=self._config.cloud_engine == "echo")
+
+    def note_usage(self, usage: CloudUsage) -> None:
+        """Notes what the cloud's server counted."""
+        self._folder.update(cloud_usage=usage)
 
     def base(self, prepared: Prepared, phases: Phases) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""

@@ -75,7 +75,9 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
             workspace=workspace,
             user_ids=prepared.user_ids,
             nodes=nodes,
-            supply=AugmentationSupply(config=config, cloud=models.cloud, ledger=ledger, phases=phases).supply,
+            supply=AugmentationSupply(
+                config=config, cloud=models.cloud, note_usage=models.note_usage, ledger=ledger, phases=phases
+            ).supply,
             build_base=lambda: models.base(prepared, phases),
             ledger=ledger,
         )

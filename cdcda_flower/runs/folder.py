@@ -36,6 +36,18 @@ class PhaseCost(BaseModel):
     tokens: int
 
 
+class CloudUsage(BaseModel):
+    """What a cloud server counted: answers, calls made again, tokens; `uncounted` answers came without their tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    uncounted: int
+
+
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured."""
 
@@ -51,6 +63,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}
+    cloud_usage: CloudUsage | None = None
     base_rows: int = 0
     synthetic: bool = False
     started: str = ""

@@ -14,6 +14,7 @@ class EchoGenerator:
     """Answers from the prompt alone: the same request always gets the same texts. Reports refuse runs that used it."""
 
     name = "echo"
+    usage = None
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
         """Returns shuffled versions of each prompt's example, or one of the choices."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cdcda_flower.runs.folder import CloudUsage
+
 OnBatch = Callable[[int, int], None]
 """Called after each batch with the number of finished requests so far and the tokens that the batch wrote."""
 
@@ -37,6 +39,11 @@ class TextGenerator(Protocol):
     @property
     def name(self) -> str:
         """The model's name, as it stands in a pair's provenance."""
+        ...
+
+    @property
+    def usage(self) -> CloudUsage | None:
+        """What a server has counted so far; None where the model is local."""
         ...
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:

@@ -10,6 +10,8 @@ from strategies.cloud.engine import GenerationRequest, OnBatch
 class TransformersGenerator:
     """Samples with a local causal model; close it before devices need the memory."""
 
+    usage = None
+
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
         from cdcda_flower.language.generation import CausalGenerator
         from cdcda_flower.language.models import pick_device

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, SyntheticPair, Upload
@@ -21,6 +22,7 @@ class AugmentationSupply:
 
     config: RunConfig
     cloud: Callable[[], ModelRef]
+    note_usage: Callable[[CloudUsage], None]
     ledger: Ledger
     phases: Phases
 
@@ -38,7 +40,12 @@ class AugmentationSupply:
                 self.phases.advance(finished - done, tokens)
                 done = finished
 
-            augmented = augment(uploads, task, self.config, engine, on_progress)
+            try:
+                augmented = augment(uploads, task, self.config, engine, on_progress)
+            finally:
+                # Answers that a failed run threw away have been paid for too.
+                if engine.usage:
+                    self.note_usage(engine.usage)
         self.ledger.add_pairs(augmented.pairs)
         self.ledger.add_unparsable(augmented.unparsable)
         with self.phases.phase("select", len(augmented.pairs)), make_scorer(self.config) as scorer:

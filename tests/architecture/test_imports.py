@@ -24,7 +24,7 @@ sys.addaudithook(watch)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 heavy = [name for name in ("torch", "transformers", "peft", "evaluate", "sentence_transformers", "bert_score",
-                           "bitsandbytes", "accelerate") if name in sys.modules]
+                           "bitsandbytes", "accelerate", "openai") if name in sys.modules]
 print(json.dumps({"acts": acts, "heavy": heavy, "modules": sorted(sys.modules)}))
 """
 

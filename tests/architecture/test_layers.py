@@ -18,6 +18,7 @@ LAYERS = {
     "cdcda_flower.config": 1, "cdcda_flower.tasks": 1, "cdcda_flower.scoring": 1, "cdcda_flower.messages": 1,
     "cdcda_flower.methods": 1,
     "cdcda_flower.wire": 2, "cdcda_flower.language": 2, "cdcda_flower.data": 2, "cdcda_flower.runs": 2,
+    "cdcda_flower.cloud_api": 2,
     "strategies": 3, "clients": 3,
     "strategies.server_app": 4, "clients.client_app": 4, "clients.preflight": 4,
     "experiments": 5,

@@ -55,6 +55,39 @@ def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
         check_before_start(_config(tmp_path), free_bytes=_plenty)
 
 
+API = {"cloud_engine": "openai", "prompt_form": "paper", "cloud_model": "/a/model"}
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "key", "said"),
+    [
+        ("", "", "", r"^\$OPENAI_API_KEY is not set; https://api\.openai\.com/v1 answers nobody without"),
+        ("https://api.openai.com/v1/", "", "", r"^\$OPENAI_API_KEY is not set"),
+        ("", "127.0.0.1:8000", "", r"^\$OPENAI_BASE_URL is '127.0.0.1:8000'; it must be http"),
+        ("http://h/v1", "", "sk-\u00e9", r"^\$OPENAI_API_KEY holds characters that no key has; set it again$"),
+    ],
+)
+def test_an_api_that_cannot_work_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, base: str, key: str, said: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(BadInputError, match=said):
+        check_before_start(_config(tmp_path, cloud_url=url, **API), free_bytes=_plenty)
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "key"),
+    [("http://h/v1", "", ""), ("", "http://h/v1", ""), ("http://h/v1", "no url", ""), ("", "", "sk")],
+)
+def test_an_api_passes_and_its_model_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, base: str, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    check_before_start(_config(tmp_path, cloud_url=url, **API), free_bytes=_plenty)
+
+
 def test_free_ports_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CDCDA_PORTS", raising=False)
     ports = chosen_ports()

@@ -65,11 +65,26 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"k": 101}, "k is 101"),
         ({"temperature": 0}, "temperature is 0.0"),
         ({"prompt_form": "free"}, "'guided' or 'paper'"),
+        ({"cloud_engine": "openai", "cloud_model": "gpt"}, "prompt-form is 'guided'; with cloud-engine = \"openai\""),
+        ({"cloud_engine": "openai", "prompt_form": "paper"}, "cloud-model is 'embedded'; with cloud-engine"),
+        ({"cloud_url": "localhost:8000/v1"}, "cloud-url is 'localhost:8000/v1'; it must be http:// or https://"),
+        ({"cloud_url": "http://127.0.0.1:port/v1"}, "cloud-url is no url"),
+        ({"cloud_url": "https://me:sk-1@host/v1"}, "cloud-url holds more than host and path"),
+        ({"cloud_url": "https://host/v1?key=sk-1"}, "a key belongs in $OPENAI_API_KEY"),
+        ({"cloud_concurrency": 0}, "cloud-concurrency is 0"),
+        ({"cloud_timeout_s": 0}, "cloud-timeout-s is 0"),
+        ({"cloud_retries": -1}, "cloud-retries is -1"),
     ],
 )
 def test_a_wrong_value_names_key_value_and_rule(changes: dict[str, Scalar], said: str) -> None:
     (line,) = _lines(**changes)
     assert said in line
+    assert "sk-1" not in line
+
+
+def test_everything_that_keeps_an_api_from_working_is_said_at_once() -> None:
+    lines = _lines(cloud_engine="openai", cloud_url="here", cloud_retries=-1)
+    assert [line.split()[0] for line in lines] == ["prompt-form", "cloud-model", "cloud-url", "cloud-retries"]
 
 
 def test_a_missing_key_is_named() -> None:

@@ -33,6 +33,15 @@ def test_paths_in_the_file_count_from_its_folder(tmp_path: Path, monkeypatch: py
     assert config.plugin_dir == str(tmp_path)
 
 
+@pytest.mark.parametrize("engine", ["in the file", "over it"])
+def test_the_name_at_a_server_is_no_path(tmp_path: Path, engine: str) -> None:
+    text = 'cloud-model = "m.gguf"\ndevice-model = "./m"\nprompt-form = "paper"\n'
+    line = "cloud-engine = 'openai'\n"
+    config = _read(tmp_path, text + line) if engine == "in the file" else _read(tmp_path, text, line)
+    assert (config.cloud_model, config.device_model) == ("m.gguf", str(tmp_path / "m"))
+    assert _read(tmp_path, text).cloud_model == str(tmp_path / "m.gguf")
+
+
 def test_paths_on_the_command_line_count_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
