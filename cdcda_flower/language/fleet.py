@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -22,8 +23,10 @@ from cdcda_flower.seeding import derive_seed
 
 OnStep = Callable[[int, int], None]
 
-# Of one pass, padding included. Activations of a small model take about a megabyte per token in float32.
-_BATCH_TOKENS = 4096
+# What the activations of one pass may take of the machine's memory, or the GPU's.
+_MEMORY_SHARE = 0.25
+# Beyond so many tokens a pass is no faster per token.
+_ENOUGH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 
 class Fit(NamedTuple):
@@ -39,10 +42,11 @@ class Fit(NamedTuple):
 
 
 class Fleet:
-    """Trains jobs over the slots of one base, in passes of at most `batch_tokens` padded tokens."""
+    """Trains jobs over the slots of one base, in passes of at most `batch_tokens` padded tokens (0: by the memory)."""
 
-    def __init__(self, adapters: StackedAdapters, *, batch_tokens: int = _BATCH_TOKENS) -> None:
-        self._adapters, self._batch_tokens = adapters, batch_tokens
+    def __init__(self, adapters: StackedAdapters, *, batch_tokens: int = 0) -> None:
+        self._adapters = adapters
+        self._batch_tokens = batch_tokens or _fitting_tokens(adapters)
         self._mixed = compute_dtype(adapters.device) is torch.bfloat16
 
     def fit(self, jobs: Iterable[Job], *, on_step: OnStep = lambda examples, tokens: None) -> Iterator[tuple[int, Fit]]:
@@ -191,3 +195,13 @@ def _linear(steps: int, warmup: float) -> Callable[[int], float]:
         return min((step + 1) / rising, (steps - step) / max(steps - rising + 1, 1), 1.0)
 
     return factor
+
+
+def _fitting_tokens(adapters: StackedAdapters) -> int:
+    """Returns how many tokens of a pass the memory has room for; the same on one machine, however busy it is."""
+    config, kind = adapters.model.config, adapters.device.type
+    # What a layer keeps for the backward pass: some 8 vectors of the hidden size and 4 of the inner one.
+    numbers = config.num_hidden_layers * (8 * config.hidden_size + 4 * config.intermediate_size)
+    bytes_per_token = numbers * adapters.model.dtype.itemsize
+    memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total
+    return min(int(_MEMORY_SHARE * memory / bytes_per_token), _ENOUGH_TOKENS[kind])

@@ -12,14 +12,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import load_tiny
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
 
 from cdcda_flower.language import examples
+from cdcda_flower.language import fleet as language_fleet
 from cdcda_flower.language.examples import tokenize
 from cdcda_flower.language.fleet import Fit, Fleet, _linear
+from cdcda_flower.language.models import LoadedModel, load_tokenizer
 from cdcda_flower.language.orders import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
 WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
@@ -40,29 +44,29 @@ def job(user: int) -> Job:
     return Job(pairs, RECIPE, seed=user)
 
 
-def plain_loop(folder: Path, job: Job) -> Plain:
-    """Trains with PEFT and torch alone, row by row without padding."""
-    base = load_tiny(folder)
-    config = LoraConfig(r=RECIPE.rank, lora_alpha=RECIPE.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+def plain_loop(base: LoadedModel, job: Job) -> Plain:
+    """Trains with PEFT and torch alone, row by row without padding, in the base's type."""
+    recipe = job.recipe
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "init"))
     for name, weight in weights.items():
         bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
         if "lora_A" in name:
-            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).double()
-    rows = [tokenize(base.tokenizer, query, response, max_tokens=RECIPE.max_tokens) for query, response in job.pairs]
+            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
+    rows = [tokenize(base.tokenizer, query, response, max_tokens=recipe.max_tokens) for query, response in job.pairs]
     order = random.Random(derive_seed(job.seed, "order"))
     batches = []
-    for _ in range(RECIPE.epochs):
+    for _ in range(recipe.epochs):
         epoch = list(rows)
         order.shuffle(epoch)
-        batches += [epoch[at : at + RECIPE.batch_size] for at in range(0, len(epoch), RECIPE.batch_size)]
-    optimizer = torch.optim.AdamW(weights.values(), lr=RECIPE.learning_rate, weight_decay=0.0, fused=False)
+        batches += [epoch[at : at + recipe.batch_size] for at in range(0, len(epoch), recipe.batch_size)]
+    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=0.0, fused=False)
     losses, clipped = [], 0
     for step, batch in enumerate(batches):
         # A tenth of the steps is less than one: the first at the full rate, then down in equal parts.
-        optimizer.param_groups[0]["lr"] = RECIPE.learning_rate * (len(batches) - step) / len(batches)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (len(batches) - step) / len(batches)
         answers = sum(row.answer for row in batch)
         total = 0.0
         for row in batch:
@@ -72,9 +76,9 @@ def plain_loop(folder: Path, job: Job) -> Plain:
             total += loss.item()
         grads = [weight.grad for weight in weights.values() if weight.grad is not None]
         norm = math.sqrt(sum(float((grad**2).sum()) for grad in grads))
-        clipped += norm > RECIPE.max_grad_norm
+        clipped += norm > recipe.max_grad_norm
         for grad in grads:
-            grad *= min(1.0, RECIPE.max_grad_norm / (norm + 1e-6))
+            grad *= min(1.0, recipe.max_grad_norm / (norm + 1e-6))
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
@@ -110,7 +114,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> list[Plain]:
-    return [plain_loop(folder, job(user)) for user in range(len(SIZES))]
+    return [plain_loop(load_tiny(folder), job(user)) for user in range(len(SIZES))]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
@@ -222,3 +226,25 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
     assert max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.02
+
+
+def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.float32)
+    recipe = replace(RECIPE, rank=8, alpha=16, learning_rate=2e-4)
+    jobs = [
+        Job([(f"Film {n} of {user}: {WORDS[n]}.", ["fantasy", "dark comedy"][n % 2]) for n in range(6)], recipe, user)
+        for user in range(2)
+    ]
+
+    def base() -> LoadedModel:
+        model = AutoModelForCausalLM.from_pretrained(smollm2.path, dtype=torch.float32).requires_grad_(False)
+        return LoadedModel(model, load_tokenizer(smollm2), torch.device("cpu"))
+
+    adapters = StackedAdapters(base(), slots=2, rank=8, alpha=16)
+    for place, fit in Fleet(adapters).fit(jobs):
+        alone = plain_loop(base(), jobs[place])
+        assert fit.steps == len(alone.losses) == 6
+        assert (fit.first_loss, fit.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-5)
+        apart = torch.cat([(fit.weights[name] - weight).abs().flatten() for name, weight in alone.weights.items()])
+        # Adam makes much of a gradient that is all but zero, and so of its rounding.
+        assert (apart <= 1e-5).double().mean() >= 0.9999
