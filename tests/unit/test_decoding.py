@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import SENTENCES, load_tiny
 
+from cdcda_flower.language import decoding
 from cdcda_flower.language.answering import answer
-from cdcda_flower.language.decoding import Row, Stop, decode, stops_of
+from cdcda_flower.language.decoding import Row, Stop, decode, next_tokens, stops_of
 from cdcda_flower.language.models import LoadedModel
 from cdcda_flower.language.stacked import StackedAdapters
 
@@ -44,7 +45,7 @@ def fed(row: Row, best: list[int]) -> list[int]:
     """Lets a row read scores that favour `best`, in turn, until it is done; returns the tokens it feeds the model."""
     tokens = []
     for word in best:
-        tokens.append(row.next_token(torch.nn.functional.one_hot(torch.tensor(word), WORDS).float(), STOP))
+        tokens += next_tokens([row], torch.nn.functional.one_hot(torch.tensor([word]), WORDS).float(), STOP)
         if row.done:
             break
     return tokens
@@ -148,9 +149,9 @@ def test_choices_yield_one_of_them_whatever_the_model_wants(
     row = Row(prompt=[9], limit=limit, lines=2 if then else 1, temperature=1.0, rng=rng, then=then, choices=choices)
     generator = torch.Generator().manual_seed(seed)
     if then:
-        row.next_token(torch.nn.functional.one_hot(torch.tensor(NEWLINE), WORDS) * 1e9, STOP)
+        next_tokens([row], torch.nn.functional.one_hot(torch.tensor([NEWLINE]), WORDS) * 1e9, STOP)
     while not row.done:
-        row.next_token(torch.randn(WORDS, generator=generator) * 3, STOP)
+        next_tokens([row], torch.randn(1, WORDS, generator=generator) * 3, STOP)
     assert row.written[: len(then)] == then
     assert row.written[len(then) :] in choices
 
@@ -166,8 +167,31 @@ def test_a_choice_that_begins_another_and_the_longer_one_can_both_come() -> None
 
 
 def test_sampling_follows_the_softmax_at_its_temperature() -> None:
-    scores, rng = torch.tensor([0.0, 1.0, -1.0]), random.Random(3)
-    counts = torch.zeros(3)
-    for _ in range(4000):
-        counts[Row(prompt=[9], limit=9, lines=0, temperature=0.7, rng=rng).next_token(scores, NEVER)] += 1
-    torch.testing.assert_close(counts / 4000, torch.softmax(scores / 0.7, -1), rtol=0, atol=0.025)
+    scores, rows = torch.tensor([[0.0, 1.0, -1.0]]), 4000
+    sampled = [Row(prompt=[9], limit=9, lines=0, temperature=0.7, rng=random.Random(seed)) for seed in range(rows)]
+    counts = torch.bincount(torch.tensor(next_tokens(sampled, scores.expand(rows, -1), NEVER)), minlength=3)
+    torch.testing.assert_close(counts / rows, torch.softmax(scores[0] / 0.7, -1), rtol=0, atol=0.025)
+
+
+def test_rows_of_all_kinds_draw_together_as_each_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(decoding._DRAWN_AT_ONCE, "cpu", 3 * WORDS)
+
+    def rows() -> list[Row]:
+        made = [
+            Row(prompt=[9], limit=9, lines=1, temperature=heat, rng=random.Random(seed), choices=choices)
+            for seed in range(4)
+            for heat in (0.0, 0.3, 2.0)
+            for choices in ([], [[3, EOS], [4, EOS]], [[5, 6, EOS], [5, 7, EOS]])
+        ]
+        made[4].done = True
+        return [*made, Row(prompt=[9], limit=9, lines=1)]
+
+    together, alone = rows(), rows()
+    scores = torch.randn(len(together), WORDS, generator=torch.Generator().manual_seed(1))
+    scores[:, EOS], scores[:, NEWLINE] = -torch.inf, -torch.inf
+    for _ in range(3):
+        found = next_tokens(together, scores, STOP)
+        assert found == [next_tokens([row], scores[[index]], STOP)[0] for index, row in enumerate(alone)]
+    assert [row.written for row in together] == [row.written for row in alone]
+    assert together[-1].written == [int(scores[-1].argmax())] * 3
+    assert together[4].written == []

@@ -1,0 +1,129 @@
+"""Runs the benchmarks one after the other, each in a process of its own, and writes their tables into the report.
+
+`docs/BENCHMARKS.md` keeps what people wrote in it: only the text between the two markers is replaced.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import psutil
+import torch
+import typer
+
+from benchmarks.requests import ROOT
+from cdcda_flower.language.models import compute_dtype, pick_device
+
+NAMES = ("train", "answer", "generate", "score", "memory", "flower")
+PAGE = ROOT / "docs" / "BENCHMARKS.md"
+BEGIN, END = "<!-- measured: written by `python -m benchmarks` -->", "<!-- end of measured -->"
+COLUMNS = ("case", "ours", "peer", "unit", "ratio", "work")
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_TAIL_LINES = 5
+
+
+class Outcome(NamedTuple):
+    """One benchmark's cases, in the fields of `--json`, or why there are none."""
+
+    name: str
+    cases: Sequence[dict[str, Any]]
+    error: str
+
+
+def main(
+    full: Annotated[bool, typer.Option("--full", help="Measure slow peers whole, and the demo.")] = False,
+    run: Annotated[Path | None, typer.Option(help="A demo run's folder: where its time went.")] = None,
+) -> None:
+    """Runs the benchmarks and writes docs/BENCHMARKS.md; exits with 1 where one of them failed."""
+    outcomes = [_outcome(name, ["--full"] if full else []) for name in NAMES]
+    if full or run:
+        outcomes.append(_outcome("demo", ["--run", str(run.absolute())] if run else []))
+    text = "\n\n".join([_conditions(full=full), *map(_section, outcomes)])
+    before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Benchmarks\n"
+    PAGE.write_text(_replaced(before, text), encoding="utf-8")
+    failed = [outcome.name for outcome in outcomes if outcome.error]
+    print(f"{PAGE.relative_to(ROOT)} is written" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    raise typer.Exit(1 if failed else 0)
+
+
+def _outcome(name: str, options: Sequence[str]) -> Outcome:
+    if find_spec(f"benchmarks.{name}") is None:
+        return Outcome(name, [], f"there is no benchmarks/{name}.py")
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--json", *options],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = "\n".join(done.stderr.rstrip().splitlines()[-_TAIL_LINES:])
+        return Outcome(name, [], f"it ended with exit code {done.returncode}:\n\n    " + last.replace("\n", "\n    "))
+    # Libraries may print before the last line, which is the cases'.
+    return Outcome(name, json.loads(done.stdout.rstrip().splitlines()[-1]), "")
+
+
+def _section(outcome: Outcome) -> str:
+    heading = f"### {outcome.name}"
+    if outcome.error:
+        return f"{heading}\n\nNot measured: {outcome.error}"
+    rows = [_row(case) for case in outcome.cases]
+    return "\n".join([f"{heading}\n", _line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_line, rows)])
+
+
+def _row(case: dict[str, Any]) -> list[str]:
+    figures = [f"{case['ours']:.4g}", f"{case['peer']:.4g}", case["unit"], f"{case['ratio']:.2f}"]
+    return [case["case"], *figures, case["note"].replace("|", "\\|")]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _conditions(*, full: bool) -> str:
+    """Says when, from which commit and on which machine."""
+    commit = _said(["git", "rev-parse", "--short", "HEAD"]) or "unknown commit"
+    changed = " with uncommitted changes" if _said(["git", "status", "--porcelain", "--untracked-files=no"]) else ""
+    device = pick_device("auto")
+    return (
+        f"Measured {datetime.now(UTC):%Y-%m-%d}, commit {commit}{changed}, `make bench{'-full' if full else ''}`, on "
+        f"{_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, computing in "
+        f"{str(compute_dtype(device)).removeprefix('torch.')} on {device.type}."
+    )
+
+
+def _processor() -> str:
+    """Returns the processor's name and which of the instructions that matter here it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
+    has = [flag for flag in _FLAGS if flags and flag in flags[1].split()]
+    return f"{model[1] if model else platform.machine()} ({', '.join(has) or 'none of ' + ', '.join(_FLAGS)})"
+
+
+def _said(command: Sequence[str]) -> str:
+    try:
+        return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _replaced(page: str, text: str) -> str:
+    """Returns the page with the text between the markers, which are added at its end where they are missing."""
+    head, begin, rest = page.partition(BEGIN)
+    tail = rest.partition(END)[2] if begin else "\n"
+    return f"{head if begin else head.rstrip() + chr(10) * 2}{BEGIN}\n\n{text}\n\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
