@@ -1,0 +1,152 @@
+"""Answering with many users' adapters: ours in batches of users against one query at a time through `generate`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+
+from benchmarks.cases import Case, Settings, command, medians
+from benchmarks.embedded import SEED, embedded_ref, questions
+from benchmarks.train import CPU, wrapped
+from cdcda_flower.language.answering import answer
+from cdcda_flower.language.decoding import Stop, stops_of
+from cdcda_flower.language.examples import prompt_ids
+from cdcda_flower.language.models import LoadedModel, load_causal
+from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import ModelRef
+
+# Of the adapters' B, which training leaves at about this size: answers then differ between users, and are still text.
+_SPREAD = 0.002
+
+
+class Sizes(NamedTuple):
+    """How much is answered. `sample` users of the peer's; with `--full` all users of both."""
+
+    users: int = 16
+    all_users: int = 100
+    slots: int = 16
+    sample: int = 3
+    sample_short: int = 16
+    rank: int = 16
+    max_tokens: int = 512
+
+
+class Asked(NamedTuple):
+    """The users' queries, each user's adapter, and how long an answer may be."""
+
+    queries: list[list[str]]
+    adapters: list[dict[str, torch.Tensor]]
+    max_new_tokens: int
+    max_tokens: int
+
+    def first(self, users: int) -> "Asked":
+        """Returns the first users' part."""
+        return self._replace(queries=self.queries[:users], adapters=self.adapters[:users])
+
+    @property
+    def count(self) -> int:
+        """The number of queries."""
+        return sum(map(len, self.queries))
+
+
+def in_batches(adapters: StackedAdapters, asked: Asked, stop: Stop) -> list[str]:
+    """Returns our answers: as many users at a time as there are slots, each slot filled with a user's adapter first."""
+    answers: list[str] = []
+    slots = len(adapters.parameters)
+    for start in range(0, len(asked.queries), slots):
+        group = asked.queries[start : start + slots]
+        for slot, weights in enumerate(asked.adapters[start : start + slots]):
+            adapters.load(slot, weights)
+        answers += answer(
+            adapters,
+            [(slot, query) for slot, queries in enumerate(group) for query in queries],
+            stop=stop,
+            max_new_tokens=asked.max_new_tokens,
+            max_tokens=asked.max_tokens,
+        )
+    return answers
+
+
+@torch.inference_mode()
+def one_by_one(model: PeftModel, base: LoadedModel, asked: Asked, stop: Stop) -> list[str]:
+    """Returns the same answers as a plain program gets them: a user's weights into PEFT, then query after query."""
+    answers = []
+    for queries, weights in zip(asked.queries, asked.adapters, strict=True):
+        set_peft_model_state_dict(model, weights)
+        for query in queries:
+            prompt = prompt_ids(base.tokenizer, query, room=asked.max_tokens - asked.max_new_tokens)
+            ids = torch.tensor([prompt], device=base.device)
+            written = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=asked.max_new_tokens,
+                do_sample=False,
+                eos_token_id=sorted({*stop.eos, *stop.newline}),  # an answer is one line, as in ours
+                pad_token_id=base.tokenizer.pad_token_id,
+            )
+            answers.append(base.tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True).strip())
+    return answers
+
+
+def measure(settings: Settings) -> list[Case]:
+    """Measures on the embedded model."""
+    return cases(settings, Sizes(), embedded_ref())
+
+
+def cases(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
+    """Measures all cases on a model."""
+    return [
+        _case("one-by-one", "lamp-4", settings, sizes, ref),
+        _case("one-by-one-short", "lamp-3", settings, sizes._replace(sample=sizes.sample_short), ref),
+    ]
+
+
+def _case(name: str, task: str, settings: Settings, sizes: Sizes, ref: ModelRef) -> Case:
+    ours, base = load_causal(ref, CPU), load_causal(ref, CPU)
+    stop = stops_of(base.tokenizer, base.model)
+    stacked = StackedAdapters(ours, slots=sizes.slots, rank=sizes.rank, alpha=sizes.rank)
+    users = sizes.all_users if settings.full else sizes.users
+    asked = Asked(
+        queries=questions(task, users),
+        adapters=[_adapter(stacked, user) for user in range(users)],
+        max_new_tokens=task_named(task).max_answer_tokens,
+        max_tokens=sizes.max_tokens,
+    )
+    sample = asked if settings.full else asked.first(sizes.sample)
+    one = Recipe(
+        rank=sizes.rank, alpha=sizes.rank, learning_rate=0, epochs=0, batch_size=1, max_tokens=sizes.max_tokens
+    )
+    model = wrapped(base.model, one).eval()
+    said: dict[str, Sequence[str]] = {}
+    times = medians(
+        [
+            lambda: said.update(ours=in_batches(stacked, asked, stop)),
+            lambda: said.update(peer=one_by_one(model, base, sample, stop)),
+        ],
+        repeats=settings.repeats,
+        label=f"answers of {task}",
+    )
+    equal = sum(a == b for a, b in zip(said["ours"], said["peer"], strict=False))
+    note = (
+        f"{users} of {sizes.all_users} users, {asked.count} queries of {task}, at most {asked.max_new_tokens} new tokens, "
+        f"{sizes.slots} users at a time; peer: `generate` one query at a time, on {sample.count} queries; "
+        f"{equal} of {sample.count} answers equal"
+    )
+    return Case(name, asked.count / times[0], sample.count / times[1], "queries/s", note)
+
+
+def _adapter(stacked: StackedAdapters, user: int) -> dict[str, torch.Tensor]:
+    """Returns a user's own adapter: drawn, for what it says does not change what it takes."""
+    generator = torch.Generator().manual_seed(derive_seed(SEED, "adapter", str(user)))
+    return {
+        name: torch.randn(weight.shape, generator=generator).to(weight) * (_SPREAD if ".lora_B." in name else 1)
+        for name, weight in stacked.weights(0).items()
+    }
+
+
+if __name__ == "__main__":
+    command("Answering with many users' adapters", measure)
