@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
     bertscore_model: str = Field(description='"embedded" (MiniLM), an id or path, or "none"')
     bertscore_layer: Positive = Field(description="hidden layer of the BERTScore encoder")
     client_gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="GPU share of one client on a machine with a GPU"
+        description="GPU share of one client that trains in its own process, on a machine with a GPU"
     )
     start_timeout_s: Positive = Field(description="seconds that all devices have to connect")
     reply_timeout_s: Positive = Field(description="seconds that a phase may take in all")

@@ -1,0 +1,60 @@
+"""What the fleet's process takes at its peak: the memory follows the slots, not the users."""
+
+import multiprocessing
+import resource
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.cases import Case, Settings, command
+from benchmarks.embedded import Rows, embedded_ref, jobs
+from cdcda_flower.language.device_model import DeviceModel
+from cdcda_flower.language.models import load_tokenizer
+from cdcda_flower.language.orders import ModelSpec, TrainOrder
+from cdcda_flower.language.recipe import Recipe
+
+FEW, MANY, MOST = 2, 100, 300
+SLOTS = 16
+ROWS = Rows(tokens=64, answer=16)
+RECIPE = Recipe(rank=16, alpha=8, learning_rate=1e-3, epochs=1, batch_size=1, max_tokens=64)
+
+
+def measure(settings: Settings) -> Sequence[Case]:
+    """Returns the peaks of ever more users against that of two."""
+    counts = [20, MANY, *([MOST] if settings.full else [])]
+    console = Console(stderr=True)
+    peaks = {users: peak_gib(users) for users in track([FEW, *counts], "memory", console=console, transient=True)}
+    note = f"NF4 base unpacked, {SLOTS} slots, one step of {ROWS.tokens} tokens per user, adapters written to disk"
+    return [
+        Case(f"users-{users}-vs-{FEW}", peaks[users], peaks[FEW], "GiB at the peak (smaller is better)", note)
+        for users in counts
+    ]
+
+
+def peak_gib(users: int) -> float:
+    """Returns the greatest resident set of a fresh process that trains so many users."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_trained, (users,))
+
+
+def _trained(users: int) -> float:
+    base = embedded_ref()
+    spec = ModelSpec(
+        base=base, quantization="nf4", dequantised=True, device="cpu", rank=RECIPE.rank, alpha=RECIPE.alpha,
+        slots=SLOTS, max_tokens=RECIPE.max_tokens, max_new_tokens=1, threads=0,
+    )  # fmt: skip
+    model = DeviceModel(spec)
+    trainings = jobs(load_tokenizer(base), RECIPE, ROWS, users=users, examples=1)
+    with tempfile.TemporaryDirectory() as folder:
+        orders = iter([TrainOrder(job, str(Path(folder, str(user)))) for user, job in enumerate(trainings)])
+        for order, _ in model.train_as_they_come(lambda: next(orders, None)):
+            shutil.rmtree(order.folder)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
+
+
+if __name__ == "__main__":
+    command("Peak resident memory of the fleet's process", measure)
