@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     users: int = 16
     all_users: int = 100
     slots: int = 16
-    sample: int = 3
+    sample: int = 5
     sample_short: int = 16
     rank: int = 16
     max_tokens: int = 512
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
         return self._replace(queries=self.queries[:users], adapters=self.adapters[:users])
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """The number of queries."""
         return sum(map(len, self.queries))
 
@@ -80,7 +80,7 @@ def one_by_one(model: PeftModel, base: LoadedModel, asked: Asked, stop: Stop) ->
         for query in queries:
             prompt = prompt_ids(base.tokenizer, query, room=asked.max_tokens - asked.max_new_tokens)
             ids = torch.tensor([prompt], device=base.device)
-            written = model.generate(
+            written = model.generate(  # type: ignore[no-untyped-call]
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=asked.max_new_tokens,
@@ -132,11 +132,11 @@ def _case(name: str, task: str, settings: Settings, sizes: Sizes, ref: ModelRef)
     )
     equal = sum(a == b for a, b in zip(said["ours"], said["peer"], strict=False))
     note = (
-        f"{users} of {sizes.all_users} users, {asked.count} queries of {task}, at most {asked.max_new_tokens} new tokens, "
-        f"{sizes.slots} users at a time; peer: `generate` one query at a time, on {sample.count} queries; "
-        f"{equal} of {sample.count} answers equal"
+        f"{users} of {sizes.all_users} users, {asked.total} queries of {task}, at most {asked.max_new_tokens} new tokens, "
+        f"{sizes.slots} users at a time; peer: `generate` one query at a time, on {sample.total} queries; "
+        f"{equal} of {sample.total} answers equal"
     )
-    return Case(name, asked.count / times[0], sample.count / times[1], "queries/s", note)
+    return Case(name, asked.total / times[0], sample.total / times[1], "queries/s", note)
 
 
 def _adapter(stacked: StackedAdapters, user: int) -> dict[str, torch.Tensor]:

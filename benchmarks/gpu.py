@@ -106,12 +106,9 @@ def _decoding(settings: Settings, sizes: Sizes, tokenizer: ModelRef, device: tor
         model = AutoModelForCausalLM.from_config(sizes.large, dtype=compute_dtype(device))  # type: ignore[no-untyped-call]
     loaded = LoadedModel(model.requires_grad_(False).eval(), load_tokenizer(tokenizer), device)
     rate = bandwidth(sizes.copied_bytes, device, repeats=settings.repeats)
-    shape = sizes.large
     size = model.dtype.itemsize
     weights = sum(weight.numel() for weight in model.parameters()) * size
-    position = (
-        2 * shape.num_hidden_layers * shape.num_key_value_heads * (shape.hidden_size // shape.num_attention_heads)
-    )
+    position = sum(part.out_features for name, part in model.named_modules() if name.endswith(("k_proj", "v_proj")))
     found = []
     for texts in sizes.texts:
         [taken] = _warm(
