@@ -178,7 +178,8 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device,
         device=device,
         slots=[slot for slot, _ in prefills],
     )
-    output = forward(model, batch, keep=1, route=route)
+    length = batch.ids.shape[1]
+    output = forward(model, batch, keep=range(length - 1, length), route=route)
     pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
     give_room(cache, rows=pick, room=max(row.room - len(row.prompt) for row in rows))

@@ -126,8 +126,8 @@ def one_adapter(slots: torch.Tensor) -> None:
     """The route of a model without slots."""
 
 
-def forward(model: Any, batch: Batch, *, keep: int, route: Route = one_adapter) -> Any:
-    """Returns the model's output on a batch: logits (rows, keep, words) of the last positions, and the key-value cache.
+def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter) -> Any:
+    """Returns the model's output on a batch: logits (rows, keep, words) of the positions of `ids`, and the key-value cache.
 
     Differentiable, through the shared prefix too.
     """
@@ -144,5 +144,6 @@ def forward(model: Any, batch: Batch, *, keep: int, route: Route = one_adapter) 
         position_ids=positions[:, batch.prefix.shape[1] :],
         past_key_values=past,
         use_cache=True,
-        logits_to_keep=keep,
+        # An index, not a number: a slice is not contiguous, and its product with the output matrix takes four times as long.
+        logits_to_keep=torch.tensor(keep, device=batch.ids.device),
     )

@@ -113,8 +113,9 @@ class Fleet:
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Returns each row's summed loss over its answer tokens (rows,)."""
         with torch.autocast(self._adapters.device.type, torch.bfloat16, enabled=self._mixed):
-            keep = batch.labels.shape[1] + 1
-            logits = forward(self._adapters.model, batch, keep=keep, route=self._adapters.route).logits[:, :-1]
+            last, answer = batch.ids.shape[1] - 1, batch.labels.shape[1]
+            keep = range(last - answer, last)
+            logits = forward(self._adapters.model, batch, keep=keep, route=self._adapters.route).logits
         # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
         flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
         each = cross_entropy(flat, batch.labels.flatten(), ignore_index=-100, reduction="none")

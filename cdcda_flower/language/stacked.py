@@ -37,10 +37,10 @@ class StackedLinear(torch.nn.Module):
         slots = self._route.slots
         if slots is None:
             return own
-        together = x.to(self.a.dtype).reshape(len(slots), -1, x.shape[-1])
-        low = torch.bmm(together, self.a[slots].transpose(1, 2))
-        update = torch.bmm(low, self.b[slots].transpose(1, 2)) * self._scale
-        return own + update.view_as(own).to(own.dtype)
+        a, b = (stack[slots].to(own.dtype) for stack in (self.a, self.b))
+        low = torch.bmm(x.to(own.dtype).reshape(len(slots), -1, x.shape[-1]), a.transpose(1, 2))
+        together = own.view(len(slots), -1, own.shape[-1])
+        return torch.baddbmm(together, low, b.transpose(1, 2), alpha=self._scale).view_as(own)
 
     @torch.no_grad()
     def update(self, slot: int) -> torch.Tensor:

@@ -45,7 +45,8 @@ def rows_of(model: LoadedModel) -> list[TokenizedExample]:
 def loss_of(model: PreTrainedModel, rows: list[TokenizedExample]) -> torch.Tensor:
     """Returns the mean loss of a batch, as training takes it, in the model's own precision."""
     batch = collate(rows, pad=0, device=CPU)
-    logits = forward(model, batch, keep=batch.labels.shape[1] + 1).logits[:, :-1]
+    last, answer = batch.ids.shape[1] - 1, batch.labels.shape[1]
+    logits = forward(model, batch, keep=range(last - answer, last)).logits
     return cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
 
 
@@ -101,11 +102,10 @@ def test_padding_and_neighbours_do_not_change_a_rows_loss(model: LoadedModel) ->
     tokens = sum(row.answer for row in rows)
     alone = sum(loss_of(model.model, [row]).item() * row.answer for row in rows)
     assert loss_of(model.model, rows).item() == pytest.approx(alone / tokens, abs=1e-9)
-    other = collate(rows, pad=7, device=CPU)
-    padded = forward(model.model, other, keep=3).logits
-    torch.testing.assert_close(
-        padded, forward(model.model, collate(rows, pad=0, device=CPU), keep=3).logits, rtol=0, atol=1e-9
-    )
+    batches = [collate(rows, pad=pad, device=CPU) for pad in (7, 0)]
+    end = batches[0].ids.shape[1]
+    padded = [forward(model.model, batch, keep=range(end - 3, end)).logits for batch in batches]
+    torch.testing.assert_close(*padded, rtol=0, atol=1e-9)
 
 
 def test_a_batch_counts_its_own_tokens(model: LoadedModel) -> None:
