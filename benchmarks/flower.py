@@ -1,6 +1,7 @@
 """What a message to a device costs: the whole federation with test doubles, against Flower with empty handlers.
 
-Both go through `flwr run` and Ray on this machine; start-up is left out of both.
+Both go through `flwr run` and Ray on this machine. The time until all nodes are connected is left out of both; the first
+message starts Ray's workers in both. Every figure is of one run, whatever `--repeats` says.
 """
 
 import json
@@ -47,7 +48,8 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 def answer(message, context):
     return Message(RecordDict(), reply_to=message)
@@ -113,14 +115,14 @@ def floor_seconds(clients: int) -> float:
         federation = f"num-supernodes={clients} client-resources-num-cpus=1 client-resources-num-gpus=0"
         try:
             with log.open("w") as output:
-                subprocess.Popen(
+                flwr = subprocess.Popen(
                     [Path(sys.executable).parent / "flwr", "run", app, "--stream", "--run-config", f"nodes={clients}",
                      "--federation-config", federation],
                     env={**environment(scratch, scratch / "cache", free_ports()), RESULT_VARIABLE: str(result)},
                     cwd=scratch, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )  # fmt: skip
-            _wait_for(result, log)
+            _wait_for(result, log, flwr)
         finally:
             processes.stop()
         figures = json.loads(result.read_text(encoding="utf-8"))
@@ -129,11 +131,12 @@ def floor_seconds(clients: int) -> float:
     return float(figures["seconds"])
 
 
-def _wait_for(result: Path, log: Path) -> None:
+def _wait_for(result: Path, log: Path, flwr: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not result.is_file():
-        if time.monotonic() > deadline:
-            raise RunError(f"Flower's empty app did not end: {log.read_text(errors='replace')[-2000:]}")
+        ended = flwr.poll() is not None and not result.is_file()
+        if ended or time.monotonic() > deadline:
+            raise RunError(f"Flower's empty app brought no result: {log.read_text(errors='replace')[-2000:]}")
         time.sleep(POLL_S)
 
 
