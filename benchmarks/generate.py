@@ -23,7 +23,7 @@ from cdcda_flower.runs.places import cache_folder
 from strategies.cloud.engine import GenerationRequest
 
 K, PROMPTS = 5, 200
-OURS_SAMPLE, ONE_BY_ONE_SAMPLE, LLAMA_SAMPLE = 40, 6, 8
+OURS_SAMPLE, ONE_BY_ONE_SAMPLE, LLAMA_SAMPLE = 40, 6, 6
 SLOTS, SLOT_TOKENS = 8, 1024
 TEMPERATURE = 0.7
 LARGE = "qwen-coder-1.5b/*.gguf"
@@ -48,7 +48,9 @@ def measure(settings: Settings) -> list[Case]:
     cases = [_one_by_one(settings)]
     large = sorted(Path(os.environ.get(MODELS_VARIABLE, "~/.cache/cdcda-models")).expanduser().glob(LARGE))
     if large:
-        cases.append(_llama_cpp("llama-cpp", str(large[0]), large[0], settings))
+        # Its size makes a repeat take minutes.
+        once = settings._replace(repeats=settings.repeats if settings.full else 1)
+        cases.append(_llama_cpp("llama-cpp", str(large[0]), large[0], once))
     else:
         print(f"llama-cpp is left out: no {LARGE} in ${MODELS_VARIABLE} or ~/.cache/cdcda-models", file=sys.stderr)
     cases.append(_llama_cpp("llama-cpp-smollm2", "embedded", small, settings))
