@@ -17,6 +17,7 @@ from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.requests import requests, run_config
 from cdcda_flower.language.decoding import stops_of
 from cdcda_flower.language.generation import CausalGenerator
+from cdcda_flower.language.llama_cpp import LlamaCppGenerator
 from cdcda_flower.language.models import load_causal, pick_device, resolve_causal
 from cdcda_flower.language.sources import EMBEDDED_CAUSAL, embedded_path
 from cdcda_flower.runs.places import cache_folder
@@ -50,10 +51,13 @@ def measure(settings: Settings) -> list[Case]:
     if large:
         # Its size makes a repeat take minutes.
         once = settings._replace(repeats=settings.repeats if settings.full else 1)
-        cases.append(_llama_cpp("llama-cpp", str(large[0]), large[0], once))
+        cases.append(_llama_cpp("llama-cpp", _Engine(large[0]), large[0], once))
+        if settings.full:
+            cases.append(_llama_cpp("llama-cpp-transformers", _Ours(str(large[0])), large[0], once))
     else:
         print(f"llama-cpp is left out: no {LARGE} in ${MODELS_VARIABLE} or ~/.cache/cdcda-models", file=sys.stderr)
-    cases.append(_llama_cpp("llama-cpp-smollm2", "embedded", small, settings))
+    cases.append(_llama_cpp("llama-cpp-smollm2", _Engine(small), small, settings))
+    cases.append(_llama_cpp("llama-cpp-smollm2-transformers", _Ours("embedded"), small, settings))
     return cases
 
 
@@ -67,11 +71,11 @@ def _one_by_one(settings: Settings) -> Case:
     return _case(Work("one-by-one", (ours.write, asked), (peer.write, part), note), settings.repeats)
 
 
-def _llama_cpp(case: str, model: str, gguf: Path, settings: Settings) -> Case:
+def _llama_cpp(case: str, ours: "_Ours | _Engine", gguf: Path, settings: Settings) -> Case:
     """The paper's form, whole answers, against llama.cpp with parallel slots and continuous batching on all cores."""
     asked = _asked(PROMPTS if settings.full else LLAMA_SAMPLE, "paper")
-    ours, peer = _Ours(model), _LlamaCpp(gguf)
-    note = f"{gguf.stem}, {len(asked)} prompts x {K}, paper's form; peer: {SLOTS} slots, weights as in the file"
+    peer = _LlamaCpp(gguf)
+    note = f"{gguf.stem}, {len(asked)} prompts x {K}, paper's form; ours: {ours.name}; peer: {SLOTS} slots, a call per sample"
     return _case(Work(case, (ours.write, asked), (peer.write, asked), note), settings.repeats)
 
 
@@ -96,7 +100,9 @@ def _asked(prompts: int, form: str) -> list[GenerationRequest]:
 
 
 class _Ours:
-    """The cloud's engine, with the run's default budget of tokens in flight."""
+    """The cloud's default engine, with the run's default budget of tokens in flight."""
+
+    name = "cloud-engine transformers"
 
     def __init__(self, model: str) -> None:
         config = run_config()
@@ -104,6 +110,21 @@ class _Ours:
         self._model = CausalGenerator(
             ref, pick_device("auto"), temperature=TEMPERATURE, batch_tokens=config.cloud_batch_tokens
         )
+
+    def write(self, asked: Requests) -> int:
+        """Returns the tokens written."""
+        tokens: list[int] = []
+        self._model.generate(asked, on_batch=lambda done, written: tokens.append(written))
+        return sum(tokens)
+
+
+class _Engine:
+    """The cloud's engine llama-cpp, with the same budget."""
+
+    name = "cloud-engine llama-cpp"
+
+    def __init__(self, gguf: Path) -> None:
+        self._model = LlamaCppGenerator(gguf, temperature=TEMPERATURE, batch_tokens=run_config().cloud_batch_tokens)
 
     def write(self, asked: Requests) -> int:
         """Returns the tokens written."""

@@ -17,35 +17,42 @@ from cdcda_flower.language.models import load_tokenizer
 from cdcda_flower.language.orders import ModelSpec, TrainOrder
 from cdcda_flower.language.recipe import Recipe
 
-FEW, MANY, MOST = 2, 100, 300
-SLOTS = 16
+FEW, SOME, MANY, MOST = 2, 20, 100, 300
+# The pool that two users fill, and the default one, which takes more than two users to fill.
+SMALL_POOL, POOL = 2, 16
 ROWS = Rows(tokens=64, answer=16)
 RECIPE = Recipe(rank=16, alpha=8, learning_rate=1e-3, epochs=1, batch_size=1, max_tokens=64)
 
 
 def measure(settings: Settings) -> Sequence[Case]:
-    """Returns the peaks of ever more users against that of two."""
-    counts = [20, MANY, *([MOST] if settings.full else [])]
+    """Returns the peaks of ever more users against few, in a pool of the same size that the few fill too."""
+    pairs = [(SOME, FEW, SMALL_POOL), (MANY, FEW, SMALL_POOL), (MANY, SOME, POOL)]
+    if settings.full:
+        pairs += [(MOST, FEW, SMALL_POOL), (MOST, SOME, POOL)]
+    needed = list(dict.fromkeys((users, slots) for many, few, slots in pairs for users in (few, many)))
     console = Console(stderr=True)
-    peaks = {users: peak_gib(users) for users in track([FEW, *counts], "memory", console=console, transient=True)}
-    note = f"NF4 base unpacked, {SLOTS} slots, one step of {ROWS.tokens} tokens per user, adapters written to disk"
+    peaks = {pool: peak_gib(*pool) for pool in track(needed, "memory", console=console, transient=True)}
+    note = f"NF4 base unpacked, one step of {ROWS.tokens} tokens per user, adapters written to disk; slots: "
     return [
-        Case(f"users-{users}-vs-{FEW}", peaks[users], peaks[FEW], "GiB at the peak (smaller is better)", note)
-        for users in counts
-    ]
+        Case(
+            f"users-{many}-vs-{few}", peaks[many, slots], peaks[few, slots], "GiB at the peak (smaller is better)",
+            f"{note}{slots}",
+        )
+        for many, few, slots in pairs
+    ]  # fmt: skip
 
 
-def peak_gib(users: int) -> float:
-    """Returns the greatest resident set of a fresh process that trains so many users."""
+def peak_gib(users: int, slots: int) -> float:
+    """Returns the greatest resident set of a fresh process that trains so many users in so many slots."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_trained, (users,))
+        return pool.apply(_trained, (users, slots))
 
 
-def _trained(users: int) -> float:
+def _trained(users: int, slots: int) -> float:
     base = embedded_ref()
     spec = ModelSpec(
         base=base, quantization="nf4", dequantised=True, device="cpu", rank=RECIPE.rank, alpha=RECIPE.alpha,
-        slots=SLOTS, max_tokens=RECIPE.max_tokens, max_new_tokens=1, threads=0,
+        slots=slots, max_tokens=RECIPE.max_tokens, max_new_tokens=1, threads=0,
     )  # fmt: skip
     model = DeviceModel(spec)
     trainings = jobs(load_tokenizer(base), RECIPE, ROWS, users=users, examples=1)

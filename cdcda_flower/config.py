@@ -52,8 +52,8 @@ class RunConfig(BaseModel):
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
-    cloud_engine: Literal["transformers", "openai", "echo"] = Field(
-        description="a local model, an OpenAI-compatible server (docs/cloud.md), or a test double; reports refuse echo"
+    cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
+        description="transformers or llama-cpp here, an OpenAI-compatible server (docs/cloud.md), or echo, a test double"
     )
     prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_model: str = Field(
@@ -159,7 +159,11 @@ class RunConfig(BaseModel):
 
     @field_validator("cloud_model")
     @classmethod
-    def _name_at_the_server(cls, value: str, info: ValidationInfo) -> str:
+    def _model_of_the_engine(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("cloud_engine") == "llama-cpp" and value != "embedded" and not value.endswith(".gguf"):
+            raise ConfigError(
+                f'cloud-model is {value!r}; with cloud-engine = "llama-cpp" it must be a .gguf file, or "embedded"'
+            )
         if info.data.get("cloud_engine") == "openai" and value in {"", "embedded"}:
             raise ConfigError(
                 f'cloud-model is {value!r}; with cloud-engine = "openai" it must be the name that the server gives '

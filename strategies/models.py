@@ -3,7 +3,7 @@
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.language.sources import encoder_digest
+from cdcda_flower.language.sources import encoder_digest, gguf_model
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.tasks import task_named
@@ -31,6 +31,10 @@ class Models:
         """Returns the cloud LLM."""
         if self._config.cloud_engine == "openai":
             ref = api_model(self._config)
+            self._note("cloud", ref.name, ref.digest)
+            return ref
+        if self._config.cloud_engine == "llama-cpp":
+            ref = gguf_model(self._config.cloud_model)
             self._note("cloud", ref.name, ref.digest)
             return ref
         return self._resolved("cloud", self._config.cloud_model, double=self._config.cloud_engine == "echo")

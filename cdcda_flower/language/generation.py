@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -80,18 +80,9 @@ class CausalGenerator:
             order, budget=self._batch_tokens, room=lambda index: sizes[index], rows=lambda index: len(groups[index])
         )
 
-    def _prompt(self, request: Sampling) -> list[int]:
-        tokenizer = self._loaded.tokenizer
-        if tokenizer.chat_template:
-            turn = [{"role": "user", "content": request.prompt}]
-            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) + request.prefix
-        else:
-            text = request.prompt + "\n" + request.prefix
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _rows(self, request: Sampling) -> list[Row]:
         encode = self._loaded.tokenizer
-        prompt = self._prompt(request)
+        prompt = list(encode(rendered(encode, request), add_special_tokens=False)["input_ids"])
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
         choices = [
             [*encode(" " + choice, add_special_tokens=False)["input_ids"], encode.eos_token_id]
@@ -112,6 +103,14 @@ class CausalGenerator:
 
     def _text(self, row: Row) -> str:
         return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True)).rstrip("\n")
+
+
+def rendered(tokenizer: Any, request: Sampling) -> str:
+    """Returns what the model reads: the user's turn in its chat template, if it has one, and the begun answer."""
+    if not tokenizer.chat_template:
+        return f"{request.prompt}\n{request.prefix}"
+    turn = [{"role": "user", "content": request.prompt}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) + request.prefix
 
 
 @contextmanager

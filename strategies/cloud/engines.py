@@ -8,6 +8,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.types import ModelRef
 from strategies.cloud.echo import EchoGenerator
 from strategies.cloud.engine import TextGenerator
+from strategies.cloud.llama_cpp_engine import LlamaCppEngine
 from strategies.cloud.openai_engine import OpenAIGenerator
 from strategies.cloud.transformers_engine import TransformersGenerator
 
@@ -17,7 +18,12 @@ def _echo(config: RunConfig, model: ModelRef) -> TextGenerator:
 
 
 ENGINES: Mapping[str, Callable[[RunConfig, ModelRef], TextGenerator]] = MappingProxyType(
-    {"transformers": TransformersGenerator, "openai": OpenAIGenerator, "echo": _echo}
+    {
+        "transformers": TransformersGenerator,
+        "llama-cpp": LlamaCppEngine,
+        "openai": OpenAIGenerator,
+        "echo": _echo,
+    }
 )
 
 
