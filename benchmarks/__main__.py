@@ -1,6 +1,6 @@
 """Runs the benchmarks one after the other, each in a process of its own, and writes their tables into the report.
 
-`docs/BENCHMARKS.md` keeps what people wrote in it: only the text between the two markers is replaced.
+`docs/BENCHMARKS.md` keeps what people wrote in it: only the text between a benchmark's two markers is replaced.
 """
 
 import json
@@ -24,7 +24,7 @@ from cdcda_flower.language.models import compute_dtype, pick_device
 
 NAMES = ("train", "answer", "generate", "score", "memory", "flower")
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
-BEGIN, END = "<!-- measured: written by `python -m benchmarks` -->", "<!-- end of measured -->"
+BEGIN, END = "<!-- {}: written by `python -m benchmarks` -->", "<!-- end of {} -->"
 COLUMNS = ("case", "ours", "peer", "unit", "ratio", "work")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _TAIL_LINES = 5
@@ -41,15 +41,18 @@ class Outcome(NamedTuple):
 def main(
     full: Annotated[bool, typer.Option("--full", help="Measure slow peers whole, and the demo.")] = False,
     run: Annotated[Path | None, typer.Option(help="A demo run's folder: where its time went.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A benchmark to run, instead of all; may be repeated.")] = None,
 ) -> None:
     """Runs the benchmarks and writes docs/BENCHMARKS.md; exits with 1 where one of them failed."""
-    outcomes = [_outcome(name, ["--full"] if full else []) for name in NAMES]
-    if full or run:
-        outcomes.append(_outcome("demo", ["--run", str(run.absolute())] if run else []))
-    text = "\n\n".join([_conditions(full=full), *map(_section, outcomes)])
-    before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Benchmarks\n"
-    PAGE.write_text(_replaced(before, text), encoding="utf-8")
-    failed = [outcome.name for outcome in outcomes if outcome.error]
+    wanted = only or [*NAMES, *(["demo"] if full or run else [])]
+    failed = []
+    for name in wanted:
+        options = ["--run", str(run.absolute())] if name == "demo" and run else ["--full"] if full else []
+        outcome = _outcome(name, options)
+        failed += [name] if outcome.error else []
+        # After each: what was measured stays, whatever happens to the next.
+        before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Benchmarks\n"
+        PAGE.write_text(_replaced(before, name, _section(outcome, full=full)), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} is written" + (f"; failed: {', '.join(failed)}" if failed else ""))
     raise typer.Exit(1 if failed else 0)
 
@@ -69,8 +72,8 @@ def _outcome(name: str, options: Sequence[str]) -> Outcome:
     return Outcome(name, json.loads(done.stdout.rstrip().splitlines()[-1]), "")
 
 
-def _section(outcome: Outcome) -> str:
-    heading = f"### {outcome.name}"
+def _section(outcome: Outcome, *, full: bool) -> str:
+    heading = f"### {outcome.name}\n\n{_conditions(full=full)}"
     if outcome.error:
         return f"{heading}\n\nNot measured: {outcome.error}"
     rows = [_row(case) for case in outcome.cases]
@@ -118,11 +121,12 @@ def _said(command: Sequence[str]) -> str:
         return ""
 
 
-def _replaced(page: str, text: str) -> str:
-    """Returns the page with the text between the markers, which are added at its end where they are missing."""
-    head, begin, rest = page.partition(BEGIN)
-    tail = rest.partition(END)[2] if begin else "\n"
-    return f"{head if begin else head.rstrip() + chr(10) * 2}{BEGIN}\n\n{text}\n\n{END}{tail}"
+def _replaced(page: str, name: str, text: str) -> str:
+    """Returns the page with the text between the benchmark's markers, which are added at its end where they are missing."""
+    first, last = BEGIN.format(name), END.format(name)
+    head, begin, rest = page.partition(first)
+    tail = rest.partition(last)[2] if begin else "\n"
+    return f"{head if begin else head.rstrip() + chr(10) * 2}{first}\n\n{text}\n\n{last}{tail}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Where the minutes of `make demo` go, from a run's manifest: each phase against the whole, and Flower's part of it.
 
 Flower's part is what a run on this machine would not have without it: everything outside the named phases between the
-manifest's start and end (SuperLink, Ray, the bundle, the end of all processes), the phase `connect`, and three messages
-per device at what an empty message costs here.
+manifest's start and end (SuperLink, Ray, the bundle, the end of all processes), the phase `connect`, and a message per
+device and phase of messages, at what an empty message costs here.
 """
 
 import subprocess
@@ -22,6 +22,8 @@ from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 
 UNIT = "s of the whole"
+# The phases in which every device gets a message.
+_MESSAGES = frozenset({"share", "submit", "personalize", "submit queries", "evaluate"})
 
 
 def measure(settings: Settings, *, run: Path | None) -> list[Case]:
@@ -42,8 +44,11 @@ def cases(manifest: Manifest) -> list[Case]:
     named = [Case(phase.name, phase.seconds, total, UNIT, _tokens(phase.tokens)) for phase in manifest.phases]
     outside = total - sum(case.ours for case in named)
     connect = sum(case.ours for case in named if case.case == "connect")
-    floor = floor_seconds(int(manifest.config["num-users"]))
-    note = f"outside all phases {outside:.1f} s, connect {connect:.1f} s, {len(PHASES)} empty messages per device {floor:.1f} s"
+    rounds = sum(case.case in _MESSAGES for case in named)
+    floor = floor_seconds(int(manifest.config["num-users"])) * rounds / len(PHASES)
+    note = (
+        f"outside all phases {outside:.1f} s, connect {connect:.1f} s, {rounds} empty messages per device {floor:.1f} s"
+    )
     return [*named, Case("flower-share", outside + connect + floor, total, UNIT, note)]
 
 

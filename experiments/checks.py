@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from cdcda_flower.cloud_api import api_key, server_url
@@ -27,7 +28,7 @@ def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] |
         *_name_problems(config),
         *_disk_problems(config, free),
         *_model_problems(config),
-        *_api_problems(config),
+        *_engine_problems(config),
         *_cuda_problems(config),
     ]
     if problems:
@@ -100,7 +101,9 @@ def _model_problems(config: RunConfig) -> Iterator[str]:
             yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
 
 
-def _api_problems(config: RunConfig) -> Iterator[str]:
+def _engine_problems(config: RunConfig) -> Iterator[str]:
+    if config.cloud_engine == "llama-cpp" and find_spec("xllamacpp") is None:
+        yield 'cloud-engine is "llama-cpp"; it needs the package xllamacpp; run `pip install xllamacpp`, or take "transformers"'
     if config.cloud_engine == "openai":
         try:
             api_key(server_url(config))

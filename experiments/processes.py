@@ -63,7 +63,8 @@ def environment(scratch: Path, cache: Path, ports: Ports) -> dict[str, str]:
     paths = [str(scratch / "app"), *filter(None, [user.get("PYTHONPATH", "")])]
     loopback = ",".join(filter(None, [user.get("NO_PROXY", user.get("no_proxy", "")), "127.0.0.1,localhost"]))
     return {
-        **user,
+        # Another cluster's address would take the run's processes there, out of reach.
+        **{name: value for name, value in user.items() if name != "RAY_ADDRESS"},
         "FLWR_HOME": str(scratch / "home"),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports.http),
         "FLWR_LOCAL_CONTROL_API_PORT": str(ports.control),

@@ -29,15 +29,12 @@ class Models:
 
     def cloud(self) -> ModelRef:
         """Returns the cloud LLM."""
-        if self._config.cloud_engine == "openai":
-            ref = api_model(self._config)
+        engine = self._config.cloud_engine
+        if engine in {"openai", "llama-cpp"}:
+            ref = api_model(self._config) if engine == "openai" else gguf_model(self._config.cloud_model)
             self._note("cloud", ref.name, ref.digest)
             return ref
-        if self._config.cloud_engine == "llama-cpp":
-            ref = gguf_model(self._config.cloud_model)
-            self._note("cloud", ref.name, ref.digest)
-            return ref
-        return self._resolved("cloud", self._config.cloud_model, double=self._config.cloud_engine == "echo")
+        return self._resolved("cloud", self._config.cloud_model, double=engine == "echo")
 
     def note_usage(self, usage: CloudUsage) -> None:
         """Notes what the cloud's server counted."""

@@ -90,7 +90,8 @@ class DeviceModel:
 
     def _stored(self, folder: Path, fit: Fit) -> Trained:
         # A training that is ordered again comes to the same weights: the older folder gives way.
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         with whole_folder(folder) as draft:
             weights_digest = save_adapter(draft, fit.weights, self._adapters.config)
         return Trained(weights_digest, fit.steps, fit.tokens, fit.first_loss, fit.last_loss, fit.seconds)

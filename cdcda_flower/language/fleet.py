@@ -203,6 +203,7 @@ def _fitting_tokens(adapters: StackedAdapters) -> int:
     config, kind = adapters.model.config, adapters.device.type
     # What a layer keeps for the backward pass: some 8 vectors of the hidden size and 4 of the inner one.
     numbers = config.num_hidden_layers * (8 * config.hidden_size + 4 * config.intermediate_size)
-    bytes_per_token = numbers * adapters.model.dtype.itemsize
+    # Where half the tokens are answers: their logits, their softmax and its gradient, in float32.
+    bytes_per_token = numbers * adapters.model.dtype.itemsize + config.vocab_size * 4 * 3 // 2
     memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total
     return min(int(_MEMORY_SHARE * memory / bytes_per_token), _ENOUGH_TOKENS[kind])

@@ -5,12 +5,12 @@ agree up to rounding, and a sample may then differ now and then. `language.gener
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from cdcda_flower.errors import ModelError
@@ -28,7 +28,11 @@ class LlamaCppGenerator:
 
     def __init__(self, gguf: Path, *, temperature: float, batch_tokens: int) -> None:
         self._gguf, self._temperature, self._batch_tokens = gguf, temperature, batch_tokens
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        _library()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{gguf} cannot be read as a GGUF model: {error}") from error
         self._server: Any = None
 
     def close(self) -> None:
@@ -37,7 +41,9 @@ class LlamaCppGenerator:
 
     def generate(self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]) -> list[tuple[str, ...]]:
         """Returns `samples` texts per request, in order, without the prefix or an end newline."""
-        prompts = [rendered(self._tokenizer, request) for request in requests]
+        # llama.cpp begins every prompt with the model's first token by itself.
+        begin = self._tokenizer.bos_token or ""
+        prompts = [rendered(self._tokenizer, request).removeprefix(begin) for request in requests]
         slots = self._started(prompts, requests)
         parts = [
             (number, first, min(slots, request.samples - first))
@@ -68,7 +74,7 @@ class LlamaCppGenerator:
         params = xllamacpp.CommonParams()
         params.model.path = str(self._gguf)
         params.n_parallel, params.n_ctx, params.cont_batching = slots, slots * room, True
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         params.verbosity = -1
         self._server = xllamacpp.Server(params)
         return slots

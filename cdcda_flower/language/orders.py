@@ -99,10 +99,11 @@ class AnswerOrder:
         return len(self.queries) * len(self.adapters)
 
 
-class Answered(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Answered:
     """The answers per adapter and query, and the order's share, by answers, of the time of its batch."""
 
-    outputs: list[list[str]]
+    outputs: list[list[str]] = field(repr=False)
     seconds: float
 
 

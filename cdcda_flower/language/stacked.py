@@ -35,9 +35,11 @@ class _AdaptedProduct(torch.autograd.Function):
         """Returns (rows, length, out); `rest` is bias, A (slots, r, in), B (slots, out, r) and the scale."""
         bias, a, b, ctx.scale = rest
         together = x.reshape(len(a), -1, x.shape[-1])
-        output = torch.nn.functional.linear(together, weight, bias)
-        low = torch.bmm(together, a.transpose(1, 2))
-        output.baddbmm_(low, b.transpose(1, 2), alpha=ctx.scale)
+        # All of one type already; what autocast would make of some of them could not be added to the rest.
+        with torch.autocast(x.device.type, enabled=False):
+            output = torch.nn.functional.linear(together, weight, bias)
+            low = torch.bmm(together, a.transpose(1, 2))
+            output.baddbmm_(low, b.transpose(1, 2), alpha=ctx.scale)
         ctx.save_for_backward(together, weight, a, b, low)
         return output.view(*x.shape[:-1], -1)
 

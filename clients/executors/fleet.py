@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[2]
+_NAME = "cdcda-trainer"
 # A trainer that dies of its load dies of it again; one that was killed by chance works at the second try.
 _ATTEMPTS = 2
 
@@ -67,18 +68,18 @@ class FleetModels:
     def _asked(self, what: str, orders: Sequence[Order]) -> list[Result]:
         # Importing Ray opens files; whoever comes here has loaded it.
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
         for _ in range(_ATTEMPTS):
             try:
                 return cast("list[Result]", ray.get(getattr(_trainer(self._spec), what).remote(orders)))
-            except RayActorError:
+            except (RayActorError, OutOfMemoryError, WorkerCrashedError):
                 log.warning("the trainer's process died; starting another one")
             except RayTaskError as error:
                 # Ray's own error quotes the other process's traceback, which may hold private text.
                 raise error.cause from None
         raise RunError(
-            "the trainer's process died twice (out of memory?); lower fleet-slots, or set device-executor to local"
+            "the trainer's process died twice (out of memory?); lower fleet-slots, max-tokens or batch-size, or set device-executor to local"
         )
 
 
@@ -87,15 +88,32 @@ def _trainer(spec: ModelSpec) -> "ActorHandle[Trainer]":
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = min(resources.get("GPU", 0), 1) if spec.device != "cpu" else 0
+    _check_free(gpus)
     options = {
-        "name": "cdcda-trainer",
+        "name": _NAME,
         "get_if_exists": True,
         # Without it the actor would die with the process that happened to start it.
         "lifetime": "detached",
         # All CPUs belong to client processes, which only wait while it works.
         "num_cpus": 0,
-        "num_gpus": min(resources.get("GPU", 0), 1) if spec.device != "cpu" else 0,
+        "num_gpus": gpus,
         "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}},
     }
     actor = ray.remote(Trainer).options(**options)
     return cast("ActorHandle[Trainer]", actor.remote(replace(spec, threads=int(resources.get("CPU", 1)))))
+
+
+def _check_free(gpus: float) -> None:
+    """Raises RunError where clients hold the GPU that a trainer yet to be started needs: Ray would wait for ever."""
+    import ray
+
+    try:
+        ray.get_actor(_NAME)
+    except ValueError:
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        if free.get("GPU", 0) < gpus:
+            raise RunError(
+                "the client processes hold the GPU that the fleet needs; start them with client-resources-num-gpus=0, "
+                "or set device-executor to local"
+            ) from None

@@ -47,7 +47,8 @@ class Trainer:
         with self._changed:
             if not all(future.done() for future in futures):
                 self._begin()
-        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+        # Who stops waiting does not stop the work, which others may wait for too.
+        return list(await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(future)) for future in futures)))
 
     def _taken(self, orders: Sequence[Order]) -> list[Future[Result]]:
         with self._changed:
@@ -73,12 +74,25 @@ class Trainer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._trainings or self._answers or self._scores))
+            try:
+                self._model()
+            except Exception as error:  # noqa: BLE001 - the boundary: without a model everybody's work fails, with the reason
+                self._fail(self._emptied(), error)
             if self._trainings:
                 self._carry_out(partial(self._next, self._trainings), self._train)
             if self._answers:
                 self._carry_out(partial(self._next, self._answers), self._answer)
             if self._scores:
                 self._carry_out(partial(self._next, self._scores), self._score)
+
+    def _emptied(self) -> list[Order]:
+        with self._changed:
+            orders: list[Order] = [order for _, _, order in self._trainings]
+            orders += [order for _, _, order in self._answers]
+            orders += [order for _, _, order in self._scores]
+            for queue in (self._trainings, self._answers, self._scores):
+                queue.clear()
+        return orders
 
     def _next(self, queue: Queue[Kind]) -> Kind | None:
         with self._changed:
@@ -102,11 +116,15 @@ class Trainer:
                 self._futures[order.key].set_result(result)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever the work raises is the answer
             left = [order for order in taken if not self._futures[order.key].done()]
-            if len(taken) > 1:
+            if len(taken) == 1:
+                self._fail(left, error)
+            else:
                 for order in left:
                     self._carry_out(partial(next, iter([order]), None), work)
-            elif (failed := left[0] if left else following()) is not None:
-                self._futures[failed.key].set_exception(error)
+
+    def _fail(self, orders: Iterable[Order], error: Exception) -> None:
+        for order in orders:
+            self._futures[order.key].set_exception(error)
 
     def _train(self, following: Callable[[], TrainOrder | None]) -> Iterator[tuple[TrainOrder, Result]]:
         yield from self._model().train_as_they_come(following)

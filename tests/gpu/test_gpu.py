@@ -73,7 +73,7 @@ def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:
     loaded = torch.cuda.memory_allocated()
     assert loaded > before + 200_000_000
     request = GenerationRequest(
-        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, threads=0, choices=()
+        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, choices=()
     )
     assert len(generator.generate([request], on_batch=lambda done, tokens: None)[0]) == 4
     generator.close()

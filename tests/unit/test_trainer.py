@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,3 +141,20 @@ def vars_of(adapter: AdapterRef) -> dict[str, str]:
 def test_a_training_set_without_pairs_is_refused_before_it_is_handed_over(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         TrainOrder(Job([], RECIPE, 7), str(tmp_path))
+
+
+def test_a_model_that_does_not_load_is_everybodys_error_said_once(spec: ModelSpec, tmp_path: Path) -> None:
+    lost = replace(spec, base=replace(spec.base, path=str(tmp_path / "none")))
+
+    async def work() -> None:
+        trainer = Trainer(lost)
+        orders = [order(tmp_path, user) for user in "ab"]
+        await trainer.submit(orders)
+        for one in orders:
+            with pytest.raises(OSError, match="none"):
+                await trainer.results([one])
+        # The process goes on, and says the same again.
+        with pytest.raises(OSError, match="none"):
+            await trainer.results([order(tmp_path, "c")])
+
+    run(work())
