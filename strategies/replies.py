@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
@@ -52,8 +53,17 @@ def wait_for_nodes(grid: Grid, count: int, *, timeout_s: float) -> Sequence[int]
 class PatientGrid(Grid):
     """Flower's grid with a deadline per phase, progress per reply, and retries of messages that a dead process failed."""
 
-    def __init__(self, grid: Grid, phases: Phases, *, timeout_s: float, retry_pause_s: float = _RETRY_PAUSE_S) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        phases: Phases,
+        *,
+        timeout_s: float,
+        in_flight: int,
+        retry_pause_s: float = _RETRY_PAUSE_S,
+    ) -> None:
         self._grid, self._phases, self._timeout_s, self._retry_pause_s = grid, phases, timeout_s, retry_pause_s
+        self._in_flight = in_flight
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Returns one reply per message that was answered in time, in the order of the messages.
@@ -81,15 +91,19 @@ class PatientGrid(Grid):
         return [replies[index] for index in sorted(replies)]
 
     def _round(self, messages: dict[int, Message], deadline: float) -> dict[int, Message]:
-        ids = dict(zip(self._grid.push_messages(messages.values()), messages, strict=True))
+        waiting, ids = deque(messages.items()), dict[str, int]()
         replies: dict[int, Message] = {}
-        while ids and time.monotonic() < deadline:
+        while (waiting or ids) and time.monotonic() < deadline:
+            following = [waiting.popleft() for _ in range(min(len(waiting), self._in_flight - len(ids)))]
+            if following:
+                pushed = self._grid.push_messages([message for _, message in following])
+                ids |= zip(pushed, (index for index, _ in following), strict=True)
             for reply in self._grid.pull_messages(list(ids)):
                 index = ids.pop(reply.metadata.reply_to_message_id)
                 replies[index] = reply
                 if not reply.has_error():
                     self._phases.advance(1, tokens_of(reply.content))
-            if ids:
+            if waiting or ids:
                 time.sleep(max(0.0, min(_POLL_S, deadline - time.monotonic())))
         return replies
 

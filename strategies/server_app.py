@@ -28,6 +28,8 @@ from strategies.supply.supply import AugmentationSupply
 
 app = ServerApp()
 
+_FLEET_IN_FLIGHT = 24
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
@@ -81,12 +83,19 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
             build_base=lambda: models.base(prepared, phases),
             ledger=ledger,
         )
-        strategy.start(PatientGrid(grid, phases, timeout_s=config.reply_timeout_s), ArrayRecord(), num_rounds=1)
+        strategy.start(_patient(grid, phases, config), ArrayRecord(), num_rounds=1)
     failed = strategy.failures
     if not failed:
         return ""
     names = ", ".join(failure.user_id for failure in failed[:5]) + (", ..." if len(failed) > 5 else "")
     return f"{len(failed)} of {config.num_users} users failed ({names}); the first: {failed[0].reason}"
+
+
+def _patient(grid: Grid, phases: Phases, config: RunConfig) -> PatientGrid:
+    # Flower hands messages out in no order, and a client waits for its user's result. With all of them out, every client
+    # might wait for those whom the fleet serves last, and no progress would be seen.
+    in_flight = _FLEET_IN_FLIGHT if config.device_executor == "fleet" else config.num_users
+    return PatientGrid(grid, phases, timeout_s=config.reply_timeout_s, in_flight=in_flight)
 
 
 def _run_folder(config: RunConfig) -> RunFolder:

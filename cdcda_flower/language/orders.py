@@ -60,9 +60,9 @@ class TrainOrder:
         return digest([self.job.pairs, str(self.job.recipe), self.job.seed, self.folder])
 
     @property
-    def size(self) -> int:
-        """How much there is to do, to be compared with other orders of the kind: long ones begin first."""
-        return len(self.job.pairs)
+    def place(self) -> str:
+        """What says whose turn it is: orders of one kind are worked in this order, user by user."""
+        return self.folder
 
 
 class Trained(NamedTuple):
@@ -95,8 +95,13 @@ class AnswerOrder:
 
     @property
     def size(self) -> int:
-        """How much there is to do."""
+        """The number of answers."""
         return len(self.queries) * len(self.adapters)
+
+    @property
+    def place(self) -> str:
+        """What says whose turn it is: the first adapter's folder, which is the user's own."""
+        return next((adapter.path for adapter in self.adapters if adapter), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +127,9 @@ class ScoreOrder:
         return digest([self.predictions, self.golds, self.model, self.layer])
 
     @property
-    def size(self) -> int:
-        """How much there is to do."""
-        return len(self.predictions)
+    def place(self) -> str:
+        """Nobody's turn comes first."""
+        return ""
 
 
 Order = TrainOrder | AnswerOrder | ScoreOrder

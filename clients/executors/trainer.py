@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cdcda_flower.language.device_model import DeviceModel
 
 Kind = TypeVar("Kind", TrainOrder, AnswerOrder, ScoreOrder)
-Queue = list[tuple[int, str, Kind]]
+Queue = list[tuple[str, str, Kind]]
 
 
 class Trainer:
@@ -59,14 +59,14 @@ class Trainer:
             return [self._futures[order.key] for order in orders]
 
     def _begin(self) -> None:
-        """Lets the work begin on everything submitted, long orders first, so that none begins when the others end."""
+        """Lets the work begin on everything submitted, user by user: results are asked for in that order too."""
         for order in self._submitted:
             if isinstance(order, TrainOrder):
-                heapq.heappush(self._trainings, (-order.size, order.key, order))
+                heapq.heappush(self._trainings, (order.place, order.key, order))
             elif isinstance(order, AnswerOrder):
-                heapq.heappush(self._answers, (-order.size, order.key, order))
+                heapq.heappush(self._answers, (order.place, order.key, order))
             else:
-                heapq.heappush(self._scores, (-order.size, order.key, order))
+                heapq.heappush(self._scores, (order.place, order.key, order))
         self._submitted.clear()
         self._changed.notify()
 

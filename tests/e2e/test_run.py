@@ -160,9 +160,9 @@ def test_the_same_config_gives_the_same_pairs_verdicts_adapters_and_metrics(
 
 
 def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done, place: Place, real_conf: Path) -> None:
-    alone = cdcda(place, "run", str(real_conf), "--name", "alone", "--set", "device-executor=local")
-    assert alone.code == 0, alone.err
-    ledgers = [LedgerReader(done.folder.ledger_path) for done in (first, alone)]
+    together = cdcda(place, "run", str(real_conf), "--name", "together", "--set", "device-executor=fleet")
+    assert together.code == 0, together.err
+    ledgers = [LedgerReader(done.folder.ledger_path) for done in (together, first)]
     trainings = [{(r.adapter.user_id, r.adapter.method): r for r in ledger.trainings()} for ledger in ledgers]
     assert trainings[0].keys() == trainings[1].keys()
     # In bfloat16, neighbours in a batch change a sum's last bits, and an early Adam step makes much of little.
@@ -175,7 +175,7 @@ def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done,
             torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=tolerance)
     answered = [sorted((r.user_id, r.method, r.adapter_of or "", r.queries) for r in x.results()) for x in ledgers]
     assert answered[0] == answered[1]
-    phases = [[phase.name for phase in done.folder.manifest().phases] for done in (first, alone)]
+    phases = [[phase.name for phase in done.folder.manifest().phases] for done in (together, first)]
     assert [name for name in phases[0] if name not in phases[1]] == ["submit", "submit queries"]
 
 
