@@ -16,7 +16,7 @@ from cdcda_flower.types import AdapterRef, ModelRef
 class ModelSpec:
     """A device's model: M_base, the shape of its adapters, how many it holds at once, and an answer's limits.
 
-    `dequantised` holds the 4-bit weights unpacked, one copy for all users: the same numbers for more memory, faster.
+    `dequantised` holds the 4-bit weights unpacked, one copy for all users: the same numbers for more memory.
     """
 
     base: ModelRef

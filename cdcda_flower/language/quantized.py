@@ -1,4 +1,4 @@
-"""Unpacks an NF4 base's weights once: the same values, at a plain layer's speed and size."""
+"""Unpacks an NF4 base's weights once: the same values, in plain layers of full size."""
 
 from typing import Any
 
