@@ -7,7 +7,8 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 
 from benchmarks.cases import Case, Settings, command, medians
-from benchmarks.embedded import SEED, embedded_ref, questions
+from benchmarks.embedded import embedded_ref, questions
+from benchmarks.requests import SEED
 from benchmarks.train import CPU, wrapped
 from cdcda_flower.language.answering import answer
 from cdcda_flower.language.decoding import Stop, stops_of

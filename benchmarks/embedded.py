@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cdcda_flower.config import RunConfig, read_defaults
+from benchmarks.requests import SEED, run_config
 from cdcda_flower.data.corpus import write_corpus
 from cdcda_flower.language.models import resolve_causal
 from cdcda_flower.language.orders import Job
@@ -16,8 +16,6 @@ from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
 
-ROOT = Path(__file__).resolve().parents[1]
-SEED = 2025
 # Texts repeat after so many users' reviews; a figure of speed does not mind.
 _AUTHORS = 32
 
@@ -31,8 +29,7 @@ class Rows(NamedTuple):
 
 def embedded_ref() -> ModelRef:
     """Returns the embedded model, converted once into the cache that runs use."""
-    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml"))
-    return resolve_causal("embedded", cache_folder(config))
+    return resolve_causal("embedded", cache_folder(run_config()))
 
 
 def questions(task: str, users: int) -> list[list[str]]:
