@@ -49,8 +49,6 @@ class PersonalizeRequest:
 class Submitted:
     """A simulated device has handed its work to the process that works for all; the result is asked for next."""
 
-    user_id: str
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalizeReply:

@@ -89,7 +89,7 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
 
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     personalize(device, request.plans, make_executor(config, request.base))
-    return encode(Submitted(user_id=device.user_id))
+    return encode(Submitted())
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
@@ -101,7 +101,7 @@ def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest)
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     ask(make_executor(config, request.base), device.history().queries, request.jobs)
-    return encode(Submitted(user_id=device.user_id))
+    return encode(Submitted())
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
