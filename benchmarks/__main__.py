@@ -92,7 +92,10 @@ def _line(cells: Sequence[str]) -> str:
 def _conditions(*, full: bool) -> str:
     """Says when, from which commit and on which machine."""
     commit = _said(["git", "rev-parse", "--short", "HEAD"]) or "unknown commit"
-    changed = " with uncommitted changes" if _said(["git", "status", "--porcelain", "--untracked-files=no"]) else ""
+    # The tables themselves change the documentation, one after the other.
+    code = ["--", ".", ":(exclude)docs"]
+    dirty = _said(["git", "status", "--porcelain", "--untracked-files=no", *code])
+    changed = " with uncommitted changes" if dirty else ""
     device = pick_device("auto")
     return (
         f"Measured {datetime.now(UTC):%Y-%m-%d}, commit {commit}{changed}, `make bench{'-full' if full else ''}`, on "
