@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import load_tiny
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from cdcda_flower.language import examples
 from cdcda_flower.language import fleet as language_fleet
@@ -27,6 +27,7 @@ from cdcda_flower.types import ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
 WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
+NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 # Rows per user: a user with one row, and users whose last batch is not full.
 SIZES = (5, 1, 4, 3)
 
@@ -248,3 +249,34 @@ def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkey
         apart = torch.cat([(fit.weights[name] - weight).abs().flatten() for name, weight in alone.weights.items()])
         # Adam makes much of a gradient that is all but zero, and so of its rounding.
         assert (apart <= 1e-5).double().mean() >= 0.9999
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["bfloat16", "nf4"])
+def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, quantised: bool
+) -> None:
+    """Rounding differs with what shares a pass, so single users differ; over users it is noise around zero."""
+    monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.bfloat16)
+    jobs = [
+        Job([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
+        for user in range(30)
+    ]  # fmt: skip
+
+    def losses(slots: int) -> torch.Tensor:
+        base = low_precision(folder, quantised=quantised)
+        fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(jobs))
+        return torch.tensor([fits[place].last_loss for place in range(len(jobs))], dtype=torch.float64)
+
+    alone, packed = losses(1), losses(8)
+    apart = packed - alone
+    assert apart.abs().max() > 0
+    # 30 users: a mean beyond 3 standard errors would come by chance once in 370 times, and these numbers are fixed.
+    assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(jobs))
+    # What packing moves is small beside what tells users apart.
+    assert apart.std() < 0.05 * alone.std()
+
+
+def low_precision(folder: Path, *, quantised: bool) -> LoadedModel:
+    options = {"quantization_config": NF4} if quantised else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **options).requires_grad_(False)
+    return LoadedModel(model, load_tiny(folder).tokenizer, torch.device("cpu"))
