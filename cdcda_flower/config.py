@@ -50,6 +50,10 @@ class RunConfig(BaseModel):
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
     policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
+    rag_items: Positive = Field(description="history items before a question, with device+rag and cloud+rag")
+    rag_words: Count = Field(
+        description="words of one question's history items in all; fewer where max-tokens ends before"
+    )
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
     cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
@@ -145,6 +149,20 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods names {', '.join(map(repr, unknown))}; known methods: {', '.join(METHODS)}")
         if len(set(names)) != len(names):
             raise ConfigError(f"methods is {value!r}; name each method once")
+        return value
+
+    @field_validator("share_ratio")
+    @classmethod
+    def _all_for_the_pooled(cls, value: float, info: ValidationInfo) -> float:
+        names = [name.strip() for name in info.data.get("methods", "").split(",")]
+        part = value < 1 and info.data.get("share_policy") in {"ratio", "recent"}
+        if part or info.data.get("share_policy") == "none":
+            for name in names:
+                if name in METHODS and METHODS[name].pooled:
+                    raise ConfigError(
+                        f"share-ratio is {value:g}, share-policy {info.data.get('share_policy')!r}; {name} trains on all "
+                        "users' data together: let everything go (share-ratio 1), or leave the method out"
+                    )
         return value
 
     @field_validator("prompt_form")

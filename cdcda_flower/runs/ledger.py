@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS unparsable (id TEXT PRIMARY KEY, reason TEXT, {_PROVE
 CREATE TABLE IF NOT EXISTS verdicts (
     pair_id TEXT, filter TEXT, keep INTEGER, score REAL, reason TEXT, PRIMARY KEY (pair_id, filter));
 CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS variants (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
+CREATE TABLE IF NOT EXISTS sent (method TEXT, user_id TEXT, pair_id TEXT, PRIMARY KEY (method, pair_id));
+CREATE TABLE IF NOT EXISTS questions (user_id TEXT PRIMARY KEY, count INTEGER, bytes_up INTEGER);
 CREATE TABLE IF NOT EXISTS trainings (
     user_id TEXT, method TEXT, base_digest TEXT, training_digest TEXT, weights_digest TEXT, path TEXT, private INTEGER,
     synthetic INTEGER, tokens INTEGER, steps INTEGER, first_loss REAL, last_loss REAL, seconds REAL,
@@ -111,6 +114,18 @@ class Ledger:
     def add_selected(self, user_id: str, pair_ids: Sequence[str]) -> None:
         """Adds the pairs that go back to a device."""
         self._add("selected", [(user_id, pair_id) for pair_id in pair_ids])
+
+    def add_variants(self, pairs: Sequence[SyntheticPair]) -> None:
+        """Adds pairs that were made from shared examples without a model."""
+        self._add("variants", [(p.id, p.query, p.response, *_origin(p.provenance)) for p in pairs])
+
+    def add_sent(self, method: str, user_id: str, pair_ids: Sequence[str]) -> None:
+        """Adds the pairs that a method sends to a device for training."""
+        self._add("sent", [(method, user_id, pair_id) for pair_id in pair_ids])
+
+    def add_questions(self, user_id: str, count: int, bytes_up: int) -> None:
+        """Adds how many questions a device put to the cloud, and their size on the wire."""
+        self._add("questions", [(user_id, count, bytes_up)])
 
     def add_training(self, report: TrainingReport) -> None:
         """Adds what training one adapter took."""
@@ -183,6 +198,24 @@ class LedgerReader:
     def selected(self) -> dict[str, str]:
         """Returns pair id -> user id of the pairs that went back to a device."""
         return {p: u for u, p in self._rows("SELECT user_id, pair_id FROM selected ORDER BY rowid")}
+
+    def variants(self) -> tuple[SyntheticPair, ...]:
+        """Returns the pairs that were made without a model, in the order in which they were added."""
+        return tuple(
+            SyntheticPair(id=i, query=q, response=r, provenance=_provenance(origin))
+            for i, q, r, *origin in self._rows("SELECT * FROM variants ORDER BY rowid")
+        )
+
+    def sent(self) -> dict[str, dict[str, str]]:
+        """Returns pair id -> user id of what each method sent, by method."""
+        found: dict[str, dict[str, str]] = {}
+        for method, user_id, pair_id in self._rows("SELECT method, user_id, pair_id FROM sent ORDER BY rowid"):
+            found.setdefault(method, {})[pair_id] = user_id
+        return found
+
+    def questions(self) -> dict[str, tuple[int, int]]:
+        """Returns how many questions each user put to the cloud, and in how many bytes."""
+        return {u: (c, b) for u, c, b in self._rows("SELECT user_id, count, bytes_up FROM questions ORDER BY user_id")}
 
     def trainings(self) -> tuple[TrainingReport, ...]:
         """Returns what each adapter took, by user and method."""

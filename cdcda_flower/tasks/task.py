@@ -16,7 +16,8 @@ class ProfileForm:
     """How a profile item becomes (x, y): `x = wording + item[query_field]`, `y = item[response_field]`.
 
     `query_field = ""` is language modelling of the response (x is empty): LaMP-7's tweets have no paraphrase.
-    `labelled`: the response is one of the task's labels. `source` says where the form comes from.
+    `labelled`: the response is one of the task's labels. `source` says where the form comes from. `entry` is the item
+    as it stands before a question in retrieval, with {x} (free text of x) and {y}.
     """
 
     name: str
@@ -24,6 +25,7 @@ class ProfileForm:
     query_field: str
     response_field: str
     source: str
+    entry: str
     labelled: bool = False
 
     def example(self, item_id: str, item: Item) -> Example | None:
@@ -44,7 +46,12 @@ def _text(value: str | list[str] | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One LaMP task. `headline` is the metric that comparisons are made on; queries begin with `test_wording`."""
+    """One LaMP task. `headline` is the metric that comparisons are made on; queries begin with `test_wording`.
+
+    `retrieved` joins a question with the history's {entries} (LaMP's prompts); {question} is the question, and where
+    the text `after` stands in it, the entries come right behind that. `sought`: a pattern whose groups are what is
+    looked for in the history; empty: the question's free text.
+    """
 
     name: str
     folder: str
@@ -56,6 +63,9 @@ class Task:
     metrics: tuple[str, ...]
     headline: str
     max_answer_tokens: int
+    retrieved: str = "{entries}. {question}"
+    after: str = ""
+    sought: str = ""
 
     def form(self, name: str) -> ProfileForm:
         """Returns the profile form of that name; "default" is the task's first."""

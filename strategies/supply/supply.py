@@ -1,24 +1,25 @@
-"""What the cloud sends back for the uploads: pairs that an LLM wrote, judged by three filters, kept by all of them."""
+"""What an LLM writes for the uploads, judged by three filters (section 4 of the paper)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import ModelRef, SyntheticPair, Upload
+from cdcda_flower.types import ModelRef, Upload
 from strategies.cloud.engines import cloud_engine
 from strategies.phases import Phases
 from strategies.selection.chain import judge, selected
 from strategies.selection.filters import Thresholds
 from strategies.selection.scorers import make_scorer
 from strategies.supply.augmentation import augment
+from strategies.supply.choices import Written, by_user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSupply:
-    """CDCDA-PLM's supply (section 4 of the paper): augment, judge, select. Every pair and verdict goes to the ledger."""
+    """Augments, judges, selects. Every pair and verdict goes to the ledger."""
 
     config: RunConfig
     cloud: Callable[[], ModelRef]
@@ -26,12 +27,12 @@ class AugmentationSupply:
     ledger: Ledger
     phases: Phases
 
-    def supply(self, uploads: Sequence[Upload]) -> Mapping[str, tuple[SyntheticPair, ...]]:
-        """Returns the selected pairs per user; a user who shared nothing, or whose pairs all fell, is left out."""
+    def write(self, uploads: Sequence[Upload]) -> Written:
+        """Returns all pairs and the selected ones; nothing is written where nobody shared anything."""
         task = task_named(self.config.task)
         shared = sum(len(upload.examples) for upload in uploads)
         if not shared:
-            return {}
+            return Written((), ())
         with self.phases.phase("generate", shared * self.config.k), cloud_engine(self.config, self.cloud()) as engine:
             done = 0
 
@@ -52,9 +53,7 @@ class AugmentationSupply:
             verdicts = judge(augmented.pairs, uploads, task, Thresholds.of(self.config), scorer)
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(augmented.pairs), 0)
-        kept: dict[str, list[SyntheticPair]] = {}
-        for pair in selected(augmented.pairs, verdicts):
-            kept.setdefault(pair.provenance.user_id, []).append(pair)
-        for user_id, pairs in sorted(kept.items()):
+        kept = selected(augmented.pairs, verdicts)
+        for user_id, pairs in by_user(kept).items():
             self.ledger.add_selected(user_id, [pair.id for pair in pairs])
-        return {user_id: tuple(pairs) for user_id, pairs in kept.items()}
+        return Written(augmented.pairs, kept)

@@ -1,0 +1,77 @@
+"""Every method in one federation: who trains on what, who answers, what leaves."""
+
+import pytest
+from federation import USERS, Federation, Outcome
+
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.methods import METHODS
+from strategies.collaboration import ASK
+
+ALL = ",".join(METHODS)
+
+
+@pytest.fixture(scope="module")
+def outcome(four: Federation) -> Outcome:
+    return four.run(four.config(methods=ALL, share_policy="all"))
+
+
+def test_every_user_finishes_every_method(outcome: Outcome) -> None:
+    assert outcome.failures == ""
+    own = {(r.user_id, r.method) for r in outcome.ledger.results() if r.adapter_of in (None, r.user_id)}
+    assert own == {(user, method) for user in USERS for method in METHODS}
+
+
+def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
+    ledger = outcome.ledger
+    sent, kept = ledger.sent(), ledger.selected()
+    assert sent.keys() == {"eda-ft", "cdcda", "cdcda:random", "cdcda:all"}
+    assert sent["cdcda"] == kept
+    assert sent["cdcda:all"].keys() == {pair.id for pair in ledger.pairs()}
+    assert sorted(sent["cdcda:random"].values()) == sorted(kept.values())
+    assert sent["cdcda:random"].keys() <= sent["cdcda:all"].keys()
+    assert sent["eda-ft"].keys() == {pair.id for pair in ledger.variants()}
+    for training in ledger.trainings():
+        user, method = training.adapter.user_id, training.adapter.method
+        assert training.synthetic == sum(owner == user for owner in sent.get(method, {}).values())
+
+
+def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(outcome: Outcome) -> None:
+    [pooled] = [t for t in outcome.ledger.trainings() if t.adapter.method == "global-ft"]
+    assert (pooled.adapter.user_id, pooled.private) == ("", len(outcome.ledger.shared()))
+    assert {r.adapter_of for r in outcome.ledger.results() if r.method == "global-ft"} == {None}
+
+
+def test_only_trained_methods_have_a_swap_test(outcome: Outcome) -> None:
+    swapped = {r.method for r in outcome.ledger.results() if r.adapter_of not in (None, r.user_id)}
+    assert swapped == {name for name, method in METHODS.items() if method.trains}
+
+
+def test_questions_leave_only_for_the_clouds_own_answers(four: Federation, outcome: Outcome) -> None:
+    assert {phase for _, phase in outcome.sent if phase == ASK} == {ASK}
+    assert {user: count for user, (count, _) in outcome.ledger.questions().items()} == dict.fromkeys(
+        USERS, 2 * outcome.ledger.uploads()[0].query_count
+    )
+    without = four.run(four.config(methods="device,device+rag,direct-ft"))
+    assert ASK not in {phase for _, phase in without.sent}
+    assert without.ledger.questions() == {}
+
+
+def test_the_same_numbers_in_another_order_of_arrival(four: Federation, outcome: Outcome) -> None:
+    again = four.run(four.config(methods=ALL, share_policy="all"), order=5)
+    assert again.rows() == outcome.rows()
+
+
+def test_a_run_of_the_cloud_alone_trains_and_loads_nothing_on_devices(four: Federation) -> None:
+    alone = four.run(four.config(methods="cloud"))
+    assert alone.failures == ""
+    assert [phase.name for phase in alone.folder.manifest().phases] == [
+        "prepare", "connect", "share", "ask", "answer", "evaluate",
+    ]  # fmt: skip
+    assert alone.ledger.uploads()[0].shared == 0
+
+
+def test_global_ft_wants_everything(four: Federation) -> None:
+    with pytest.raises(ConfigError, match="global-ft trains on all"):
+        four.config(methods="device,global-ft", share_policy="ratio", share_ratio=0.5)
+    with pytest.raises(ConfigError, match="global-ft trains on all"):
+        four.config(methods="device,global-ft", share_policy="none")
