@@ -80,6 +80,10 @@ class RunConfig(BaseModel):
     epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
         description="greatest length ratio of x_syn to x (equation 4)"
     )
+    eda_alpha_sr: Ratio = Field(description="share of words that EDA's synonym replacement changes; 0 = leave it out")
+    eda_alpha_ri: Ratio = Field(description="share of words that EDA's random insertion adds; 0 = leave it out")
+    eda_alpha_rs: Ratio = Field(description="swaps of EDA's random swap per word; 0 = leave it out")
+    eda_alpha_rd: Ratio = Field(description="probability that EDA's random deletion drops a word; 0 = leave it out")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
     device_executor: Literal["fleet", "local", "echo"] = Field(
         description="fleet: one process for all users; local: each device's own; echo is a test double; reports refuse it"
@@ -223,6 +227,13 @@ class RunConfig(BaseModel):
         least = info.data.get("epsilon_min_len", 0)
         if value <= least:
             raise ConfigError(f"epsilon-max-len is {value}; it must be above epsilon-min-len ({least})")
+        return value
+
+    @field_validator("eda_alpha_rd")
+    @classmethod
+    def _some_operation(cls, value: float, info: ValidationInfo) -> float:
+        if not any((value, *(info.data.get(f"eda_alpha_{name}", 1) for name in ("sr", "ri", "rs")))):
+            raise ConfigError(f"eda-alpha-rd is {value}, as -sr, -ri and -rs are; at least one must be above 0")
         return value
 
     @field_validator("plugin_dir", "runs_dir", "cache_dir")

@@ -58,6 +58,8 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"policy_args": "[1]"}, "write a JSON object"),
         ({"plugin_dir": "plugins"}, "must be absolute"),
         ({"epsilon_min_len": 2.0}, "must be above epsilon-min-len"),
+        ({"eda_alpha_sr": 1.5}, "eda-alpha-sr is 1.5"),
+        ({f"eda_alpha_{name}": 0 for name in ("sr", "ri", "rs", "rd")}, "eda-alpha-rd is 0.0, as -sr, -ri and -rs are"),
         ({"num_users": True}, "num-users is True"),
         ({"num_users": 2.5}, "num-users is 2.5"),
         ({"swap_test": 1}, "swap-test is 1"),
