@@ -23,6 +23,7 @@ from cdcda_flower.runs.places import runs_folder
 from strategies.collaboration import CollaborationStrategy
 from strategies.models import Models
 from strategies.phases import Phases
+from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
 from strategies.supply.supply import AugmentationSupply
 
@@ -70,15 +71,15 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
-    models = Models(config, folder)
-    with Ledger(folder.ledger_path) as ledger:
+    with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
+        models = Models(config, folder, tape)
         strategy = CollaborationStrategy(
             config=config,
             workspace=workspace,
             user_ids=prepared.user_ids,
             nodes=nodes,
             supply=AugmentationSupply(
-                config=config, cloud=models.cloud, note_usage=models.note_usage, ledger=ledger, phases=phases
+                config=config, models=models, recording=tape, ledger=ledger, phases=phases
             ).supply,
             build_base=lambda: models.base(prepared, phases),
             ledger=ledger,

@@ -1,18 +1,19 @@
 """What the cloud sends back for the uploads: pairs that an LLM wrote, judged by three filters, kept by all of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import ModelRef, SyntheticPair, Upload
-from strategies.cloud.engines import cloud_engine
+from cdcda_flower.types import SyntheticPair, Upload
+from strategies.cloud.taped import taped_cloud
+from strategies.models import Models
 from strategies.phases import Phases
+from strategies.recording import Recording
 from strategies.selection.chain import judge, selected
 from strategies.selection.filters import Thresholds
-from strategies.selection.scorers import make_scorer
+from strategies.selection.taped import taped_scorer
 from strategies.supply.augmentation import augment
 
 
@@ -21,8 +22,8 @@ class AugmentationSupply:
     """CDCDA-PLM's supply (section 4 of the paper): augment, judge, select. Every pair and verdict goes to the ledger."""
 
     config: RunConfig
-    cloud: Callable[[], ModelRef]
-    note_usage: Callable[[CloudUsage], None]
+    models: Models
+    recording: Recording
     ledger: Ledger
     phases: Phases
 
@@ -32,23 +33,22 @@ class AugmentationSupply:
         shared = sum(len(upload.examples) for upload in uploads)
         if not shared:
             return {}
-        with self.phases.phase("generate", shared * self.config.k), cloud_engine(self.config, self.cloud()) as engine:
-            done = 0
-
-            def on_progress(finished: int, tokens: int) -> None:
-                nonlocal done
-                self.phases.advance(finished - done, tokens)
-                done = finished
-
+        with (
+            self.phases.phase("generate", shared * self.config.k),
+            taped_cloud(self.config, self.models.cloud(), self.recording) as cloud,
+        ):
             try:
-                augmented = augment(uploads, task, self.config, engine, on_progress)
+                augmented = augment(uploads, task, self.config, cloud, self.phases.advance)
             finally:
-                # Answers that a failed run threw away have been paid for too.
-                if engine.usage:
-                    self.note_usage(engine.usage)
+                # What a failed run was answered has been paid for too.
+                if cloud.usage:
+                    self.models.note_usage(cloud.usage)
         self.ledger.add_pairs(augmented.pairs)
         self.ledger.add_unparsable(augmented.unparsable)
-        with self.phases.phase("select", len(augmented.pairs)), make_scorer(self.config) as scorer:
+        with (
+            self.phases.phase("select", len(augmented.pairs)),
+            taped_scorer(self.config, self.models.consistency(), self.recording) as scorer,
+        ):
             verdicts = judge(augmented.pairs, uploads, task, Thresholds.of(self.config), scorer)
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(augmented.pairs), 0)
