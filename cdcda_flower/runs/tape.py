@@ -163,17 +163,22 @@ def create_tape(path: Path) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(draft)) as connection:
-            connection.executescript(_SCHEMA)
-        with suppress(FileExistsError):
-            # Unlike a rename, a link never takes the name of a tape that another run has begun to write.
-            os.link(draft, path)
+        try:
+            _write_empty(draft)
+            with suppress(FileExistsError):
+                # Unlike a rename, a link never takes the name of a tape that another run has begun to write.
+                os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
         raise DataError(
             f'tape {path} cannot be made: {error}; give another file in `tape`, or tape-mode = "off"'
         ) from None
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+def _write_empty(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(_SCHEMA)
 
 
 def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
@@ -220,8 +225,11 @@ def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
             f"tape {path} has version {version} and this release reads {_VERSION}; "
             "name another tape, or install the release that recorded it"
         )
-    # Reads the tables' definitions and compares the file's length with what its header says.
+    # SQLite compares the file's length in pages with what its header says; it takes a part of a page for a page.
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    if path is not None and path.stat().st_size % page:
+        raise _damaged(path, "its end is missing")
 
 
 @contextmanager
