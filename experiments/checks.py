@@ -101,10 +101,8 @@ def _least_free_gb() -> float:
 def _model_problems(config: RunConfig) -> Iterator[str]:
     values = config.to_flwr()
     replayed = _REPLAYED if config.tape_mode == "replay" else ()
-    for key in local_model_keys(values):
+    for key in (key for key in local_model_keys(values) if key not in replayed):
         name = str(values[key])
-        if key in replayed:
-            continue
         if is_path(name) and not Path(name).expanduser().exists():
             yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
 

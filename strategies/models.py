@@ -21,11 +21,6 @@ class Models:
     def __init__(self, config: RunConfig, folder: RunFolder, recording: Recording) -> None:
         self._config, self._folder, self._recording = config, folder, recording
         self._cache = cache_folder(config)
-        self._scorer = _ECHO
-        if config.consistency_scorer != "echo":
-            scorer, name = config.consistency_scorer, config.consistency_model
-            self._scorer = recording.model("consistency-model", scorer, name, lambda: _encoder(name))
-            self._note("consistency", f"{scorer}: {name}", self._scorer.digest)
         if config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics:
             name = f"{config.bertscore_model}, layer {config.bertscore_layer}"
             self._note("bertscore", name, encoder_digest(config.bertscore_model))
@@ -38,8 +33,13 @@ class Models:
         return ref
 
     def consistency(self) -> ModelRef:
-        """Returns the model of the consistency scorer."""
-        return self._scorer
+        """Returns the model of the consistency scorer, which loads it."""
+        scorer, name = self._config.consistency_scorer, self._config.consistency_model
+        if scorer == "echo":
+            return _ECHO
+        ref = self._recording.model("consistency-model", scorer, name, lambda: _encoder(name))
+        self._note("consistency", f"{scorer}: {name}", ref.digest)
+        return ref
 
     def note_usage(self, usage: CloudUsage) -> None:
         """Notes what the cloud's server counted."""

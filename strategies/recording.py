@@ -1,9 +1,11 @@
 """The tape of one run: what is taken from it, what may still be asked of the cloud, and the account of both."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError
@@ -69,7 +71,9 @@ class Recording:
         return TapedModel(role=_ROLES[key], maker=maker, asked=asked, name=model.name, digest=model.digest)
 
 
-_ROLES = {"cloud-model": "cloud", "consistency-model": "consistency"}
+_ROLES: Mapping[str, Literal["cloud", "consistency"]] = MappingProxyType(
+    {"cloud-model": "cloud", "consistency-model": "consistency"}
+)
 
 
 def asked_name(maker: str, name: str) -> str:

@@ -87,7 +87,7 @@ class Tape:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connection is not None:
-            (close if self._writable else sqlite3.Connection.close)(self._connection)
+            close(self._connection, writable=self._writable)
             self._connection = None
 
     def models(self) -> tuple[TapedModel, ...]:
@@ -206,12 +206,13 @@ def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     return connection
 
 
-def close(connection: sqlite3.Connection) -> None:
-    """Closes what was written to: a closed tape is one plain file, to copy or to read from a read-only disk."""
-    # Another run that uses it keeps it in WAL.
-    with suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA busy_timeout = 0")
-        connection.execute("PRAGMA journal_mode = DELETE")
+def close(connection: sqlite3.Connection, *, writable: bool) -> None:
+    """Ends a connection; a closed tape is one plain file, to copy or to read from a read-only disk."""
+    if writable:
+        # Another run that uses it keeps it in WAL; what is damaged was said before.
+        with suppress(sqlite3.DatabaseError):
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
 
 

@@ -85,7 +85,7 @@ def drop_damaged(path: Path) -> Audit:
             for table, rows in found.damaged.items():
                 connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(row,) for row in rows])
             connection.execute("REINDEX")
-        close(connection)
+        close(connection, writable=True)
     return audit(path)
 
 

@@ -185,7 +185,7 @@ def _counted(usage: CloudUsage | None) -> int:
 
 def _most_tokens(request: GenerationRequest, *, prompts: bool) -> int:
     """Returns what a request can cost at most, in tokens; `prompts`: every sample's prompt counts too."""
-    texts = (request.then, max(request.choices, key=len, default=""))
-    written = request.max_new_tokens + sum(len(text.encode()) for text in texts) + _SPARE_TOKENS
+    chosen = max((len(choice.encode()) for choice in request.choices), default=0)
+    written = request.max_new_tokens + len(request.then.encode()) + chosen + _SPARE_TOKENS
     read = len(request.prompt.encode()) + _TEMPLATE_TOKENS if prompts else 0
     return request.samples * (written + read)

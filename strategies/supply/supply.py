@@ -33,9 +33,11 @@ class AugmentationSupply:
         shared = sum(len(upload.examples) for upload in uploads)
         if not shared:
             return {}
+        # Both before the first answer is paid for: what is not there is said now.
+        writer, scorer_model = self.models.cloud(), self.models.consistency()
         with (
             self.phases.phase("generate", shared * self.config.k),
-            taped_cloud(self.config, self.models.cloud(), self.recording) as cloud,
+            taped_cloud(self.config, writer, self.recording) as cloud,
         ):
             try:
                 augmented = augment(uploads, task, self.config, cloud, self.phases.advance)
@@ -47,7 +49,7 @@ class AugmentationSupply:
         self.ledger.add_unparsable(augmented.unparsable)
         with (
             self.phases.phase("select", len(augmented.pairs)),
-            taped_scorer(self.config, self.models.consistency(), self.recording) as scorer,
+            taped_scorer(self.config, scorer_model, self.recording) as scorer,
         ):
             verdicts = judge(augmented.pairs, uploads, task, Thresholds.of(self.config), scorer)
             self.ledger.add_verdicts(verdicts)
