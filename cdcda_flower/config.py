@@ -74,6 +74,16 @@ class RunConfig(BaseModel):
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
     )
+    tape: str = Field(
+        description="absolute file of recorded answers and scores; empty = tape.sqlite in the cache folder"
+    )
+    tape_mode: Literal["record", "replay", "off"] = Field(
+        description="record: what the tape lacks is asked and recorded; replay: nothing is asked; off: all is (docs/tape.md)"
+    )
+    budget_calls: Count = Field(description="requests that one run may ask of the cloud; 0 = any number")
+    budget_tokens: Count = Field(
+        description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
+    )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
     epsilon_min_len: Annotated[float, Field(ge=0)] = Field(description="least length ratio of x_syn to x (equation 4)")
@@ -236,7 +246,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"eda-alpha-rd is {value}, as -sr, -ri and -rs are; at least one must be above 0")
         return value
 
-    @field_validator("plugin_dir", "runs_dir", "cache_dir")
+    @field_validator("plugin_dir", "runs_dir", "cache_dir", "tape")
     @classmethod
     def _absolute(cls, value: str, info: ValidationInfo) -> str:
         if value and not Path(value).is_absolute():

@@ -21,6 +21,7 @@ from experiments.report import read_report
 from experiments.settings import read_config
 from experiments.staging import find_app
 from experiments.tables import csv_text, pairs_text, show
+from experiments.tapes import tape
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 # A table that is piped into a file should not be broken at 80 columns.
@@ -32,6 +33,7 @@ app = typer.Typer(
 )  # fmt: skip
 data = typer.Typer(help="Prepare or download data.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(tape, name="tape")
 
 Conf = Annotated[Path, typer.Argument(help="TOML file with flat keys; `cdcda keys` lists them")]
 Overrides = Annotated[

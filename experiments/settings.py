@@ -10,7 +10,7 @@ from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import cache_folder, runs_folder
 from experiments.staging import find_app
 
-FOLDER_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir")
+PLACE_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir", "tape")
 MODEL_KEYS = ("device-model", "cloud-model", "consistency-model", "bertscore-model")
 
 
@@ -24,7 +24,7 @@ def read_config(
     folder = conf.expanduser().absolute().parent
     values = read_defaults(find_app().pyproject) | {"plugin-dir": str(folder)}
     in_file, over = _read_toml(conf), dict(map(_override, overrides))
-    paths = (*FOLDER_KEYS, *local_model_keys(values | in_file | over))
+    paths = (*PLACE_KEYS, *local_model_keys(values | in_file | over))
     values |= _absolute_paths(in_file, folder, paths)
     values |= _absolute_paths(over, Path.cwd(), paths)
     if runs_dir is not None:
@@ -88,7 +88,7 @@ def _absolute_paths(values: Mapping[str, Scalar], folder: Path, keys: Sequence[s
 def _is_path(key: str, value: Scalar) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (key in FOLDER_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
+    return (key in PLACE_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
 
 
 def _absolute(value: Scalar, folder: Path) -> str:

@@ -208,6 +208,12 @@ def _costs(report: Report) -> Iterator[str]:
             else ""
         )
         yield f"{phase.name}: {phase.seconds:,.1f} s{speed}"
+    if (tape := manifest.tape) is not None:
+        yield (
+            f"cloud: {tape.calls_taken:,} calls from the tape, {tape.calls_asked:,} asked ({tape.tokens:,} tokens); "
+            f"scores: {tape.scores_taken:,} from the tape, {tape.scores_computed:,} computed"
+            + (f"; {tape.path}" if tape.path else "")
+        )
     yield f"M_base: {manifest.base_rows:,} rows of non-target users"
     yield f"uploads: {report.bytes_up:,} bytes"
     if manifest.peak_pss_bytes:

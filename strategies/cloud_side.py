@@ -1,6 +1,7 @@
 """What the cloud does in one round: write pairs, answer questions, train M_base and what is common to all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
@@ -12,10 +13,12 @@ from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
 from strategies.cloud.answers import answered
-from strategies.cloud.engines import cloud_engine
+from strategies.cloud.engine import TextGenerator
+from strategies.cloud.taped import taped_cloud
 from strategies.models import Models
 from strategies.phases import Phases
 from strategies.pooled import pooled_adapter
+from strategies.recording import Recording
 from strategies.supply.choices import Pairs, Written, by_user, random_of_size
 from strategies.supply.eda import eda_pairs
 from strategies.supply.supply import AugmentationSupply
@@ -29,6 +32,7 @@ class CloudSide:
     prepared: Prepared
     folder: RunFolder
     models: Models
+    recording: Recording
     ledger: Ledger
     phases: Phases
 
@@ -45,12 +49,12 @@ class CloudSide:
     def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
         """Returns the LLM's own answers by user and method."""
         total = sum(len(own.questions) for own in questions)
-        with self.phases.phase("answer", total), cloud_engine(self.config, self.models.cloud()) as engine:
+        with self.phases.phase("answer", total), self._cloud() as cloud:
             return answered(
                 questions,
                 task_named(self.config.task),
                 self.config,
-                engine,
+                cloud,
                 lambda place, texts, tokens: self.phases.advance(1, tokens),
             )
 
@@ -68,11 +72,22 @@ class CloudSide:
     def _written(self, uploads: Sequence[Upload]) -> Written:
         return AugmentationSupply(
             config=self.config,
-            cloud=self.models.cloud,
-            note_usage=self.models.note_usage,
+            models=self.models,
+            open_cloud=self._cloud,
+            recording=self.recording,
             ledger=self.ledger,
             phases=self.phases,
         ).write(uploads)
+
+    @contextmanager
+    def _cloud(self) -> Iterator[TextGenerator]:
+        with taped_cloud(self.config, self.models.cloud(), self.recording) as cloud:
+            try:
+                yield cloud
+            finally:
+                # What a failed run was answered has been paid for too.
+                if cloud.usage:
+                    self.models.note_usage(cloud.usage)
 
     def _choice(self, supply: Supply, uploads: Sequence[Upload], written: Written) -> Pairs:
         if supply == "eda":

@@ -24,6 +24,7 @@ from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
 from strategies.models import Models
 from strategies.phases import Phases
+from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
 
 app = ServerApp()
@@ -70,7 +71,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
-    with Ledger(folder.ledger_path) as ledger:
+    with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
         strategy = CollaborationStrategy(
             config=config,
             workspace=workspace,
@@ -80,7 +81,8 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
                 config=config,
                 prepared=prepared,
                 folder=folder,
-                models=Models(config, folder),
+                models=Models(config, folder, tape),
+                recording=tape,
                 ledger=ledger,
                 phases=phases,
             ),

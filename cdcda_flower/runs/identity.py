@@ -17,8 +17,8 @@ _VERSIONED = (
     "cdcda-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate",
     "sentence-transformers", "bert-score", "rouge-score", "accelerate", "numpy", "scipy",
 )  # fmt: skip
-# Where a run lies does not change what it is.
-_PLACES = ("runs-dir", "run-name", "cache-dir")
+# Where a run lies, and whether its cloud is asked or read from a tape, does not change what it is.
+_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-calls", "budget-tokens")
 
 
 def config_digest(config: RunConfig) -> str:

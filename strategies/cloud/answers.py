@@ -6,14 +6,14 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Question, Questions
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task
-from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator
+from strategies.cloud.engine import GenerationRequest, OnAnswer, Writer, answers
 
 # A model that may write what it likes says more than the answer; LaMP's longest answers take half of this.
 _FREE_TOKENS = 96
 
 
 def answered(
-    asked: Sequence[Questions], task: Task, config: RunConfig, generator: TextGenerator, on_answer: OnAnswer
+    asked: Sequence[Questions], task: Task, config: RunConfig, writer: Writer, on_answer: OnAnswer
 ) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """Returns greedy answers by user and method, in the order of the questions.
 
@@ -22,7 +22,7 @@ def answered(
     """
     rows = [(own.user_id, question) for own in asked for question in own.questions]
     requests = [_request(user_id, question, task, config) for user_id, question in rows]
-    texts = generator.generate(requests, on_answer=on_answer)
+    texts = answers(writer, requests, on_answer=on_answer)
     found: dict[tuple[str, str], list[str]] = {}
     for (user_id, question), (text,) in zip(rows, texts, strict=True):
         found.setdefault((user_id, question.method), []).append(text.strip())

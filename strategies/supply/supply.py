@@ -1,18 +1,20 @@
 """What an LLM writes for the uploads, judged by three filters (section 4 of the paper)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import ModelRef, Upload
-from strategies.cloud.engines import cloud_engine
+from cdcda_flower.types import Upload
+from strategies.cloud.engine import TextGenerator
+from strategies.models import Models
 from strategies.phases import Phases
+from strategies.recording import Recording
 from strategies.selection.chain import judge, selected
 from strategies.selection.filters import Thresholds
-from strategies.selection.scorers import make_scorer
+from strategies.selection.taped import taped_scorer
 from strategies.supply.augmentation import augment
 from strategies.supply.choices import Written, by_user
 
@@ -22,8 +24,9 @@ class AugmentationSupply:
     """Augments, judges, selects. Every pair and verdict goes to the ledger."""
 
     config: RunConfig
-    cloud: Callable[[], ModelRef]
-    note_usage: Callable[[CloudUsage], None]
+    models: Models
+    open_cloud: Callable[[], AbstractContextManager[TextGenerator]]
+    recording: Recording
     ledger: Ledger
     phases: Phases
 
@@ -33,23 +36,16 @@ class AugmentationSupply:
         shared = sum(len(upload.examples) for upload in uploads)
         if not shared:
             return Written((), ())
-        with self.phases.phase("generate", shared * self.config.k), cloud_engine(self.config, self.cloud()) as engine:
-            done = 0
-
-            def on_progress(finished: int, tokens: int) -> None:
-                nonlocal done
-                self.phases.advance(finished - done, tokens)
-                done = finished
-
-            try:
-                augmented = augment(uploads, task, self.config, engine, on_progress)
-            finally:
-                # Answers that a failed run threw away have been paid for too.
-                if engine.usage:
-                    self.note_usage(engine.usage)
+        # Before the first answer is paid for: what is not there is said now.
+        scorer_model = self.models.consistency()
+        with self.phases.phase("generate", shared * self.config.k), self.open_cloud() as cloud:
+            augmented = augment(uploads, task, self.config, cloud, self.phases.advance)
         self.ledger.add_pairs(augmented.pairs)
         self.ledger.add_unparsable(augmented.unparsable)
-        with self.phases.phase("select", len(augmented.pairs)), make_scorer(self.config) as scorer:
+        with (
+            self.phases.phase("select", len(augmented.pairs)),
+            taped_scorer(self.config, scorer_model, self.recording) as scorer,
+        ):
             verdicts = judge(augmented.pairs, uploads, task, Thresholds.of(self.config), scorer)
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(augmented.pairs), 0)

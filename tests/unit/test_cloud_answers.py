@@ -25,18 +25,11 @@ class LastWords:
     """A generator that repeats the end of its prompt."""
 
     asked: list[GenerationRequest] = field(default_factory=list)
-    name: str = "last words"
-    usage: None = None
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> list[tuple[str, ...]]:
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.asked += requests
-        texts = [(f" {request.prompt.split()[-1]}\n",) for request in requests]
-        for place, own in enumerate(texts):
-            on_answer(place, own, 1)
-        return texts
-
-    def close(self) -> None:
-        """Nothing to free."""
+        for place, request in enumerate(requests):
+            on_answer(place, (f" {request.prompt.split()[-1]}\n",), 1)
 
 
 def asked_by(user: str, *words: str) -> Questions:

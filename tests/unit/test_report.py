@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.types import (
     AdapterRef,
@@ -175,6 +175,18 @@ def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFo
     assert "no-input 1" in text
     assert "personalize: 1 users" in text
     assert "majority" in text
+
+
+def test_what_the_tape_gave_and_the_cloud_was_asked_is_one_line(folder: RunFolder) -> None:
+    assert "from the tape" not in _text(folder)
+    folder.update(
+        tape=TapeUse(
+            path="/t.sqlite", mode="record", calls_taken=1600, calls_asked=4, tokens=5000, scores_taken=7,
+            scores_computed=8,
+        )
+    )  # fmt: skip
+    line = "cloud: 1,600 calls from the tape, 4 asked (5,000 tokens); scores: 7 from the tape, 8 computed; /t.sqlite"
+    assert line in _text(folder)
 
 
 def test_pairs_are_shown_beside_their_source_kept_and_rejected_mixed(folder: RunFolder) -> None:
