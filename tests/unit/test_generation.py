@@ -111,7 +111,7 @@ def test_what_was_finished_before_a_failure_is_handed_over(
     generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(model: object, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
-        if len(rows[0].prompt) < 20:
+        if len(rows[0].prompt) < 60:
             raise MemoryError("full")
         return decode(model, rows, stop, device=device)
 

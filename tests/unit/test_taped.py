@@ -43,6 +43,10 @@ class Counting:
     asked: list[GenerationRequest] = field(default_factory=list)
     usage: CloudUsage | None = None
 
+    def __post_init__(self) -> None:
+        if self.server:
+            self.usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
+
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         """Answers in turn."""
         for index, request in enumerate(requests):
