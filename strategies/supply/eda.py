@@ -84,7 +84,8 @@ def eda(text: str, *, rng: random.Random, alphas: Alphas, n: int) -> tuple[str, 
     rng.shuffle(plan)
     known = [words]
     for operation in plan:
-        known.append(_drawn(known, [operation, *rng.sample(operations, len(operations))], rng))
+        others = [other for other in operations if other is not operation]
+        known.append(_drawn(known, [operation, *rng.sample(others, len(others))], rng))
     return tuple(" ".join(variant) for variant in known[1:])
 
 

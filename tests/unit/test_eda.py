@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lamp_folder import config
+from lamp_folder import ROOT, config
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.seeding import derive_seed
@@ -234,11 +234,15 @@ def test_copies_are_counted_and_no_text_is_logged(caplog: pytest.LogCaptureFixtu
     assert "cook" not in caplog.text
 
 
-def test_golden_variants() -> None:
-    assert eda(SENTENCE, rng=random.Random(1), alphas=alpha(0.1), n=5) == (
-        "I loved this was The acting movie. great, and the story kept me guessing until the very end!",
-        "I loved this movie. The acting was great, the kept me guessing until the very end!",
-        "I loved this movie. The acting was great, and cease the story kept me guessing until the very end!",
-        "I loved this movie. The acting was great, and the floor kept me guessing until the very end!",
-        "I loved this movie. The acting was great, and storey the story kept me guessing until the very end!",
+def test_golden_variants_which_the_documentation_shows() -> None:
+    text = "Bought this soundbar for my wife. It is passable and I could take it or leave it."
+    variants = eda(text, rng=random.Random(1), alphas=alpha(0.05), n=5)
+    assert variants == (
+        "Bought this soundbar for my wife. take is passable and I could It it or leave it.",
+        "Bought this soundbar for my wife. It is passable and could it or leave it.",
+        "Bought this soundbar for my wife. It is passable and I could take it or leave it. farewell",
+        "Bought this soundbar for my wife. It is passable and I could take it or parting it.",
+        "Bought this soundbar for my wife. It is passable adequate and I could take it or leave it.",
     )
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert all(f"    {line} " in page or f"    {line}\n" in page for line in (text, *variants))

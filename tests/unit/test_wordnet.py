@@ -88,10 +88,9 @@ def test_a_small_database_is_packed_and_read_back(tmp_path: Path) -> None:
         *(_index(lemma, "n", offset) for lemma, offset in (("lash", offsets[3]), ("alone", offsets[4]))),
     ]
     for part in wordnet.PARTS_OF_SPEECH:
-        noun = part == "noun"
-        lines = nouns if noun else [_line(offsets[0], ["awake(p)", "up(p)"], part="a")]
+        lines = nouns if part == "noun" else [_line(offsets[0], ["awake(p)", "up(p)"], part="a")]
         (tmp_path / f"data.{part}").write_text(licence + "\n".join(lines) + "\n", encoding="latin-1")
-        senses = index if noun else [_index(lemma, "a", offsets[0]) for lemma in ("awake", "up")]
+        senses = index if part == "noun" else [_index(lemma, "a", offsets[0]) for lemma in ("awake", "up")]
         (tmp_path / f"index.{part}").write_text(licence + "\n".join(senses) + "\n", encoding="latin-1")
         (tmp_path / f"{part}.exc").write_text("ups up\ncats cat\nmice mouse\n", encoding="latin-1")
 
