@@ -62,7 +62,8 @@ def _entry(task: Task, form: ProfileForm, example: Example, room: int) -> str:
     """Returns the item in LaMP's words; its text is cut where it takes more than `room` words."""
     x, y = task.free_text(example.query, "") if example.query else "", example.response
     if "{x}" in form.entry:
-        return form.entry.format(x=_cut(x, room - len(form.entry.format(x="", y=y).split())), y=y)
+        fixed = len(form.entry.format(x="x", y=y).split()) - 1
+        return form.entry.format(x=_cut(x, room - fixed), y=y)
     return form.entry.format(y=_cut(y, room))
 
 

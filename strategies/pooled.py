@@ -22,7 +22,7 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
     order = TrainOrder(job, str(folder))
     if config.device_executor == "echo":
         weights, steps, tokens, first, last, seconds = (
-            digest([order.key, base.digest]),
+            digest([pairs, base.digest]),
             len(pairs),
             len(pairs),
             1.0,

@@ -53,7 +53,7 @@ def test_all_problems_stand_in_one_message() -> None:
     [
         ({"task": "lamp-6"}, "known tasks: lamp-1, lamp-2, lamp-3, lamp-4, lamp-5, lamp-7"),
         ({"profile_form": "tweet"}, "forms of lamp-3: default, pair"),
-        ({"methods": "magic"}, "known methods: device, direct-ft, cdcda"),
+        ({"methods": "magic"}, "known methods: cloud, cloud+rag, device,"),
         ({"methods": "device,device"}, "name each method once"),
         ({"policy_args": "[1]"}, "write a JSON object"),
         ({"plugin_dir": "plugins"}, "must be absolute"),
