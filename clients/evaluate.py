@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from cdcda_flower.config import RunConfig
 from cdcda_flower.language.orders import Answered
 from cdcda_flower.messages import AnswerJob
-from cdcda_flower.scoring.metrics import answer_sums
+from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Example, Prediction, UserResult
 from clients.device import Device
@@ -25,7 +25,9 @@ def evaluate(
     answered = ask(executor, queries, jobs)()
     predictions = [_parsed(task, queries, outputs) for outputs in answered.outputs]
     golds = {query.id: query.response for query in queries}
-    sums: list[Mapping[str, float]] = [answer_sums(task, own, golds) for own in predictions]
+    sums: list[Mapping[str, float]] = [
+        answer_sums(task, own, golds) | lenient_sums(task, own, golds) for own in predictions
+    ]
     if "bert-f1" in task.metrics and config.bertscore_model != "none":
         sums = _with_bert_f1(sums, predictions, golds, executor)
     for job, own in zip(jobs, predictions, strict=True):
