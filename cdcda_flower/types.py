@@ -179,6 +179,7 @@ class TrainingReport:
 class UserResult:
     """One user's result under one method: additive metric sums (`scoring.metrics`), so that users pool exactly.
 
+    `unparsed` is the strict parser's; the lenient one's sums stand in `sums` under keys of their own.
     `adapter_of` names the user whose adapter answered: another one in the swap test, None without an adapter.
     """
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import AnswerJob
 from cdcda_flower.methods import METHODS
-from cdcda_flower.scoring.metrics import answer_sums
+from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Example, Prediction, UserResult
 from clients.device import Device
@@ -58,7 +58,9 @@ def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, conf
     answers = ask(device, jobs, executor, config)()
     predictions = [_parsed(task, queries, own.outputs) for own in answers]
     golds = {query.id: query.response for query in queries}
-    sums: list[Mapping[str, float]] = [answer_sums(task, own, golds) for own in predictions]
+    sums: list[Mapping[str, float]] = [
+        answer_sums(task, own, golds) | lenient_sums(task, own, golds) for own in predictions
+    ]
     if "bert-f1" in task.metrics and config.bertscore_model != "none":
         sums = _with_bert_f1(sums, predictions, golds, executor)
     for job, own in zip(jobs, predictions, strict=True):

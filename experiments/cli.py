@@ -18,6 +18,7 @@ from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.launch import Terminated, launch, prepare_only
 from experiments.report import read_report
+from experiments.score import score_files
 from experiments.settings import read_config
 from experiments.staging import find_app
 from experiments.tables import csv_text, pairs_text, show
@@ -84,6 +85,22 @@ def report(
         print(pairs_text(folder, pairs, seed=found.seed))
     else:
         show(found, _stdout())
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option(help="lamp-1, lamp-2, lamp-3, lamp-4, lamp-5 or lamp-7")],
+    predictions: Annotated[Path, typer.Option(help="JSON file of what a model answered, in LaMP's format")],
+    golds: Annotated[Path, typer.Option(help="JSON file of the gold answers, in LaMP's format")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
+    lenient: Annotated[bool, typer.Option("--lenient", help="read the answers leniently too")] = False,
+) -> None:
+    """Score files in LaMP's own format, as LaMP's evaluator does."""
+    found = score_files(task_named(task), predictions.expanduser(), golds.expanduser(), lenient=lenient)
+    if as_json:
+        print(json.dumps(found.document(), indent=2))
+    else:
+        _stdout().print(found.table())
 
 
 @app.command()

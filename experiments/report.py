@@ -12,12 +12,12 @@ from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
-from cdcda_flower.scoring.metrics import pool, values
+from cdcda_flower.scoring.metrics import lenient_part, pool, values
 from cdcda_flower.scoring.statistics import bootstrap_mean, tally
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
-from experiments.results import Comparison, MethodReport, Metric, PairCounts, Report, Swap, UserRow
+from experiments.results import Comparison, Lenient, MethodReport, Metric, PairCounts, Report, Swap, UserRow
 
 
 def read_report(folder: RunFolder) -> Report:
@@ -66,16 +66,27 @@ def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[
 
 def _method(task: Task, by_user: Mapping[str, UserResult], users: int) -> MethodReport:
     sums = [result.sums for result in by_user.values()]
-    pooled = values(task, pool(sums)) if sums else {}
-    own = [values(task, user_sums) for user_sums in sums]
-    means = {metric: sum(value[metric] for value in own) / len(own) for metric in pooled}
     return MethodReport(
         users=len(by_user),
         failed=users - len(by_user),
         queries=sum(result.queries for result in by_user.values()),
         unparsed=sum(result.unparsed for result in by_user.values()),
-        metrics={metric: Metric(pooled=pooled[metric], user_mean=means[metric]) for metric in pooled},
+        metrics=_metrics(task, sums),
+        lenient=_lenient(task, [lenient_part(user_sums) for user_sums in sums]),
     )
+
+
+def _metrics(task: Task, sums: Sequence[Mapping[str, float]]) -> dict[str, Metric]:
+    pooled = values(task, pool(sums)) if sums else {}
+    own = [values(task, user_sums) for user_sums in sums]
+    means = {metric: sum(value[metric] for value in own) / len(own) for metric in pooled}
+    return {metric: Metric(pooled=pooled[metric], user_mean=means[metric]) for metric in pooled}
+
+
+def _lenient(task: Task, sums: Sequence[Mapping[str, float]]) -> Lenient | None:
+    if not sums or not all(sums):
+        return None
+    return Lenient(unparsed=sum(int(own["unparsed"]) for own in sums), metrics=_metrics(task, sums))
 
 
 def _values_of(task: Task, by_user: _Answers, users: Sequence[str]) -> dict[str, list[float]]:

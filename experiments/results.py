@@ -19,14 +19,25 @@ class Metric(_Value):
     user_mean: float
 
 
+class Lenient(_Value):
+    """The same answers as a lenient reader takes them (docs/score.md)."""
+
+    unparsed: int
+    metrics: dict[str, Metric]
+
+
 class MethodReport(_Value):
-    """One method's results; `failed` counts the users of the run that have none."""
+    """One method's results; `failed` counts the users of the run that have none.
+
+    `lenient` is None where answers have one reading: texts, references, and runs from before there were two.
+    """
 
     users: int
     failed: int
     queries: int
     unparsed: int
     metrics: dict[str, Metric]
+    lenient: Lenient | None = None
 
 
 class Comparison(_Value):
@@ -119,7 +130,7 @@ class Report(_Value):
             "task": self.task_name,
             "seed": self.seed,
             "models": {role: model.model_dump() for role, model in models.items()},
-            "methods": {name: method.model_dump() for name, method in self.methods.items()},
+            "methods": {name: method.model_dump(exclude_none=True) for name, method in self.methods.items()},
             "comparisons": [comparison.model_dump() for comparison in self.comparisons],
             "pairs": self.pairs.model_dump(),
             "swap": {name: {m: s.model_dump() for m, s in by_metric.items()} for name, by_metric in self.swap.items()},

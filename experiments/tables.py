@@ -24,7 +24,7 @@ def show(report: Report, console: Console) -> None:
     """Prints the whole report."""
     console.print(Text(_title(report), style="bold"))
     console.print(_methods(report))
-    for part in (_comparisons(report), _swaps(report), _pairs(report)):
+    for part in (_readings(report), _comparisons(report), _swaps(report), _pairs(report)):
         if part is not None:
             console.print(part)
     for line in _costs(report):
@@ -109,6 +109,21 @@ def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
     found = method.metrics
     shown = [f"{found[m].pooled:.4f} | {found[m].user_mean:.4f}" if m in found else "-" for m in report.task.metrics]
     return [name, *map(str, (method.users, method.failed, method.queries, method.unparsed)), *shown]
+
+
+def _readings(report: Report) -> RenderableType | None:
+    """Returns each method under both parsers; None where answers have one reading, or both read all of them alike."""
+    both = {name: (m, m.lenient) for name, m in report.methods.items() if m.lenient is not None}
+    if all(m.unparsed == lenient.unparsed and m.metrics == lenient.metrics for m, lenient in both.values()):
+        return None
+    table = Table(title="The parser's part (strict | lenient, pooled over queries)", title_justify="left")
+    for column in ("method", "unparsed", *(_metric_name(report, metric) for metric in report.task.metrics)):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, (m, lenient) in both.items():
+        rates = f"{m.unparsed / m.queries:.1%} | {lenient.unparsed / m.queries:.1%}"
+        shown = (f"{m.metrics[x].pooled:.4f} | {lenient.metrics[x].pooled:.4f}" for x in report.task.metrics)
+        table.add_row(name, rates, *shown)
+    return table
 
 
 def _metric_name(report: Report, metric: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.tasks.parsing import lenient_label, lenient_rating, strict_label, strict_rating
 from cdcda_flower.types import Example
 
 Kind = Literal["label", "rating", "text"]
@@ -90,11 +91,16 @@ class Task:
         return query[len(self.wording_of(query)) :].strip() if query else response
 
     def parse(self, output: str) -> str | None:
-        """Returns the answer as LaMP's evaluator reads it (exact label after `strip`), or None where it cannot."""
-        answer = output.strip()
-        if self.kind == "text":
-            return answer or None
-        return answer if answer in self.labels else None
+        """Returns the answer as LaMP's evaluator reads it, or None where it cannot: an exact label, a number, any text."""
+        if self.kind == "label":
+            return strict_label(output, self.labels)
+        return strict_rating(output) if self.kind == "rating" else output.strip() or None
+
+    def parse_lenient(self, output: str) -> str | None:
+        """Returns the answer as a lenient reader takes it (docs/score.md), or None; a text is read as `parse` does."""
+        if self.kind == "label":
+            return lenient_label(output, self.labels)
+        return lenient_rating(output) if self.kind == "rating" else self.parse(output)
 
     def check_gold(self, gold: str, *, where: str) -> None:
         """Raises DataError where a gold answer is no label of the task, naming the place."""

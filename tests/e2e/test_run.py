@@ -77,7 +77,9 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
     assert all(model.keys() == {"name", "digest"} for model in document["models"].values())
     assert list(document["methods"]) == ["device", "direct-ft", "cdcda"]
     for method in document["methods"].values():
-        assert method.keys() == {"users", "failed", "queries", "unparsed", "metrics"}
+        assert method.keys() == {"users", "failed", "queries", "unparsed", "metrics", "lenient"}
+        assert method["lenient"].keys() == {"unparsed", "metrics"}
+        assert method["lenient"]["metrics"].keys() == method["metrics"].keys()
         assert (method["users"], method["failed"]) == (4, 0)
         assert method["metrics"].keys() == {"mae", "rmse"}
         assert all(metric.keys() == {"pooled", "user_mean"} for metric in method["metrics"].values())

@@ -12,9 +12,12 @@ from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
+from cdcda_flower.tasks import task_named
 from cdcda_flower.types import (
     AdapterRef,
     Example,
+    Prediction,
     Provenance,
     SyntheticPair,
     TrainingReport,
@@ -211,6 +214,43 @@ def test_the_bertscore_row_names_its_encoder(tmp_path: Path) -> None:
             UserResult(user_id="u", method="device", adapter_of=None, queries=1, unparsed=0, sums=sums, seconds=0)
         )
     assert "(minilm, layer 4)" in " ".join(_text(run).split())
+
+
+def _tagged(run: RunFolder, outputs: list[str]) -> None:
+    task = task_named("lamp-2")
+    answers = [Prediction(example_id=str(i), output=o, parsed=task.parse(o)) for i, o in enumerate(outputs)]
+    golds = {answer.example_id: "comedy" for answer in answers}
+    sums = answer_sums(task, answers, golds) | lenient_sums(task, answers, golds)
+    n, unparsed = len(answers), sum(answer.parsed is None for answer in answers)
+    result = UserResult(
+        user_id="u1", method="device", adapter_of=None, queries=n, unparsed=unparsed, sums=sums, seconds=0
+    )
+    with Ledger(run.ledger_path) as ledger:
+        ledger.add_result(result)
+
+
+def test_both_readings_stand_side_by_side_where_they_differ(tmp_path: Path) -> None:
+    run = _folder(tmp_path, task="lamp-2")
+    _tagged(run, ["comedy", "Comedy", "Comedy.", "?"])
+    assert read_report(run).methods["device"].lenient is not None
+    method = read_report(run).document()["methods"]["device"]  # type: ignore[index]
+    assert (method["unparsed"], method["lenient"]["unparsed"]) == (3, 1)
+    assert method["metrics"]["accuracy"] == {"pooled": 0.25, "user_mean": 0.25}
+    assert method["lenient"]["metrics"]["accuracy"] == {"pooled": 0.75, "user_mean": 0.75}
+    (line,) = [line for line in _text(run).splitlines() if "75.0% | 25.0%" in line]
+    assert "0.2500 | 0.7500" in line
+
+
+def test_readings_that_agree_take_no_table(tmp_path: Path) -> None:
+    run = _folder(tmp_path, task="lamp-2")
+    _tagged(run, ["comedy", "?"])
+    assert read_report(run).methods["device"].lenient is not None
+    assert "strict | lenient" not in _text(run)
+
+
+def test_a_run_without_lenient_sums_says_nothing_of_them(folder: RunFolder) -> None:
+    assert "lenient" not in json.dumps(read_report(folder).document()["methods"])
+    assert "lenient" not in _text(folder)
 
 
 def test_a_run_of_doubles_is_refused(tmp_path: Path) -> None:
