@@ -65,7 +65,7 @@ def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:
     """Returns a split whose rows were checked; the tables are built once per content, under `cache`."""
     questions = split_file(folder, task, split, "questions")
     outputs = split_file(folder, task, split, "outputs")
-    golds = _read_golds(outputs, task)
+    golds = read_golds(outputs, task)
     key = digest({"version": arrow.VERSION, "task": task.name, "questions": file_digest(questions)})
     tables = cache / "arrow" / key
     if not tables.is_dir():
@@ -146,7 +146,8 @@ def _field(value: object, name: str, where: str) -> str | list[str] | None:
     return str(value)
 
 
-def _read_golds(file: Path, task: Task) -> dict[str, str]:
+def read_golds(file: Path, task: Task) -> dict[str, str]:
+    """Returns query id -> true answer of one outputs file; raises DataError that names the file and the query."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         golds = content["golds"]

@@ -9,6 +9,8 @@ from experiments.paper.grid import MARK, Cell, Row, cell_of
 from experiments.paper.numbers import PaperNumbers
 from experiments.paper.runs import PaperRun, differences
 
+# A method that shares nothing is the same in runs of other shares, but for the last bits.
+_SAME = 1e-9
 POOLED, USER_MEAN, PAPER = "pooled", "user mean", "paper"
 
 
@@ -22,7 +24,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """(task, column, metric) -> seed -> the number; `repeated` says which stood in several runs of one seed."""
+    """(task, column, metric) -> seed -> the number; `repeated` says which differ between several runs of one seed."""
 
     found: Mapping[tuple[str, str, str], Mapping[int, Point]]
     repeated: tuple[str, ...]
@@ -44,7 +46,7 @@ class Points:
 
 
 def collect(runs: Sequence[PaperRun]) -> Points:
-    """Returns every number of every run. Of several runs of one seed the first given counts, and the note says so."""
+    """Returns every number of every run. Of several runs of one seed the first given counts, and a note says where they differ."""
     found: dict[tuple[str, str, str], dict[int, Point]] = {}
     repeated = []
     for run in runs:
@@ -54,7 +56,7 @@ def collect(runs: Sequence[PaperRun]) -> Points:
                 seeds = found.setdefault((run.config.task, column, metric), {})
                 point = Point(run.name, value.pooled, value.user_mean)
                 first = seeds.setdefault(run.config.seed, point)
-                if first.run != run.name and metric == task_named(run.config.task).headline:
+                if abs(first.pooled - point.pooled) > _SAME and metric == task_named(run.config.task).headline:
                     repeated.append(_repetition(run, column, first, point))
     return Points(found, tuple(repeated))
 

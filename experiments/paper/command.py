@@ -1,20 +1,25 @@
 """`cdcda report RUN ... --table N --figure N`: reads the runs, builds what was asked for, prints or writes it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
+from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.figures import curves, figure2, save
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
 from experiments.paper.render import ENDINGS, Format, render, terminal
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.paper.tables import TABLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURES = ("png", "svg")
 
@@ -32,68 +37,93 @@ class PaperOrder:
     to: Path | None = None
     partial: bool = False
     mixed: tuple[str, ...] = ()
+    case: CaseOrder | None = None
 
 
 def report_paper(
     folders: Sequence[RunFolder], order: PaperOrder, defaults: Mapping[str, Scalar], console: Console
 ) -> None:
-    """Builds everything before anything is printed or written, so that bad input leaves nothing behind."""
+    """Builds and checks everything before anything is printed or written: bad input leaves nothing behind."""
+    _check(order)
     runs = open_runs(folders, defaults, partial=order.partial)
-    grids = _grids(runs, order)
-    if order.figures:
-        check_comparable(runs, axes={"k"}, mixed=order.mixed)
-        drawn = figure2(curves(runs))
-        for file in _files(order, [f"figure2.{ending}" for ending in PICTURES]):
-            save(drawn, _new(file))
-            console.print(f"wrote {file}", highlight=False, soft_wrap=True)
-    for grid in grids:
-        _put(grid, order, console)
+    grids, drawn = _grids(runs, order), _drawn(runs, order)
+    files = [_target(order, f"{grid.name}.{ENDINGS[order.form]}") for grid in grids] if order.to else []
+    pictures = _pictures(order) if drawn is not None else []
+    for file in (*files, *pictures):
+        _check_new(file)
+    for grid, file in zip(grids, files, strict=False):
+        file.write_text(render(grid, order.form, width=console.width), encoding="utf-8")
+    for file in pictures:
+        assert drawn is not None
+        save(drawn, file)
+    for file in (*files, *pictures):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    if order.to is None:
+        _show(grids, order.form, console)
+
+
+def _check(order: PaperOrder) -> None:
+    if 3 in order.figures and (order.case is None or not order.case.user):
+        raise BadInputError("--figure 3 shows one user's private answers; name whose with --user USER")
+    if order.case is not None and 3 not in order.figures:
+        raise BadInputError("--user, --query and --golds belong to --figure 3")
+    if 2 in order.figures and order.to is None:
+        raise BadInputError("--figure 2 is a picture; give --to FOLDER, or --to FILE that ends in .png or .svg")
 
 
 def _grids(runs: Sequence[PaperRun], order: PaperOrder) -> list[Grid]:
     if order.tables:
         check_comparable(runs, mixed=order.mixed)
     numbers = paper_numbers()
-    return [TABLES[number](runs, numbers, order.mixed) for number in order.tables]
+    grids = [TABLES[number](runs, numbers, order.mixed) for number in order.tables]
+    if order.case is not None:
+        check_comparable(runs, axes={"k"}, mixed=order.mixed)
+        grids.append(figure3(runs, order.case))
+    return grids
 
 
-def _put(grid: Grid, order: PaperOrder, console: Console) -> None:
-    if order.to is None and order.form == "terminal":
-        console.print(terminal(grid))
-    elif order.to is None:
-        print(render(grid, order.form, width=console.width), end="")
-    else:
-        for file in _files(order, [f"{grid.name}.{ENDINGS[order.form]}"]):
-            with _new(file).open("x", encoding="utf-8") as target:
-                target.write(render(grid, order.form, width=console.width))
-            console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+def _drawn(runs: Sequence[PaperRun], order: PaperOrder) -> "Figure | None":
+    if 2 not in order.figures:
+        return None
+    check_comparable(runs, axes={"k"}, mixed=order.mixed)
+    return figure2(curves(runs))
 
 
-def _files(order: PaperOrder, names: Sequence[str]) -> Iterator[Path]:
-    """Returns where these files go: into the folder, or the one file that was named."""
-    if order.to is None:
-        raise BadInputError("--figure makes pictures; give --to FOLDER, or --to FILE that ends in .png or .svg")
+def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:
+    for place, grid in enumerate(grids):
+        if form == "terminal":
+            console.print(terminal(grid))
+        else:
+            print(("\n" if place else "") + render(grid, form, width=console.width), end="")
+
+
+def _pictures(order: PaperOrder) -> list[Path]:
+    assert order.to is not None
+    if not _is_folder(order) and order.to.suffix[1:] not in PICTURES:
+        raise BadInputError(f"--to is {str(order.to)!r}; a figure's file ends in .png or .svg")
+    return list(dict.fromkeys(_target(order, f"figure2.{ending}") for ending in PICTURES))
+
+
+def _target(order: PaperOrder, name: str) -> Path:
+    """Returns where a file goes: under its name into the folder, or into the one file that was named."""
+    assert order.to is not None
     to = order.to.expanduser()
-    many = len(order.tables) + len(order.figures) > 1
-    if to.is_dir() or many or not to.suffix:
-        _folder(to)
-        yield from (to / name for name in names)
-    elif order.figures and to.suffix[1:] not in PICTURES:
-        raise BadInputError(f"--to is {str(to)!r}; a figure's file ends in .png or .svg")
-    else:
-        yield to
+    return to / name if _is_folder(order) else to
 
 
-def _folder(path: Path) -> None:
+def _is_folder(order: PaperOrder) -> bool:
+    assert order.to is not None
+    to = order.to.expanduser()
+    return to.is_dir() or len(order.tables) + len(order.figures) > 1 or not to.suffix
+
+
+def _check_new(file: Path) -> None:
+    """Makes the folder of a new file, one level deep."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise BadInputError(f"--to {str(path)!r}: {error.strerror}; give a folder, or the path of a new file") from None
-
-
-def _new(file: Path) -> Path:
+        raise BadInputError(
+            f"--to: {file.parent}: {error.strerror}; give a folder, or the path of a new file"
+        ) from None
     if file.exists():
-        raise BadInputError(f"--to {str(file)!r}: File exists; give the path of a new file")
-    if not file.parent.is_dir():
-        raise BadInputError(f"--to {str(file)!r}: {file.parent} is no folder; give the path of a new file")
-    return file
+        raise BadInputError(f"--to: {file} exists already; give the path of a new file, or another folder")

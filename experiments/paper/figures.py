@@ -36,6 +36,13 @@ class Curve:
 def curves(runs: Sequence[PaperRun]) -> tuple[Curve, ...]:
     """Returns one curve per task and metric; raises BadInputError where no task has two values of k."""
     tasks = sorted({run.config.task for run in runs})
+    for task in tasks:
+        parts = {run.config.share for run in runs if run.config.task == task and METHOD in run.report.methods}
+        if len(parts) > 1:
+            raise BadInputError(
+                f"figure 2 varies k alone; the runs of {task} share {', '.join(sorted(parts))} % of the history; "
+                "give runs of one share-ratio"
+            )
     found = [curve for task in tasks for curve in _curves(task_named(task), [r for r in runs if r.config.task == task])]
     if not any(len(curve.by_k) > 1 for curve in found):
         known = sorted({run.config.k for run in runs})

@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A table: `heads` name the labels, `columns` the cells; notes stand below."""
+    """A table: `heads` name the labels, `columns` the cells; notes stand below. `name` is the file's, "table1"."""
 
     name: str
     title: str
@@ -46,6 +46,11 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """The paper's number and the title, for forms that do not number tables themselves."""
+        return f"{self.name[:-1].capitalize()} {self.name[-1]}: {self.title}"
 
 
 def cell_of(values: Sequence[float], *, digits: int = 3) -> Cell:

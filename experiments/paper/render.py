@@ -25,7 +25,7 @@ _LATEX = str.maketrans(
 
 def terminal(grid: Grid) -> RenderableType:
     """Returns what `rich` prints."""
-    table = Table(title=Text(grid.title), title_justify="left", padding=(0, 0))
+    table = Table(title=Text(grid.heading), title_justify="left", padding=(0, 0))
     for place, head in enumerate([*grid.heads, *grid.columns]):
         table.add_column(Text(head), justify="left" if place < len(grid.heads) else "right", overflow="fold")
     for last, row, labels in _grouped(grid.rows):
@@ -47,7 +47,7 @@ def markdown(grid: Grid) -> str:
     rows = [[*row.labels, *(cell.text() for cell in row.cells)] for row in grid.rows]
     lines = [_pipes(heads), f"|{'|'.join(rule)}|", *map(_pipes, rows)]
     return (
-        "\n".join([f"**{_markdown(grid.title)}**", "", *lines, "", *(f"- {_markdown(note)}" for note in grid.notes)])
+        "\n".join([f"**{_markdown(grid.heading)}**", "", *lines, "", *(f"- {_markdown(note)}" for note in grid.notes)])
         + "\n"
     )
 

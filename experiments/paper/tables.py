@@ -43,7 +43,7 @@ def table1(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
             points, task, columns, numbers.table1.get(task.name, {}), comparable=task.name in comparable
         )
     return Grid(
-        name="table1", title="Table 1: methods by task; method@percent of the history that users share",
+        name="table1", title="methods by task; method@percent of the history that users share",
         heads=("task", "metric", "source"), columns=columns, rows=tuple(rows),
         notes=(*_notes(runs, numbers, mixed), *points.repeated),
     )  # fmt: skip
@@ -63,7 +63,7 @@ def table2(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         for row in metric_rows(zero, task, columns, theirs, comparable=task.name in comparable):
             rows.append(row if row.labels[-1] == PAPER else _averaged(row, shares, printed))
     return Grid(
-        name="table2", title="Table 2: cdcda by the part of the history that users share",
+        name="table2", title="cdcda by the part of the history that users share",
         heads=("task", "metric", "source"), columns=(*(_percent(share) for share in shares), AVERAGE), rows=tuple(rows),
         notes=(
             *_notes(runs, numbers, mixed), *points.repeated,
@@ -116,7 +116,7 @@ def table3(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         # What neither the runs nor the paper has of these tasks is no row.
         rows += [*ours, *paper] if paper or any(c.value is not None for c in ours[0].cells) else []
     return Grid(
-        name="table3", title="Table 3: ablations of the data selection and of the augmentation",
+        name="table3", title="ablations of the data selection and of the augmentation",
         heads=("method", "shared", "source"),
         columns=tuple(f"{task.name} {metric} {'↑' if task.better(metric) > 0 else '↓'}" for task, metric in pairs),
         rows=tuple(rows), notes=(*_notes(runs, numbers, mixed), *points.repeated),
@@ -148,8 +148,8 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
     rows = []
     for task in sorted({task for task, _ in by_line}):
         for share in sorted((s for t, s in by_line if t == task), key=_share_order):
-            seeds = by_line[task, share].values()
-            cells = (cell_of([s[c] for s in seeds if c in s], digits=d) for c, d in _STATISTICS.items())
+            known = by_line[task, share].values()
+            cells = (cell_of([s[c] for s in known if c in s], digits=d) for c, d in _STATISTICS.items())
             rows.append(Row(labels=(task, f"ours, {_percent(share)} shared"), cells=tuple(cells)))
         if printed := numbers.table4.get(task):
             theirs = (
@@ -158,7 +158,7 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
             )
             rows.append(Row(labels=(task, PAPER), cells=tuple(theirs)))
     return Grid(
-        name="table4", title="Table 4: data of the target users, and the selected pairs",
+        name="table4", title="data of the target users, and the selected pairs",
         heads=("task", "source"), columns=tuple(_STATISTICS), rows=tuple(rows),
         notes=(
             *notes_of(runs, numbers, mixed=mixed),
