@@ -19,13 +19,13 @@ GENERATE = "generate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a run's folder says about costs."""
+    """What a run's folder says about costs. `sent`: method -> pair id -> user, of the pairs that went to devices."""
 
     folder: RunFolder
     uploads: Sequence[UploadRow]
     trainings: Sequence[TrainingReport]
     pairs: Sequence[SyntheticPair]
-    kept: Mapping[str, str]
+    sent: Mapping[str, Mapping[str, str]]
 
 
 def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
@@ -65,13 +65,13 @@ def _bytes_up(method: str, uploads: Sequence[UploadRow]) -> int | None:
 
 
 def _bytes_down(method: str, measured: Measured) -> int | None:
-    if method != SELECTED_FOR:
+    if method not in measured.sent:
         return 0 if stays_at_home(method) else None
-    per_user: dict[str, list[SyntheticPair]] = {}
+    sent, by_user = measured.sent[method], dict[str, list[SyntheticPair]]()
     for pair in measured.pairs:
-        if pair.id in measured.kept:
-            per_user.setdefault(measured.kept[pair.id], []).append(pair)
-    return sum(text_bytes(pairs) for pairs in per_user.values())
+        if pair.id in sent:
+            by_user.setdefault(sent[pair.id], []).append(pair)
+    return sum(text_bytes(pairs) for pairs in by_user.values())
 
 
 def _adapter_bytes(folder: RunFolder, report: TrainingReport) -> int | None:

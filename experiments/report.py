@@ -36,7 +36,7 @@ def read_report(folder: RunFolder) -> Report:
     results, pairs, verdicts, unparsable = ledger.results(), ledger.pairs(), ledger.verdicts(), ledger.unparsable()
     own = _own_results(results, config.method_names)
     uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
-    measured = Measured(folder=folder, uploads=uploads, trainings=trainings, pairs=pairs, kept=kept)
+    measured = Measured(folder=folder, uploads=uploads, trainings=trainings, pairs=pairs, sent={SELECTED_FOR: kept})
     return Report(
         manifest=manifest,
         task_name=task.name,

@@ -20,7 +20,7 @@ _OPERATION = frozenset(
     {
         "device", "device-executor", "fleet-slots", "cloud-batch-tokens", "cloud-url", "cloud-concurrency",
         "cloud-timeout-s", "cloud-retries", "client-gpu-share", "start-timeout-s", "reply-timeout-s", "runs-dir",
-        "run-name", "cache-dir", "plugin-dir", "swap-test",
+        "run-name", "cache-dir", "plugin-dir", "swap-test", "tape", "tape-mode", "budget-calls", "budget-tokens",
     }
 )  # fmt: skip
 # What makes other data: no option lets these differ.

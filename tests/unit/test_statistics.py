@@ -78,7 +78,13 @@ def test_the_effect_is_the_balance_of_ranks() -> None:
     assert signed_rank([0.0] * 4, [1.0, 2.0, 3.0, -4.0], better=-1).effect == pytest.approx(-0.2)
 
 
-@pytest.mark.parametrize("users", [8, 40, 100])
+@pytest.mark.parametrize("gains", [[1, 1, -1, 2, 3], [-2, 2, 2, 5], [1, 1, 1], [3, -1, 2, -1, 1, 1, 4, -4]])
+def test_few_users_with_equal_differences_have_scipys_exact_p(gains: list[int]) -> None:
+    expected = wilcoxon([float(gain) for gain in gains]).pvalue
+    assert signed_rank([0.0] * len(gains), [float(gain) for gain in gains], better=1).p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("users", [8, 13, 14, 40, 100])
 def test_p_is_scipys(users: int) -> None:
     rng = np.random.default_rng(users)
     first = rng.integers(0, 4, size=users).astype(float)
