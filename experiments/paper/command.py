@@ -92,7 +92,7 @@ def _drawn(runs: Sequence[PaperRun], order: PaperOrder) -> "Figure | None":
 def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:
     for place, grid in enumerate(grids):
         if form == "terminal":
-            console.print(terminal(grid))
+            console.print(terminal(grid, width=console.width))
         else:
             print(("\n" if place else "") + render(grid, form, width=console.width), end="")
 

@@ -23,20 +23,44 @@ _LATEX = str.maketrans(
 )  # fmt: skip
 
 
-def terminal(grid: Grid) -> RenderableType:
-    """Returns what `rich` prints."""
-    table = Table(title=Text(grid.heading), title_justify="left", padding=(0, 0))
-    for place, head in enumerate([*grid.heads, *grid.columns]):
-        table.add_column(Text(head), justify="left" if place < len(grid.heads) else "right", overflow="fold")
+def terminal(grid: Grid, *, width: int) -> RenderableType:
+    """Returns what `rich` prints: as many tables below each other as the columns need at this width."""
+    tables = [_table(grid, chosen) for chosen in _chunks(grid, width)]
+    return Group(Text(grid.heading, style="italic"), *tables, *(Text(note, style="dim") for note in grid.notes))
+
+
+def _table(grid: Grid, chosen: Sequence[int]) -> Table:
+    table = Table(padding=(0, 0))
+    for head in grid.heads:
+        table.add_column(Text(head), overflow="fold")
+    for place in chosen:
+        table.add_column(Text(grid.columns[place]), justify="right", overflow="fold")
     for last, row, labels in _grouped(grid.rows):
-        table.add_row(*map(Text, labels), *(Text(cell.text()) for cell in row.cells), end_section=last)
-    return Group(table, *(Text(note, style="dim") for note in grid.notes))
+        table.add_row(*map(Text, labels), *(Text(row.cells[place].text()) for place in chosen), end_section=last)
+    return table
+
+
+def _chunks(grid: Grid, width: int) -> list[list[int]]:
+    """Returns the columns' numbers, in groups that fit beside the labels; a number is never broken over lines."""
+    left = 1 + sum(
+        1 + max(map(len, texts)) for texts in zip(grid.heads, *(row.labels for row in grid.rows), strict=True)
+    )
+    chunks: list[list[int]] = [[]]
+    used = left
+    for place, column in enumerate(grid.columns):
+        needed = 1 + max(len(column), *(len(row.cells[place].text()) for row in grid.rows), 0)
+        if chunks[-1] and used + needed > width:
+            chunks.append([])
+            used = left
+        chunks[-1].append(place)
+        used += needed
+    return chunks
 
 
 def as_text(grid: Grid, *, width: int) -> str:
     """Returns the terminal's table as plain text."""
     console = Console(width=width, file=io.StringIO(), record=True, color_system=None)
-    console.print(terminal(grid))
+    console.print(terminal(grid, width=width))
     return console.export_text()
 
 

@@ -273,3 +273,10 @@ def test_the_terminals_table_names_a_task_once() -> None:
     assert text.count("lamp-3") == 1
     assert "Table 9: 50% of a_b & c|d" in text
     assert "† of {models}" in text
+
+
+def test_a_narrow_terminal_gets_several_tables_with_whole_numbers() -> None:
+    text = as_text(GRID, width=36)
+    assert text.count("lamp-3") == 2
+    assert text.index("0.500 ± 0.100 (3)") < text.index("y ↑")
+    assert all(len(line) <= 36 for line in text.splitlines())
