@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from cdcda_flower.config import doubles_in
 from cdcda_flower.errors import BadInputError, DataError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.scoring.metrics import pool, values
 from cdcda_flower.tasks import Task, task_named
@@ -16,12 +17,28 @@ from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdic
 from experiments.costs import SELECTED_FOR, Measured, costs_of
 from experiments.history import by_history
 from experiments.paired import Answers, compare, swaps
-from experiments.recorded import recorded_config, shares, trains_on_pairs
+from experiments.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.results import MethodReport, Metric, PairCounts, Report, UserRow
 
 
-def read_report(folder: RunFolder) -> Report:
-    """Returns the results of a run, finished or not; refuses a run of test doubles and one without results."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRun:
+    """A run that may be reported; `own` is method -> user -> result, `results` holds the swap test's as well."""
+
+    manifest: Manifest
+    config: RecordedConfig
+    task: Task
+    ledger: LedgerReader
+    results: tuple[UserResult, ...]
+    own: Mapping[str, Answers]
+
+    def methods(self) -> dict[str, MethodReport]:
+        """Returns every method's results, without statistics."""
+        return {name: _method(self.task, by_user, self.config.num_users) for name, by_user in self.own.items()}
+
+
+def open_run(folder: RunFolder) -> OpenedRun:
+    """Returns a run, finished or not; refuses a run of test doubles and one without results."""
     manifest = folder.manifest()
     if doubles := doubles_in(manifest.config):
         keys = ", ".join(doubles)
@@ -31,17 +48,26 @@ def read_report(folder: RunFolder) -> Report:
     if not folder.ledger_path.is_file():
         error = f": {manifest.error}" if manifest.error else ""
         raise BadInputError(f'run {manifest.run} has no results yet; its status is "{manifest.status}"{error}')
-    config = recorded_config(folder, manifest.config)
-    ledger, task = LedgerReader(folder.ledger_path), task_named(config.task)
-    results, pairs, verdicts, unparsable = ledger.results(), ledger.pairs(), ledger.verdicts(), ledger.unparsable()
-    own = _own_results(results, config.method_names)
+    config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
+    results = ledger.results()
+    return OpenedRun(
+        manifest=manifest, config=config, task=task_named(config.task), ledger=ledger, results=results,
+        own=_own_results(results, config.method_names),
+    )  # fmt: skip
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Returns the results of a run with their statistics; refuses what `open_run` refuses."""
+    run = open_run(folder)
+    config, task, ledger, own, results = run.config, run.task, run.ledger, run.own, run.results
+    pairs, verdicts, unparsable = ledger.pairs(), ledger.verdicts(), ledger.unparsable()
     uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
     measured = Measured(folder=folder, uploads=uploads, trainings=trainings, pairs=pairs, sent={SELECTED_FOR: kept})
     return Report(
-        manifest=manifest,
+        manifest=run.manifest,
         task_name=task.name,
         seed=config.seed,
-        methods={name: _method(task, by_user, config.num_users) for name, by_user in own.items()},
+        methods=run.methods(),
         comparisons=compare(task, own, config.seed),
         pairs=_pair_counts(pairs, len(unparsable), verdicts, kept),
         swap=swaps(task, own, results, config.seed),

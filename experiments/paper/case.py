@@ -82,7 +82,7 @@ def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], _Answ
         known = {upload.user_id for upload in run.uploads}
         if user not in known:
             raise BadInputError(f"--user {user!r} is none of the {len(known)} users of run {run.name}")
-        for method in run.report.methods:
+        for method in run.methods:
             file = run.folder.devices / user / "predictions" / f"{method.replace(':', '-')}.jsonl"
             if file.is_file():
                 for answer in _read(file):
@@ -119,7 +119,7 @@ def _own_score(task: Task, answer: _Answer, gold: str) -> float:
 
 def _user_score(runs: Sequence[PaperRun], task: Task, column: str, user: str) -> float | None:
     for run in runs:
-        for row in run.report.users:
-            if row.user_id == user and run.column(row.method) == column:
-                return row.metrics.get(task.headline)
+        for method, by_user in run.own.items():
+            if run.column(method) == column and user in by_user:
+                return values(task, by_user[user].sums).get(task.headline)
     return None

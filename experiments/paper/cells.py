@@ -50,7 +50,7 @@ def collect(runs: Sequence[PaperRun]) -> Points:
     found: dict[tuple[str, str, str], dict[int, Point]] = {}
     repeated = []
     for run in runs:
-        for method, report in run.report.methods.items():
+        for method, report in run.methods.items():
             column = run.column(method)
             for metric, value in report.metrics.items():
                 seeds = found.setdefault((run.config.task, column, metric), {})
@@ -120,7 +120,7 @@ def notes_of(
 
 def encoder_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
     """Returns which encoder made the runs' BERTScores, where there are any."""
-    encoders = {m.name for run in runs if (m := run.report.manifest.models.get("bertscore"))}
+    encoders = {m.name for run in runs if (m := run.manifest.models.get("bertscore"))}
     return (f"bert-f1 compares under one encoder only; ours: {', '.join(sorted(encoders))}.",) if encoders else ()
 
 
@@ -129,7 +129,7 @@ def _spread(runs: Sequence[PaperRun], key: str) -> str:
 
 
 def _shortfalls(run: PaperRun) -> list[str]:
-    manifest = run.report.manifest
+    manifest = run.manifest
     notes = [] if manifest.status == "finished" else [f'Run {run.name} is partial; its status is "{manifest.status}".']
-    short = [f"{method}: {r.users} of {r.users + r.failed}" for method, r in run.report.methods.items() if r.failed]
+    short = [f"{method}: {r.users} of {r.users + r.failed}" for method, r in run.methods.items() if r.failed]
     return notes + ([f"Run {run.name} lacks users, {', '.join(short)}."] if short else [])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.scoring.metrics import values
 from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
 from cdcda_flower.seeding import derive_seed
@@ -37,7 +36,7 @@ def curves(runs: Sequence[PaperRun]) -> tuple[Curve, ...]:
     """Returns one curve per task and metric; raises BadInputError where no task has two values of k."""
     tasks = sorted({run.config.task for run in runs})
     for task in tasks:
-        parts = {run.config.share for run in runs if run.config.task == task and METHOD in run.report.methods}
+        parts = {run.config.share for run in runs if run.config.task == task and METHOD in run.methods}
         if len(parts) > 1:
             raise BadInputError(
                 f"figure 2 varies k alone; the runs of {task} share {', '.join(sorted(parts))} % of the history; "
@@ -74,11 +73,10 @@ def _users(task: Task, metric: str, method: str, runs: Sequence[PaperRun]) -> li
     """Returns one value per user: the mean over the seeds in which the user has one."""
     own: dict[str, dict[int, float]] = {}
     for run in runs:
-        for result in LedgerReader(run.folder.ledger_path).results():
-            if result.method == method and result.adapter_of in (None, result.user_id):
-                value = values(task, result.sums).get(metric)
-                if value is not None:
-                    own.setdefault(result.user_id, {}).setdefault(run.config.seed, value)
+        for user, result in run.own.get(method, {}).items():
+            value = values(task, result.sums).get(metric)
+            if value is not None:
+                own.setdefault(user, {}).setdefault(run.config.seed, value)
     return [sum(seeds.values()) / len(seeds) for _, seeds in sorted(own.items())]
 
 

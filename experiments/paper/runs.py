@@ -6,12 +6,13 @@ from itertools import combinations
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.ledger import LedgerReader, UploadRow
+from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.ledger import UploadRow
+from experiments.paired import Answers
 from experiments.paper.numbers import Setup
-from experiments.recorded import RecordedConfig, recorded_config, shares
-from experiments.report import read_report
-from experiments.results import Report
+from experiments.recorded import RecordedConfig, shares
+from experiments.report import open_run
+from experiments.results import MethodReport
 
 # What every table may vary: its rows, its columns, its seeds.
 _AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio", "policy-args"})
@@ -32,15 +33,17 @@ class PaperRun:
     """One run, read: `values` is its whole config, defaults filled in where it did not know a key yet."""
 
     folder: RunFolder
-    report: Report
+    manifest: Manifest
     config: RecordedConfig
+    own: Mapping[str, Answers]
+    methods: Mapping[str, MethodReport]
     values: Mapping[str, Scalar]
     uploads: tuple[UploadRow, ...]
 
     @property
     def name(self) -> str:
         """The run's name, as messages say it."""
-        return self.report.manifest.run
+        return self.manifest.run
 
     def column(self, method: str) -> str:
         """Returns the column of one of the run's methods: `cdcda@50` where it shares, else the method's name."""
@@ -51,17 +54,19 @@ def open_runs(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], *, p
     """Returns the runs; refuses one of test doubles, one given twice, and, unless `partial`, an unfinished one."""
     runs = []
     for folder in folders:
-        report = read_report(folder)
-        manifest = report.manifest
+        opened = open_run(folder)
+        manifest = opened.manifest
         if manifest.status != "finished" and not partial:
             raise BadInputError(
                 f'run {manifest.run} is not finished; its status is "{manifest.status}"; '
                 "give --partial to report what it has"
             )
-        config = recorded_config(folder, manifest.config)
-        uploads = LedgerReader(folder.ledger_path).uploads()
-        values = {**defaults, **manifest.config}
-        runs.append(PaperRun(folder=folder, report=report, config=config, values=values, uploads=uploads))
+        runs.append(
+            PaperRun(
+                folder=folder, manifest=manifest, config=opened.config, own=opened.own, methods=opened.methods(),
+                values={**defaults, **manifest.config}, uploads=opened.ledger.uploads(),
+            )
+        )  # fmt: skip
     for one, other in combinations(runs, 2):
         if one.folder.path.resolve() == other.folder.path.resolve():
             raise BadInputError(f"run {one.name} is given twice; name each run once")
@@ -112,7 +117,7 @@ def _check_users(one: PaperRun, other: PaperRun) -> None:
 
 
 def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
-    first, second = one.report.manifest.models, other.report.manifest.models
+    first, second = one.manifest.models, other.manifest.models
     for role in ("device", "cloud", "consistency", "bertscore"):
         a, b = first.get(role), second.get(role)
         key = f"{role}-model"
@@ -126,8 +131,8 @@ def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None
 
 def differences(run: PaperRun, setup: Setup, *, axes: Collection[str] = ()) -> tuple[str, ...]:
     """Returns why a run's numbers do not compare with the paper's; empty where models and data are the paper's own."""
-    models = run.report.manifest.models
-    reasons = ["synthetic data"] if run.report.manifest.synthetic or run.config.data == "embedded" else []
+    models = run.manifest.models
+    reasons = ["synthetic data"] if run.manifest.synthetic or run.config.data == "embedded" else []
     for role, wanted in (("device", setup.device_model), ("cloud", setup.cloud_model)):
         name = models[role].name if role in models else str(run.values.get(f"{role}-model", ""))
         if name != wanted:

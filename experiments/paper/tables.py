@@ -141,7 +141,7 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
     comparable = comparable_tasks(runs, numbers)
     by_line: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     # Of a run without cdcda the ledger holds no pairs, so that it speaks only where no other run does.
-    for run in sorted(runs, key=lambda run: METHOD not in run.report.methods):
+    for run in sorted(runs, key=lambda run: METHOD not in run.methods):
         seeds = by_line.setdefault((run.config.task, run.config.share), {})
         if run.config.seed not in seeds:
             seeds[run.config.seed] = _statistics(run)
@@ -181,7 +181,7 @@ def _statistics(run: PaperRun) -> dict[str, float]:
     if shared:
         found["input"] = fmean(len(example.query.split()) for example in shared)
         found["output"] = fmean(len(example.response.split()) for example in shared)
-    if METHOD in run.report.methods:
+    if METHOD in run.methods:
         found["pairs"] = len(pairs)
     if pairs:
         found["pair input"] = fmean(len(pair.query.split()) for pair in pairs)
