@@ -18,11 +18,18 @@ from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
+# The keys that may name a test double, by the value "echo".
+DOUBLE_KEYS = ("cloud-engine", "consistency-scorer", "device-executor")
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Returns the keys of a flat config that name a test double; also of one that another version of the app wrote."""
+    return tuple(key for key in DOUBLE_KEYS if values.get(key) == "echo")
 
 
 def _kebab(name: str) -> str:
@@ -133,12 +140,7 @@ class RunConfig(BaseModel):
     @property
     def doubles(self) -> tuple[str, ...]:
         """The keys that name a test double; a run with one is refused by reports."""
-        keys = {
-            "cloud-engine": self.cloud_engine,
-            "consistency-scorer": self.consistency_scorer,
-            "device-executor": self.device_executor,
-        }
-        return tuple(key for key, value in keys.items() if value == "echo")
+        return doubles_in(self.to_flwr())
 
     # Rules are field validators, also where they read another field: a model validator would not run, and its
     # problems would stay unsaid, as long as any single field is wrong.

@@ -17,6 +17,9 @@ from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.launch import Terminated, launch, prepare_only
+from experiments.paper.case import CaseOrder
+from experiments.paper.command import PaperOrder, report_paper
+from experiments.paper.render import Format
 from experiments.report import read_report
 from experiments.score import score_files
 from experiments.settings import read_config
@@ -64,16 +67,48 @@ def run(
 
 
 @app.command()
-def report(
-    run: Annotated[str, typer.Argument(help="run folder, or a run's name in the runs folder")],
+def report(  # noqa: PLR0913 - typer reads one parameter per option
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
     csv: Annotated[
         str, typer.Option(metavar="FILE", help="write one row per user and method; - for standard output")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
     pairs: Annotated[int, typer.Option(min=0, help="print so many synthetic pairs with their verdicts")] = 0,
+    table: Annotated[list[int] | None, typer.Option(min=1, max=4, help="the paper's table of that number")] = None,
+    figure: Annotated[list[int] | None, typer.Option(min=2, max=3, help="the paper's figure of that number")] = None,
+    form: Annotated[Format, typer.Option("--format", help="of tables")] = "terminal",
+    to: Annotated[Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables and figures there")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="take unfinished runs into tables and figures")] = False,
+    mixed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="let the runs of a table differ in this key; may be repeated"),
+    ] = None,
+    user: Annotated[str, typer.Option(help="figure 3: whose private answers to show")] = "",
+    query: Annotated[str, typer.Option(metavar="ID", help="figure 3: to which query; the user's first otherwise")] = "",
+    golds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="figure 3: LaMP's dev_outputs.json with the true answers")
+    ] = None,
 ) -> None:
-    """Show a run's results: methods, paired comparisons, pairs, swap test, costs."""
-    folder = _find_run(run)
+    """Show a run's results, or build the paper's tables and figures from several runs."""
+    order = PaperOrder(
+        tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())), form=form, to=to,
+        partial=partial, mixed=tuple(dict.fromkeys(mixed or ())),
+        case=CaseOrder(user=user, query=query, golds=golds) if user or query or golds else None,
+    )  # fmt: skip
+    folders = [_find_run(run) for run in runs]
+    if order.tables or order.figures:
+        if csv or as_json or pairs:
+            raise BadInputError("--csv, --json and --pairs are of one run; --table and --figure take --format and --to")
+        report_paper(folders, order, read_defaults(find_app().pyproject), _stdout())
+    elif order != PaperOrder():
+        raise BadInputError("--format, --to, --partial, --mixed, --user, --query, --golds need --table or --figure")
+    elif len(folders) > 1:
+        raise BadInputError(f"{len(folders)} runs were given; give --table or --figure, or one run")
+    else:
+        _report_one(folders[0], csv=csv, as_json=as_json, pairs=pairs)
+
+
+def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> None:
     found = read_report(folder)
     if as_json:
         print(json.dumps(found.document(), indent=2, ensure_ascii=False))

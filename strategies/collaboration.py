@@ -184,9 +184,11 @@ class CollaborationStrategy(Strategy):
         users = sorted(self._node_of)
         replies = grid.send_and_receive([Message(request, self._node_of[user_id], ASK) for user_id in users])
         asked = []
-        for questions, message in self._received(replies, Questions, ASK, users):
-            self.ledger.add_questions(questions.user_id, len(questions.questions), payload_bytes(message.content))
-            asked.append(questions)
+        for own, _ in self._received(replies, Questions, ASK, users):
+            for method in methods:
+                prompts = [question.prompt for question in own.questions if question.method == method]
+                self.ledger.add_questions(own.user_id, method, prompts)
+            asked.append(own)
         return asked
 
     def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
