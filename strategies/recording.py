@@ -24,7 +24,7 @@ class Recording:
     replays: bool
     budget_calls: int
     budget_tokens: int
-    note: Callable[[TapeUse], None]
+    note: Callable[[TapeUse], object]
     use: TapeUse = field(repr=False)
 
     def add(self, *, calls: tuple[int, int] = (0, 0), tokens: int = 0, scores: tuple[int, int] = (0, 0)) -> None:
@@ -82,7 +82,7 @@ def asked_name(maker: str, name: str) -> str:
 
 
 @contextmanager
-def recording(config: RunConfig, note: Callable[[TapeUse], None]) -> Iterator[Recording]:
+def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[Recording]:
     """Gives the run's tape as `tape` and `tape-mode` say; without one it is kept in memory for as long as the run."""
     path = None if config.tape_mode == "off" else tape_file(config)
     with Tape(path, writable=config.tape_mode != "replay") as tape:

@@ -10,7 +10,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ConfigError, DataError, RunError
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.tape import TapedCall, TapedModel
-from cdcda_flower.seeding import digest
+from cdcda_flower.seeding import Json, digest
 from cdcda_flower.types import ModelRef
 from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, generator_name
 from strategies.cloud.engines import cloud_engine
@@ -175,8 +175,8 @@ class TapedGenerator:
     def _key(self, request: GenerationRequest) -> str:
         """Returns what a request is, but for its number of samples: k = 5 on the tape serves k = 1 to 4."""
         r, model = request, self._model
-        content = [r.prompt, r.prefix, r.then, r.seed, r.max_new_tokens, list(r.choices), r.greedy]
-        return digest(["call", _VERSION, model.maker, model.contents, self._temperature, *content])[:32]
+        asked: Json = [r.prompt, r.prefix, r.then, r.seed, r.max_new_tokens, r.choices, r.greedy]
+        return digest(["call", _VERSION, model.maker, model.contents, self._temperature, asked])[:32]
 
 
 def _counted(usage: CloudUsage | None) -> int:
