@@ -18,6 +18,7 @@ LONGEST_NAME = 120
 # Room for "-9999" behind the name of a run that is tried again.
 _LONGEST_FIRST_NAME = LONGEST_NAME - 5
 _DIGITS = 8
+_LONGEST_WORD = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +133,11 @@ def _label(choice: Mapping[str, Scalar]) -> str:
 
 
 def _part(key: str, value: Scalar) -> str:
-    """Returns a word as it is and a number with its key: "lamp-2", "k=3"."""
-    return Path(value).name if isinstance(value, str) and value else f"{key}={json.dumps(value)}"
+    """Returns a word as it is, its first letters where it is long, and a number with its key: "lamp-2", "k=3"."""
+    if not isinstance(value, str) or not value:
+        return f"{key}={json.dumps(value)}"
+    word = value.rpartition("/")[2]
+    return word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1].rstrip('-,.')}…"
 
 
 def _whose(labels: Sequence[str], cells: int) -> str:
