@@ -177,7 +177,7 @@ def test_a_run_of_the_same_config_counts_whatever_it_is_called(
     sweep: Callable[..., tuple[int, str, str]], launches: Launches
 ) -> None:
     sweep()
-    code, out, _ = sweep(text=SWEEP.replace('"grid"', '"other"'))
+    _, out, _ = sweep(text=SWEEP.replace('"grid"', '"other"'))
     assert "3 cells: 3 finished before" in out
     assert "grid-k-1" in out
     assert len(launches.names) == 3
@@ -186,7 +186,7 @@ def test_a_run_of_the_same_config_counts_whatever_it_is_called(
 def test_what_a_machine_lacks_is_said_before_anything_starts(
     sweep: Callable[..., tuple[int, str, str]], launches: Launches
 ) -> None:
-    code, out, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
+    code, _, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
     assert (code, launches.names) == (2, [])
     assert err.count("error: ") == 1
     assert "cell 'k=1 one' and 2 more: device-model is" in err
