@@ -56,8 +56,9 @@ def read_cells(
 
 
 def together(problems: Mapping[str, Sequence[str]], cells: int) -> str:
-    """Returns problem -> labels of its cells as lines; what every cell has is said once."""
-    return "\n".join(f"{_whose(labels, cells)}{problem}" for problem, labels in problems.items())
+    """Returns problem -> labels of its cells as lines, the most common first; what every cell has is said once."""
+    common = sorted(problems.items(), key=lambda item: -len(item[1]))
+    return "\n".join(f"{_whose(labels, cells)}{problem}" for problem, labels in common)
 
 
 def _cells(grid: Grid, given: frozenset[str], runs_dir: Path | None) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cdcda_flower.config import RunConfig, Scalar, unknown_key
 from cdcda_flower.errors import ConfigError
@@ -52,7 +52,7 @@ class Profile(BaseModel):
     """Keys over the file's own; a key on an axis takes these values instead, and `cells` replaces the file's."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    __pydantic_extra__: dict[str, Either]
+    __pydantic_extra__: dict[str, Either] = Field(init=False)
 
     base: str = ""
     cells: list[Keys] = []
