@@ -103,6 +103,7 @@ class Sweep:
                 for line in str(error).splitlines():
                     problems.setdefault(line, []).append(cell.label)
         if problems:
+            self.outcomes = []  # nothing has become of any cell
             raise BadInputError(together(problems, len(waiting)))
 
     def _go_through(self, console: Console, status: CellStatus) -> None:

@@ -186,8 +186,8 @@ def test_a_run_of_the_same_config_counts_whatever_it_is_called(
 def test_what_a_machine_lacks_is_said_before_anything_starts(
     sweep: Callable[..., tuple[int, str, str]], launches: Launches
 ) -> None:
-    code, _, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
-    assert (code, launches.names) == (2, [])
+    code, out, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
+    assert (code, out, launches.names) == (2, "", [])
     assert err.count("error: ") == 1
     assert "cell 'k=1 one' and 2 more: device-model is" in err
 
