@@ -285,12 +285,17 @@ def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> s
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
     if message == "Extra inputs are not permitted":
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
-        return f"unknown key {key!r}; {hint}"
+        return unknown_key(key, known)
     if message == "Field required":
         return f"{key} is missing"
     return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def unknown_key(key: str, known: tuple[str, ...]) -> str:
+    """Returns what to say of a key that is none."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
+    return f"unknown key {key!r}; {hint}"
 
 
 def url_problem(key: str, url: str) -> str:

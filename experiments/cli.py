@@ -24,6 +24,10 @@ from experiments.report import read_report
 from experiments.score import score_files
 from experiments.settings import read_config
 from experiments.staging import find_app
+from experiments.sweep import Sweep
+from experiments.sweep_cells import read_cells
+from experiments.sweep_file import read_sweep
+from experiments.sweep_table import show_sweep
 from experiments.tables import csv_text, pairs_text, show
 from experiments.tapes import tape
 
@@ -64,6 +68,32 @@ def run(
     finally:
         for folder in folders:
             print(f"run: {folder.path}", flush=True)
+
+
+@app.command()
+def sweep(  # noqa: PLR0913 - a command's options are its arguments
+    file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/sweeps.md)")],
+    overrides: Overrides = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
+    profile: Annotated[str, typer.Option(help="one of the file's profiles; the file names its default")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the cells and what is finished; run nothing")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="run anew what other code finished")] = False,
+    stop: Annotated[bool, typer.Option("--stop-on-failure/--keep-going", help="end at the first failed cell")] = False,
+) -> int:
+    """Run a grid of configurations, one at a time; what is finished is skipped."""
+    cells = read_cells(file, overrides or [], profile=profile, runs_dir=runs_dir)
+    grid = Sweep(name=read_sweep(file).name, cells=cells, app=find_app(), fresh=fresh, stop_on_failure=stop)
+    if dry_run:
+        grid.look()
+        show_sweep(grid, _stdout())
+        return 0
+    try:
+        grid.run(_stderr())
+    finally:
+        show_sweep(grid, _stdout())
+    return 0 if grid.complete else FAILED
 
 
 @app.command()

@@ -42,9 +42,9 @@ def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
         bytes_up=_bytes_up(method, measured),
         bytes_down=_bytes_down(method, measured),
         train_tokens=sum(report.tokens for report in trained) if trained else None,
-        device_seconds=train_seconds + answer_seconds if by_user else None,
+        device_seconds=train_seconds + answer_seconds or None,
         adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
-        seconds_per_query=answer_seconds / queries if queries else None,
+        seconds_per_query=answer_seconds / queries if answer_seconds else None,
     )
 
 
