@@ -146,8 +146,8 @@ def _taught(
     by_size: dict[int, list[tuple[torch.Tensor, Teaching]]] = {}
     for index, row in enumerate(rows):
         if row.teaching is not None:
-            places = torch.arange((index + 1) * width - row.answer, (index + 1) * width)
-            by_size.setdefault(row.teaching.ids.shape[1], []).append((places, row.teaching))
+            own = torch.arange((index + 1) * width - row.answer, (index + 1) * width)
+            by_size.setdefault(row.teaching.ids.shape[1], []).append((own, row.teaching))
     for group in by_size.values():
         places, teachings = zip(*group, strict=True)
         yield (
