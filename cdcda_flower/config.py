@@ -118,6 +118,8 @@ class RunConfig(BaseModel):
     learning_rate: Rate = Field(description="of a user's adapter (AdamW, linear decay)")
     epochs: Positive = Field(description="passes over a user's training set")
     batch_size: Positive = Field(description="examples per step of a user's adapter")
+    rkd_weight: Rate = Field(description="share of the reverse KL in the loss of a pair that the teacher has seen")
+    rkd_top_k: Count = Field(description="tokens per position whose probability the teacher sends; 0 = all")
     base_learning_rate: Rate = Field(description="of M_base's adapter, which is merged after training")
     base_epochs: Count = Field(description="passes over the non-target users; 0 = M_base is the device model itself")
     base_batch_size: Positive = Field(description="examples per step of M_base")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
 
 
@@ -55,10 +56,11 @@ class Questions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one method sends down for training."""
+    """What one method sends down for training; `targets` are of shared examples, by id."""
 
     method: str
     synthetic: tuple[SyntheticPair, ...]
+    targets: tuple[tuple[str, TeacherTargets], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

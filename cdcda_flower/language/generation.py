@@ -1,6 +1,5 @@
 """The cloud's model: samples several texts per prompt, batched by length, each sample from its own seed."""
 
-import gc
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ import torch
 
 from cdcda_flower.language.decoding import Row, decode, stops_of
 from cdcda_flower.language.examples import packed
-from cdcda_flower.language.models import load_causal
+from cdcda_flower.language.models import load_causal, release
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
 
@@ -60,9 +59,7 @@ class CausalGenerator:
     def close(self) -> None:
         """Drops the weights; the object cannot be used afterwards."""
         del self._loaded
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
     def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request, without the prefix, special tokens or an end newline."""

@@ -1,5 +1,6 @@
 """Resolves a causal model's name to a folder of safetensors, and loads it, in 16 bits or in NF4."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,13 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
         load_tokenizer(ref),
         device,
     )
+
+
+def release() -> None:
+    """Gives back the memory of models that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _keep_autograd(model: Any) -> None:
