@@ -169,6 +169,18 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
 
+    @field_validator("cloud_engine")
+    @classmethod
+    def _engine_of_a_teacher(cls, value: str, info: ValidationInfo) -> str:
+        names = [name.strip() for name in info.data.get("methods", "").split(",")]
+        taught = [name for name in names if name in METHODS and METHODS[name].supply == "teacher"]
+        if taught and value != "transformers":
+            raise ConfigError(
+                f'cloud-engine is {value!r}; {taught[0]} needs cloud-engine = "transformers": the other engines give '
+                "texts, not the distributions behind them (a .gguf file as cloud-model is fine)"
+            )
+        return value
+
     @field_validator("share_ratio")
     @classmethod
     def _all_for_the_pooled(cls, value: float, info: ValidationInfo) -> float:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Supply = Literal["nothing", "selected", "random", "all", "eda"]
+Supply = Literal["nothing", "selected", "random", "all", "eda", "teacher"]
 """What the cloud sends back for what a device shared.
 
 `selected`: the LLM's pairs that all filters keep. `random`: as many of the LLM's pairs, drawn by seed. `all`: all of
-them. `eda`: the shared examples with words exchanged (Wei and Zou 2019).
+them. `eda`: the shared examples with words exchanged (Wei and Zou 2019). `teacher`: the LLM's distributions over their
+answers.
 """
 
 
@@ -49,6 +50,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method(name="device+rag", retrieval=True),
             Method(name="direct-ft", trains=True),
             Method(name="eda-ft", trains=True, supply="eda"),
+            Method(name="rkd-ft", trains=True, supply="teacher"),
             Method(name="cdcda", trains=True, supply="selected"),
             Method(name="cdcda:random", trains=True, supply="random"),
             Method(name="cdcda:all", trains=True, supply="all"),

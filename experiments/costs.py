@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
@@ -20,7 +21,8 @@ GENERATE = "generate"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What a run's folder says about costs. `sent`: method -> pair id -> user, of the pairs that went to devices;
-    `asked`: (user, method) -> the questions that went to the cloud, and their bytes.
+    `asked`: (user, method) -> the questions that went to the cloud, and their bytes;
+    `taught`: user -> for how many examples a teacher's distributions went down, and their bytes.
     """
 
     folder: RunFolder
@@ -29,6 +31,7 @@ class Measured:
     pairs: Sequence[SyntheticPair]
     sent: Mapping[str, Mapping[str, str]]
     asked: Mapping[tuple[str, str], tuple[int, int]]
+    taught: Mapping[str, tuple[int, int]]
 
 
 def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
@@ -71,6 +74,8 @@ def _bytes_up(method: str, measured: Measured) -> int | None:
 
 
 def _bytes_down(method: str, measured: Measured) -> int | None:
+    if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
+        return sum(size for _, size in measured.taught.values())
     if method not in measured.sent:
         return 0 if stays_at_home(method) else None
     sent, by_user = measured.sent[method], dict[str, list[SyntheticPair]]()

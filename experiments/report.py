@@ -71,6 +71,7 @@ def read_report(folder: RunFolder) -> Report:
         pairs=(*pairs, *ledger.variants()),
         sent=sent,
         asked=ledger.questions(),
+        taught=ledger.taught(),
     )
     return Report(
         manifest=run.manifest,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
+from cdcda_flower.errors import ConfigError
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import METHODS, Supply
 from cdcda_flower.runs.folder import RunFolder
@@ -22,6 +23,7 @@ from strategies.recording import Recording
 from strategies.supply.choices import Pairs, Written, by_user, random_of_size
 from strategies.supply.eda import eda_pairs
 from strategies.supply.supply import AugmentationSupply
+from strategies.supply.teacher import Targets, teacher_supply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class CloudSide:
         """Returns what each method sends back; the LLM writes once for all of them."""
         methods = [METHODS[name] for name in self.config.method_names]
         written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
-        sent = {m.name: self._choice(m.supply, uploads, written) for m in methods if m.supply != "nothing"}
+        paired = [method for method in methods if method.supply not in {"nothing", "teacher"}]
+        sent = {method.name: self._choice(method.supply, uploads, written) for method in paired}
         for method, pairs in sent.items():
             for user_id, own in pairs.items():
                 self.ledger.add_sent(method, user_id, [pair.id for pair in own])
@@ -61,6 +64,20 @@ class CloudSide:
     def base(self) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
         return self.models.base(self.prepared, self.phases)
+
+    def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, Targets]:
+        """Returns the LLM's distributions over what each user shared, in the vocabulary of M_base."""
+        if self.recording.replays:
+            raise ConfigError(
+                'tape-mode is "replay"; rkd-ft needs the distributions of the cloud\'s model, which no tape holds: take '
+                'tape-mode = "record", or leave the method out'
+            )
+        teacher = self.models.cloud()
+        with self.phases.phase("teach", sum(len(upload.examples) for upload in uploads)):
+            targets = teacher_supply(uploads, self.config, teacher, base, self.phases.advance)
+        for user_id, own in targets.items():
+            self.ledger.add_taught(user_id, [target for _, target in own])
+        return targets
 
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
         """Returns the training of one adapter on what all users shared."""

@@ -31,6 +31,7 @@ from cdcda_flower.messages import (
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, Upload, UserFailure
 from cdcda_flower.wire import decode, encode, payload_bytes
 
@@ -57,6 +58,10 @@ class Cloud(Protocol):
 
     def base(self) -> ModelRef:
         """Returns M_base."""
+        ...
+
+    def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, tuple[tuple[str, TeacherTargets], ...]]:
+        """Returns, by user, what the LLM says about shared examples, each under its id."""
         ...
 
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
@@ -105,12 +110,21 @@ class CollaborationStrategy(Strategy):
             report = self.cloud.pooled(self._base, uploads)
             self.ledger.add_training(report)
             self._pooled = report.adapter
-        trained = [method.name for method in self.methods if method.trains]
+        taught = any(method.supply == "teacher" for method in self.methods)
+        targets = self.cloud.teach(self._base, uploads) if taught else {}
+        trained = [method for method in self.methods if method.trains]
         requests = {
             user_id: PersonalizeRequest(
                 workspace=self.workspace,
                 base=self._base,
-                plans=tuple(Plan(method=name, synthetic=pairs.get(name, {}).get(user_id, ())) for name in trained),
+                plans=tuple(
+                    Plan(
+                        method=method.name,
+                        synthetic=pairs.get(method.name, {}).get(user_id, ()),
+                        targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
+                    )
+                    for method in trained
+                ),
             )
             for user_id in sorted(self._node_of)
         }

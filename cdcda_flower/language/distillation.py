@@ -86,7 +86,7 @@ def teacher_targets(
 ) -> list[TeacherTargets]:
     """Returns what the teacher says about each (query, response), in the device's own form, cut and tokens.
 
-    `top_k` = 0 takes the whole vocabulary. `on_batch(pairs finished, tokens since the last call)` reports progress.
+    `top_k` = 0 takes the whole vocabulary. `on_batch(pairs, tokens)` reports each batch.
     """
     tokenizer = teacher.tokenizer
     rows = [tokenize(tokenizer, query, response, max_tokens=max_tokens) for query, response in pairs]
@@ -98,7 +98,7 @@ def teacher_targets(
         batch = collate([rows[index] for index in indices], pad=tokenizer.pad_token_id, device=teacher.device)
         for index, logits in zip(indices, answer_logits(teacher.model, batch), strict=True):
             found[index] = likeliest(logits[-rows[index].answer :, :vocabulary], top_k or vocabulary)
-        on_batch(len(found), batch.tokens)
+        on_batch(len(indices), batch.tokens)
     return [found[index] for index in range(len(rows))]
 
 

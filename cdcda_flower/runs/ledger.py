@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cdcda_flower.errors import DataError
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import (
     AdapterRef,
     Example,
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS verdicts (
 CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS variants (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
 CREATE TABLE IF NOT EXISTS sent (method TEXT, user_id TEXT, pair_id TEXT, PRIMARY KEY (method, pair_id));
+CREATE TABLE IF NOT EXISTS taught (user_id TEXT PRIMARY KEY, examples INTEGER, bytes_down INTEGER);
 CREATE TABLE IF NOT EXISTS questions (
     user_id TEXT, method TEXT, count INTEGER, bytes_up INTEGER, PRIMARY KEY (user_id, method));
 CREATE TABLE IF NOT EXISTS trainings (
@@ -127,6 +129,10 @@ class Ledger:
     def add_questions(self, user_id: str, method: str, prompts: Sequence[str]) -> None:
         """Adds how many questions a device put to the cloud for a method, and their size in UTF-8; not their texts."""
         self._add("questions", [(user_id, method, len(prompts), sum(len(prompt.encode()) for prompt in prompts))])
+
+    def add_taught(self, user_id: str, targets: Sequence[TeacherTargets]) -> None:
+        """Adds for how many examples a teacher's distributions went to a device, and their size on the wire."""
+        self._add("taught", [(user_id, len(targets), sum(target.byte_size for target in targets))])
 
     def add_training(self, report: TrainingReport) -> None:
         """Adds what training one adapter took."""
@@ -218,6 +224,11 @@ class LedgerReader:
         """Returns (user id, method) -> how many questions were put to the cloud, and in how many bytes."""
         rows = self._newer_rows("questions", "SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
         return {(u, m): (c, b) for u, m, c, b in rows}
+
+    def taught(self) -> dict[str, tuple[int, int]]:
+        """Returns for how many examples each user got a teacher's distributions, and in how many bytes."""
+        rows = self._newer_rows("taught", "SELECT user_id, examples, bytes_down FROM taught ORDER BY user_id")
+        return {user_id: (examples, size) for user_id, examples, size in rows}
 
     def trainings(self) -> tuple[TrainingReport, ...]:
         """Returns what each adapter took, by user and method."""

@@ -4,29 +4,27 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import ConfigError
+from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import ModelRef, Upload
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-"""Called with the examples finished so far and the tokens read since the last call."""
+"""Called with the examples finished and the tokens read since the last call."""
+
+Targets = tuple[tuple[str, TeacherTargets], ...]
+"""What the teacher says about a user's shared examples, by the example's id."""
 
 
 def teacher_supply(
     uploads: Sequence[Upload], config: RunConfig, teacher: ModelRef, student: ModelRef, on_progress: OnProgress
-) -> Mapping[str, tuple[tuple[str, TeacherTargets], ...]]:
+) -> Mapping[str, Targets]:
     """Returns (example id, targets) per user, ordered by user and example, whatever the order of the uploads.
 
-    A user who shared nothing is left out. Raises ConfigError where the cloud's engine gives no distributions,
-    ModelError where teacher and student have no common vocabulary; both before a model is loaded.
+    A user who shared nothing is left out. Raises ModelError where teacher and student have no common vocabulary, before
+    a model is loaded.
     """
-    if config.cloud_engine != "transformers":
-        raise ConfigError(
-            f'cloud-engine is {config.cloud_engine!r}; rkd-ft needs cloud-engine = "transformers": the other engines give '
-            "texts, not the distributions behind them (a .gguf file as cloud-model is fine)"
-        )
     shared = [(upload.user_id, example) for upload in uploads for example in upload.examples]
     shared.sort(key=lambda one: (one[0], one[1].id))
     if not shared:
@@ -46,9 +44,10 @@ def _said(
 ) -> list[TeacherTargets]:
     # torch and transformers take seconds to import; a run without a teacher needs neither here.
     from cdcda_flower.language.distillation import check_common_vocabulary, teacher_targets, vocabulary_of
-    from cdcda_flower.language.models import load_causal, pick_device, release
+    from cdcda_flower.language.models import load_causal, loadable, pick_device, release
 
     own = vocabulary_of(student)
+    teacher = loadable(teacher, cache_folder(config))
     check_common_vocabulary(vocabulary_of(teacher), own)
     # The student's tokenizer: whatever else the teacher's does, positions and ids are those of the device.
     loaded = load_causal(teacher, pick_device(config.device))._replace(tokenizer=own.tokenizer)
