@@ -152,7 +152,7 @@ def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
     """Runs the federation and writes down how it ended, whatever happens."""
     try:
         manifest = _federate(this, folder)
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, SystemExit, Terminated):  # rich ends the process where nobody reads its lines any more
         _close(this, folder, memory, status="interrupted", error="stopped by the user", error_kind="run")
         raise
     except Exception as error:

@@ -137,7 +137,7 @@ class Sweep:
             launch(config, self.app, console, created=folders.append)
         except CdcdaError as error:
             return ended("failed", str(error))
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, SystemExit, Terminated):
             self.outcomes[index] = ended("interrupted", "stopped by the user")
             raise
         except Exception as error:  # noqa: BLE001 - whatever ends one cell, the others are worth running

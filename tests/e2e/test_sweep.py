@@ -38,7 +38,7 @@ class Slow:
 def file(tmp_path: Path) -> Path:
     """Three cells over the doubles, of which the second fails."""
     (tmp_path / "policies.py").write_text(POLICIES, encoding="utf-8")
-    write_toml(tmp_path / "base.toml", DOUBLES)
+    write_toml(tmp_path / "base.toml", DOUBLES | {"num-users": 2, "methods": "device,cdcda"})
     axes = 'share-policy = ["all", "policies:Refuse", "none"]'
     (tmp_path / "sweep.toml").write_text(f"name = 'trio'\nbase = 'base.toml'\n[axes]\n{axes}\n", encoding="utf-8")
     return tmp_path / "sweep.toml"
