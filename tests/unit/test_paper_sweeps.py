@@ -6,23 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cdcda_flower import config, methods
 from experiments.sweep_cells import Cell, read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "experiments" / "conf" / "paper"
 PAPER = ROOT.parent / "shared" / "paper" / "results.toml"
 SWEEPS = ("table1", "table2", "table3", "table4", "figure2", "figure3")
-# Methods that these files name and that the table of methods may not hold yet; they are then read as if it did.
-PLANNED = (
-    "cloud", "cloud+rag", "device+rag", "eda-ft", "rkd-ft", "cdcda:random", "cdcda:all", "global-ft",
-)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def planned_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = dict.fromkeys(PLANNED, methods.METHODS["device"]) | dict(methods.METHODS)
-    monkeypatch.setattr(config, "METHODS", known)
 
 
 @pytest.fixture
