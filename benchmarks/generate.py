@@ -114,7 +114,7 @@ class _Ours:
     def write(self, asked: Requests) -> int:
         """Returns the tokens written."""
         tokens: list[int] = []
-        self._model.generate(asked, on_batch=lambda done, written: tokens.append(written))
+        self._model.generate(asked, on_answer=lambda index, texts, written: tokens.append(written))
         return sum(tokens)
 
 
@@ -129,7 +129,7 @@ class _Engine:
     def write(self, asked: Requests) -> int:
         """Returns the tokens written."""
         tokens: list[int] = []
-        self._model.generate(asked, on_batch=lambda done, written: tokens.append(written))
+        self._model.generate(asked, on_answer=lambda index, texts, written: tokens.append(written))
         return sum(tokens)
 
 

@@ -11,7 +11,7 @@ from cdcda_flower.data.corpus import write_corpus
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Upload
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer
 from strategies.supply.augmentation import augment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,9 +54,10 @@ class _Noting:
     def __init__(self) -> None:
         self.requests: list[GenerationRequest] = []
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.requests = list(requests)
-        return [("",) * request.samples for request in requests]
+        for index, request in enumerate(requests):
+            on_answer(index, ("",) * request.samples, 0)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -18,11 +18,18 @@ from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
+# The keys that may name a test double, by the value "echo".
+DOUBLE_KEYS = ("cloud-engine", "consistency-scorer", "device-executor")
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Returns the keys of a flat config that name a test double; also of one that another version of the app wrote."""
+    return tuple(key for key in DOUBLE_KEYS if values.get(key) == "echo")
 
 
 def _kebab(name: str) -> str:
@@ -50,6 +57,10 @@ class RunConfig(BaseModel):
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
     policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
+    rag_items: Positive = Field(description="history items before a question, with device+rag and cloud+rag")
+    rag_words: Count = Field(
+        description="words of one question's history items in all; fewer where max-tokens ends before"
+    )
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
     cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
@@ -70,12 +81,26 @@ class RunConfig(BaseModel):
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
     )
+    tape: str = Field(
+        description="absolute file of recorded answers and scores; empty = tape.sqlite in the cache folder"
+    )
+    tape_mode: Literal["record", "replay", "off"] = Field(
+        description="record: what the tape lacks is asked and recorded; replay: nothing is asked; off: all is (docs/tape.md)"
+    )
+    budget_calls: Count = Field(description="requests that one run may ask of the cloud; 0 = any number")
+    budget_tokens: Count = Field(
+        description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
+    )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
     epsilon_min_len: Annotated[float, Field(ge=0)] = Field(description="least length ratio of x_syn to x (equation 4)")
     epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
         description="greatest length ratio of x_syn to x (equation 4)"
     )
+    eda_alpha_sr: Ratio = Field(description="share of words that EDA's synonym replacement changes; 0 = leave it out")
+    eda_alpha_ri: Ratio = Field(description="share of words that EDA's random insertion adds; 0 = leave it out")
+    eda_alpha_rs: Ratio = Field(description="swaps of EDA's random swap per word; 0 = leave it out")
+    eda_alpha_rd: Ratio = Field(description="probability that EDA's random deletion drops a word; 0 = leave it out")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
     device_executor: Literal["fleet", "local", "echo"] = Field(
         description="fleet: one process for all users; local: each device's own; echo is a test double; reports refuse it"
@@ -93,6 +118,8 @@ class RunConfig(BaseModel):
     learning_rate: Rate = Field(description="of a user's adapter (AdamW, linear decay)")
     epochs: Positive = Field(description="passes over a user's training set")
     batch_size: Positive = Field(description="examples per step of a user's adapter")
+    rkd_weight: Rate = Field(description="share of the reverse KL in the loss of a pair that the teacher has seen")
+    rkd_top_k: Count = Field(description="tokens per position whose probability the teacher sends; 0 = all")
     base_learning_rate: Rate = Field(description="of M_base's adapter, which is merged after training")
     base_epochs: Count = Field(description="passes over the non-target users; 0 = M_base is the device model itself")
     base_batch_size: Positive = Field(description="examples per step of M_base")
@@ -115,12 +142,7 @@ class RunConfig(BaseModel):
     @property
     def doubles(self) -> tuple[str, ...]:
         """The keys that name a test double; a run with one is refused by reports."""
-        keys = {
-            "cloud-engine": self.cloud_engine,
-            "consistency-scorer": self.consistency_scorer,
-            "device-executor": self.device_executor,
-        }
-        return tuple(key for key, value in keys.items() if value == "echo")
+        return doubles_in(self.to_flwr())
 
     # Rules are field validators, also where they read another field: a model validator would not run, and its
     # problems would stay unsaid, as long as any single field is wrong.
@@ -145,6 +167,32 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods names {', '.join(map(repr, unknown))}; known methods: {', '.join(METHODS)}")
         if len(set(names)) != len(names):
             raise ConfigError(f"methods is {value!r}; name each method once")
+        return value
+
+    @field_validator("cloud_engine")
+    @classmethod
+    def _engine_of_a_teacher(cls, value: str, info: ValidationInfo) -> str:
+        names = [name.strip() for name in info.data.get("methods", "").split(",")]
+        taught = [name for name in names if name in METHODS and METHODS[name].supply == "teacher"]
+        if taught and value != "transformers":
+            raise ConfigError(
+                f'cloud-engine is {value!r}; {taught[0]} needs cloud-engine = "transformers": the other engines give '
+                "texts, not the distributions behind them (a .gguf file as cloud-model is fine)"
+            )
+        return value
+
+    @field_validator("share_ratio")
+    @classmethod
+    def _all_for_the_pooled(cls, value: float, info: ValidationInfo) -> float:
+        names = [name.strip() for name in info.data.get("methods", "").split(",")]
+        part = value < 1 and info.data.get("share_policy") in {"ratio", "recent"}
+        if part or info.data.get("share_policy") == "none":
+            for name in names:
+                if name in METHODS and METHODS[name].pooled:
+                    raise ConfigError(
+                        f"share-ratio is {value:g}, share-policy {info.data.get('share_policy')!r}; {name} trains on all "
+                        "users' data together: let everything go (share-ratio 1), or leave the method out"
+                    )
         return value
 
     @field_validator("prompt_form")
@@ -207,7 +255,14 @@ class RunConfig(BaseModel):
             raise ConfigError(f"epsilon-max-len is {value}; it must be above epsilon-min-len ({least})")
         return value
 
-    @field_validator("plugin_dir", "runs_dir", "cache_dir")
+    @field_validator("eda_alpha_rd")
+    @classmethod
+    def _some_operation(cls, value: float, info: ValidationInfo) -> float:
+        if not any((value, *(info.data.get(f"eda_alpha_{name}", 1) for name in ("sr", "ri", "rs")))):
+            raise ConfigError(f"eda-alpha-rd is {value}, as -sr, -ri and -rs are; at least one must be above 0")
+        return value
+
+    @field_validator("plugin_dir", "runs_dir", "cache_dir", "tape")
     @classmethod
     def _absolute(cls, value: str, info: ValidationInfo) -> str:
         if value and not Path(value).is_absolute():
@@ -244,12 +299,17 @@ def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> s
     if message.startswith("Value error, "):
         return message.removeprefix("Value error, ")
     if message == "Extra inputs are not permitted":
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
-        return f"unknown key {key!r}; {hint}"
+        return unknown_key(key, known)
     if message == "Field required":
         return f"{key} is missing"
     return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def unknown_key(key: str, known: tuple[str, ...]) -> str:
+    """Returns what to say of a key that is none."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
+    return f"unknown key {key!r}; {hint}"
 
 
 def url_problem(key: str, url: str) -> str:

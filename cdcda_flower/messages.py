@@ -1,7 +1,8 @@
 """What cloud and devices say to each other, one request and one reply per phase."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
 
 
@@ -29,11 +30,37 @@ class ShareRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskRequest:
+    """Asks a device for its held-out queries as each of the methods asks them; with `cloud+rag`, history items before them."""
+
+    workspace: Workspace
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One held-out query as the cloud is to answer it; what the user's own answer was stays on the device."""
+
+    method: str
+    query_id: str
+    prompt: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What one device asks the cloud."""
+
+    user_id: str
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one method sends down for training."""
+    """What one method sends down for training; `targets` are of shared examples, by id."""
 
     method: str
     synthetic: tuple[SyntheticPair, ...]
+    targets: tuple[tuple[str, TeacherTargets], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +87,14 @@ class PersonalizeReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerJob:
-    """One pass over the held-out queries: with no adapter, the device's own, or (swap test) another user's."""
+    """One pass over the held-out queries: with no adapter, the device's own, all users' one, or (swap test) another user's.
+
+    `answers`: the cloud's, one per query in the order of the device's questions; they are only scored.
+    """
 
     method: str
     adapter: AdapterRef | None
+    answers: tuple[str, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

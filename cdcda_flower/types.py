@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.seeding import digest
+from cdcda_flower.seeding import Json, digest
+from cdcda_flower.teacher import TeacherTargets
 
 
 def same_text(text: str) -> str:
@@ -110,17 +111,25 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """What one adapter is trained on: private examples and selected pairs of one user; refuses another user's pair."""
+    """What one adapter is trained on: private examples and selected pairs of one user; refuses another user's pair.
+
+    `targets` holds, by the private example's id, what a teacher said about an example that was shared.
+    """
 
     user_id: str
     method: str
     private: tuple[Example, ...]
     synthetic: tuple[SyntheticPair, ...]
+    targets: Mapping[str, TeacherTargets] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """The digest of all that is trained on, in order; not of the method's name."""
-        return digest([self.user_id, [asdict(e) for e in self.private], [asdict(p) for p in self.synthetic]])
+        parts: list[Json] = [self.user_id, [asdict(e) for e in self.private], [asdict(p) for p in self.synthetic]]
+        # Without a teacher the digest is the one that runs before there were teachers have noted.
+        if self.targets:
+            parts.append({example_id: asdict(targets) for example_id, targets in self.targets.items()})
+        return digest(parts)
 
     def __post_init__(self) -> None:
         for pair in self.synthetic:
@@ -129,6 +138,11 @@ class TrainingSet:
                     f"training set of user {self.user_id}: pair {pair.id} was written from an example of user "
                     f"{pair.provenance.user_id}; a pair may only train the user who shared its source"
                 )
+        if strangers := sorted(self.targets.keys() - {example.id for example in self.private}):
+            raise DataError(
+                f"training set of user {self.user_id}: a teacher's targets for {', '.join(strangers)} are for no example "
+                "of the history; a teacher may only speak of what the user shared"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +193,7 @@ class TrainingReport:
 class UserResult:
     """One user's result under one method: additive metric sums (`scoring.metrics`), so that users pool exactly.
 
+    `unparsed` is the strict parser's; the lenient one's sums stand in `sums` under keys of their own.
     `adapter_of` names the user whose adapter answered: another one in the swap test, None without an adapter.
     """
 

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, CdcdaError, RunError
 from cdcda_flower.messages import (
+    AskRequest,
     EvaluateReply,
     EvaluateRequest,
     PersonalizeReply,
@@ -28,6 +29,7 @@ from clients.device import Device, open_device
 from clients.evaluate import ask, evaluate
 from clients.executors.table import make_executor
 from clients.personalize import personalize
+from clients.questions import asked
 from clients.sharing.egress import checked_examples, guarded
 from clients.sharing.plugins import make_policy
 from clients.sharing.policies import NoShare
@@ -38,13 +40,19 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 app = ClientApp()
 
-R = TypeVar("R", ShareRequest, PersonalizeRequest, EvaluateRequest)
+R = TypeVar("R", ShareRequest, AskRequest, PersonalizeRequest, EvaluateRequest)
 
 
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Lets the share policy choose; nothing leaves that the guard has not seen."""
     return _reply(message, context, ShareRequest, _share)
+
+
+@app.query("ask")
+def ask_cloud(message: Message, context: Context) -> Message:
+    """Puts the held-out queries to the cloud; only for methods whose answers come from there."""
+    return _reply(message, context, AskRequest, _ask)
 
 
 @app.train("submit")
@@ -87,6 +95,10 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
     return guarded(upload, history.examples)
 
 
+def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
+    return encode(asked(device, config, request.methods))
+
+
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     personalize(device, request.plans, make_executor(config, request.base))
     return encode(Submitted())
@@ -100,13 +112,13 @@ def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest)
 
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    ask(make_executor(config, request.base), device.history().queries, request.jobs)
+    ask(device, request.jobs, make_executor(config, request.base), config)
     return encode(Submitted())
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     executor = make_executor(config, request.base)
-    results = evaluate(device, device.history().queries, request.jobs, executor, config)
+    results = evaluate(device, request.jobs, executor, config)
     return encode(EvaluateReply(user_id=device.user_id, results=tuple(results)))
 
 

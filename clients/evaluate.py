@@ -1,31 +1,66 @@
 """Held-out queries -> answers -> metric sums; answers and golds stay on the device."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.orders import Answered
 from cdcda_flower.messages import AnswerJob
-from cdcda_flower.scoring.metrics import answer_sums
+from cdcda_flower.methods import METHODS
+from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Example, Prediction, UserResult
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
+from clients.questions import prompts
 
 
-def ask(executor: Executor, queries: Sequence[Example], jobs: Sequence[AnswerJob]) -> Pending[Answered]:
-    """Hands over one pass over the user's queries per job."""
-    return executor.answer([query.query for query in queries], [job.adapter for job in jobs])
+class Answers(NamedTuple):
+    """One job's answers, one per query, and its share of the device's seconds; 0 where the cloud answered."""
+
+    outputs: Sequence[str]
+    seconds: float
 
 
-def evaluate(
-    device: Device, queries: Sequence[Example], jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig
-) -> list[UserResult]:
+def ask(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig) -> Pending[list[Answers]]:
+    """Hands over one pass over the user's queries per job that the device answers; the results come in the jobs' order.
+
+    Jobs with retrieval have prompts of their own. What the cloud answered is passed on.
+    """
+    places = {
+        retrieval: [
+            place
+            for place, job in enumerate(jobs)
+            if job.answers is None and METHODS[job.method].retrieval == retrieval
+        ]
+        for retrieval in (False, True)
+    }
+    handed = [
+        (own, executor.answer(prompts(device, config, retrieval=retrieval), [jobs[place].adapter for place in own]))
+        for retrieval, own in places.items()
+        if own
+    ]
+
+    def results() -> list[Answers]:
+        found = [Answers(list(job.answers or ()), 0.0) for job in jobs]
+        for own, pending in handed:
+            answered = pending()
+            for place, outputs in zip(own, answered.outputs, strict=True):
+                # Jobs are answered in common passes, which no clock can tell apart.
+                found[place] = Answers(outputs, answered.seconds / len(own))
+        return found
+
+    return results
+
+
+def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig) -> list[UserResult]:
     """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
-    task = task_named(config.task)
-    answered = ask(executor, queries, jobs)()
-    predictions = [_parsed(task, queries, outputs) for outputs in answered.outputs]
+    task, queries = task_named(config.task), device.history().queries
+    answers = ask(device, jobs, executor, config)()
+    predictions = [_parsed(task, queries, own.outputs) for own in answers]
     golds = {query.id: query.response for query in queries}
-    sums: list[Mapping[str, float]] = [answer_sums(task, own, golds) for own in predictions]
+    sums: list[Mapping[str, float]] = [
+        answer_sums(task, own, golds) | lenient_sums(task, own, golds) for own in predictions
+    ]
     if "bert-f1" in task.metrics and config.bertscore_model != "none":
         sums = _with_bert_f1(sums, predictions, golds, executor)
     for job, own in zip(jobs, predictions, strict=True):
@@ -39,10 +74,9 @@ def evaluate(
             queries=len(queries),
             unparsed=sum(p.parsed is None for p in own),
             sums=job_sums,
-            # Jobs are answered in common passes, which no clock can tell apart.
-            seconds=answered.seconds / len(jobs),
+            seconds=answered.seconds,
         )
-        for job, own, job_sums in zip(jobs, predictions, sums, strict=True)
+        for job, answered, own, job_sums in zip(jobs, answers, predictions, sums, strict=True)
     ]
 
 
@@ -54,7 +88,8 @@ def _parsed(task: Task, queries: Sequence[Example], outputs: Sequence[str]) -> l
 
 
 def _adapter_of(job: AnswerJob) -> str | None:
-    return job.adapter.user_id if job.adapter else None
+    # The adapter of all users together is nobody's: its user id is empty.
+    return (job.adapter.user_id or None) if job.adapter else None
 
 
 def _with_bert_f1(

@@ -17,7 +17,13 @@ def personalize(device: Device, plans: Sequence[Plan], executor: Executor) -> Pe
     """
     private = device.history().examples
     trainings = [
-        TrainingSet(user_id=device.user_id, method=plan.method, private=private, synthetic=plan.synthetic)
+        TrainingSet(
+            user_id=device.user_id,
+            method=plan.method,
+            private=private,
+            synthetic=plan.synthetic,
+            targets=dict(plan.targets),
+        )
         for plan in plans
     ]
     first: dict[str, TrainingSet] = {}

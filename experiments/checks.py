@@ -10,8 +10,10 @@ from pathlib import Path
 
 from cdcda_flower.cloud_api import api_key, server_url
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError
 from cdcda_flower.language.sources import is_path
+from cdcda_flower.runs.places import tape_file
+from cdcda_flower.runs.tape import Tape
 from experiments.processes import Ports, free_ports, port_is_free
 from experiments.settings import local_model_keys
 
@@ -19,6 +21,8 @@ PORTS_VARIABLE = "CDCDA_PORTS"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
 # Two converted 135M models, M_base, Arrow files and 100 users' adapters take about 2 GB.
 MIN_FREE_GB = 3.0
+# Models whose answers a replay takes from the tape.
+_REPLAYED = ("cloud-model", "consistency-model")
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
@@ -29,6 +33,7 @@ def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] |
         *_disk_problems(config, free),
         *_model_problems(config),
         *_engine_problems(config),
+        *_tape_problems(config),
         *_cuda_problems(config),
     ]
     if problems:
@@ -95,13 +100,16 @@ def _least_free_gb() -> float:
 
 def _model_problems(config: RunConfig) -> Iterator[str]:
     values = config.to_flwr()
-    for key in local_model_keys(values):
+    replayed = _REPLAYED if config.tape_mode == "replay" else ()
+    for key in (key for key in local_model_keys(values) if key not in replayed):
         name = str(values[key])
         if is_path(name) and not Path(name).expanduser().exists():
             yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
 
 
 def _engine_problems(config: RunConfig) -> Iterator[str]:
+    if config.tape_mode == "replay":
+        return
     if config.cloud_engine == "llama-cpp" and find_spec("xllamacpp") is None:
         yield 'cloud-engine is "llama-cpp"; it needs the package xllamacpp; run `pip install xllamacpp`, or take "transformers"'
     if config.cloud_engine == "openai":
@@ -109,6 +117,17 @@ def _engine_problems(config: RunConfig) -> Iterator[str]:
             api_key(server_url(config))
         except ConfigError as error:
             yield str(error)
+
+
+def _tape_problems(config: RunConfig) -> Iterator[str]:
+    path = tape_file(config)
+    if config.tape_mode == "off" or (config.tape_mode == "record" and not path.exists()):
+        return
+    try:
+        with Tape(path, writable=False):
+            pass
+    except CdcdaError as error:
+        yield str(error)
 
 
 def _cuda_problems(config: RunConfig) -> Iterator[str]:

@@ -17,10 +17,19 @@ from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.launch import Terminated, launch, prepare_only
+from experiments.paper.case import CaseOrder
+from experiments.paper.command import PaperOrder, report_paper
+from experiments.paper.render import Format
 from experiments.report import read_report
+from experiments.score import score_files
 from experiments.settings import read_config
 from experiments.staging import find_app
+from experiments.sweep import Sweep
+from experiments.sweep_cells import read_cells
+from experiments.sweep_file import read_sweep
+from experiments.sweep_table import show_sweep
 from experiments.tables import csv_text, pairs_text, show
+from experiments.tapes import tape
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 # A table that is piped into a file should not be broken at 80 columns.
@@ -32,6 +41,7 @@ app = typer.Typer(
 )  # fmt: skip
 data = typer.Typer(help="Prepare or download data.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(tape, name="tape")
 
 Conf = Annotated[Path, typer.Argument(help="TOML file with flat keys; `cdcda keys` lists them")]
 Overrides = Annotated[
@@ -61,16 +71,74 @@ def run(
 
 
 @app.command()
-def report(
-    run: Annotated[str, typer.Argument(help="run folder, or a run's name in the runs folder")],
+def sweep(  # noqa: PLR0913 - a command's options are its arguments
+    file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/sweeps.md)")],
+    overrides: Overrides = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
+    profile: Annotated[str, typer.Option(help="one of the file's profiles; the file names its default")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the cells and what is finished; run nothing")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="run anew what other code finished")] = False,
+    stop: Annotated[bool, typer.Option("--stop-on-failure/--keep-going", help="end at the first failed cell")] = False,
+) -> int:
+    """Run a grid of configurations, one at a time; what is finished is skipped."""
+    cells = read_cells(file, overrides or [], profile=profile, runs_dir=runs_dir)
+    grid = Sweep(name=read_sweep(file).name, cells=cells, app=find_app(), fresh=fresh, stop_on_failure=stop)
+    if dry_run:
+        grid.look()
+        show_sweep(grid, _stdout())
+        return 0
+    try:
+        grid.run(_stderr())
+    finally:
+        show_sweep(grid, _stdout())
+    return 0 if grid.complete else FAILED
+
+
+@app.command()
+def report(  # noqa: PLR0913 - typer reads one parameter per option
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
     csv: Annotated[
         str, typer.Option(metavar="FILE", help="write one row per user and method; - for standard output")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
     pairs: Annotated[int, typer.Option(min=0, help="print so many synthetic pairs with their verdicts")] = 0,
+    table: Annotated[list[int] | None, typer.Option(min=1, max=4, help="the paper's table of that number")] = None,
+    figure: Annotated[list[int] | None, typer.Option(min=2, max=3, help="the paper's figure of that number")] = None,
+    form: Annotated[Format, typer.Option("--format", help="of tables")] = "terminal",
+    to: Annotated[Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables and figures there")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="take unfinished runs into tables and figures")] = False,
+    mixed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="let the runs of a table differ in this key; may be repeated"),
+    ] = None,
+    user: Annotated[str, typer.Option(help="figure 3: whose private answers to show")] = "",
+    query: Annotated[str, typer.Option(metavar="ID", help="figure 3: to which query; the user's first otherwise")] = "",
+    golds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="figure 3: LaMP's dev_outputs.json with the true answers")
+    ] = None,
 ) -> None:
-    """Show a run's results: methods, paired comparisons, pairs, swap test, costs."""
-    folder = _find_run(run)
+    """Show a run's results, or build the paper's tables and figures from several runs."""
+    order = PaperOrder(
+        tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())), form=form, to=to,
+        partial=partial, mixed=tuple(dict.fromkeys(mixed or ())),
+        case=CaseOrder(user=user, query=query, golds=golds) if user or query or golds else None,
+    )  # fmt: skip
+    folders = [_find_run(run) for run in runs]
+    if order.tables or order.figures:
+        if csv or as_json or pairs:
+            raise BadInputError("--csv, --json and --pairs are of one run; --table and --figure take --format and --to")
+        report_paper(folders, order, read_defaults(find_app().pyproject), _stdout())
+    elif order != PaperOrder():
+        raise BadInputError("--format, --to, --partial, --mixed, --user, --query, --golds need --table or --figure")
+    elif len(folders) > 1:
+        raise BadInputError(f"{len(folders)} runs were given; give --table or --figure, or one run")
+    else:
+        _report_one(folders[0], csv=csv, as_json=as_json, pairs=pairs)
+
+
+def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> None:
     found = read_report(folder)
     if as_json:
         print(json.dumps(found.document(), indent=2, ensure_ascii=False))
@@ -82,6 +150,22 @@ def report(
         print(pairs_text(folder, pairs, seed=found.seed))
     else:
         show(found, _stdout())
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option(help="lamp-1, lamp-2, lamp-3, lamp-4, lamp-5 or lamp-7")],
+    predictions: Annotated[Path, typer.Option(help="JSON file of what a model answered, in LaMP's format")],
+    golds: Annotated[Path, typer.Option(help="JSON file of the gold answers, in LaMP's format")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
+    lenient: Annotated[bool, typer.Option("--lenient", help="read the answers leniently too")] = False,
+) -> None:
+    """Score files in LaMP's own format, as LaMP's evaluator does."""
+    found = score_files(task_named(task), predictions.expanduser(), golds.expanduser(), lenient=lenient)
+    if as_json:
+        print(json.dumps(found.document(), indent=2))
+    else:
+        _stdout().print(found.table())
 
 
 @app.command()

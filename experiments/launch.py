@@ -21,6 +21,7 @@ from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
 from experiments.checks import check_before_start, chosen_ports, client_gpu_share
+from experiments.leftovers import launcher_of
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
 from experiments.watch import BarDisplay, LineDisplay, Watcher
@@ -69,8 +70,9 @@ def launch(config: RunConfig, app: App, console: Console, *, created: Callable[[
     with _launching(config, app, console) as this, MemoryWatch(this.processes) as memory:
         prepared = _prepare(this)
         folder = _create_folder(this, prepared)
-        created(folder)
-        return _carry(this, folder, memory)
+        with launcher_of(folder, this.scratch):
+            created(folder)
+            return _carry(this, folder, memory)
 
 
 def prepare_only(config: RunConfig, app: App, console: Console) -> Path:
@@ -83,7 +85,7 @@ def prepare_only(config: RunConfig, app: App, console: Console) -> Path:
 def _launching(config: RunConfig, app: App, console: Console) -> Iterator[Launch]:
     """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
     with ExitStack() as stack:
-        stack.enter_context(_termination_as_interrupt())
+        stack.enter_context(termination_as_interrupt())
         ports = chosen_ports()
         scratch = temporary_folder()
         this = Launch(
@@ -150,7 +152,7 @@ def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
     """Runs the federation and writes down how it ended, whatever happens."""
     try:
         manifest = _federate(this, folder)
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, SystemExit, Terminated):  # rich ends the process where nobody reads its lines any more
         _close(this, folder, memory, status="interrupted", error="stopped by the user", error_kind="run")
         raise
     except Exception as error:
@@ -218,7 +220,9 @@ def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) 
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[None]:
+    """Raises Terminated in the body when the system asks this process to end."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated(f"signal {number}")
 

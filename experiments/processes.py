@@ -19,6 +19,7 @@ import psutil
 
 # Ray's sockets lie some 70 characters below this folder and may be 107 characters long in all.
 LONGEST_TEMPORARY_FOLDER = 24
+SCRATCH_PREFIX = "cdcda-"
 # A process in an uninterruptible state cannot be ended; waiting for it must end.
 MOST_PASSES = 20
 
@@ -34,7 +35,9 @@ class Ports:
 def temporary_folder() -> Path:
     """Makes a short, private, empty folder for one run; the caller removes it."""
     usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="cdcda-", dir=usual if len(usual) <= LONGEST_TEMPORARY_FOLDER else "/tmp"))
+    return Path(
+        tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=usual if len(usual) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
+    )
 
 
 def free_ports() -> Ports:

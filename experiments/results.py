@@ -19,28 +19,47 @@ class Metric(_Value):
     user_mean: float
 
 
+class Lenient(_Value):
+    """The same answers as a lenient reader takes them (docs/score.md)."""
+
+    unparsed: int
+    metrics: dict[str, Metric]
+
+
 class MethodReport(_Value):
-    """One method's results; `failed` counts the users of the run that have none."""
+    """One method's results; `failed` counts the users of the run that have none.
+
+    `lenient` is None where answers have one reading: texts, references, and runs from before there were two.
+    """
 
     users: int
     failed: int
     queries: int
     unparsed: int
     metrics: dict[str, Metric]
+    lenient: Lenient | None = None
 
 
 class Comparison(_Value):
-    """Method b against method a over the users that have both; `difference` is the mean over users of b minus a."""
+    """Method b against method a over the users that have both; `difference` is the mean over users of b minus a.
+
+    `p` and `effect` are of the signed-rank test (`scoring.statistics`); a positive effect favours b. `p_holm` is
+    corrected over all comparisons of the headline metric in this report, None for other metrics.
+    """
 
     a: str
     b: str
     metric: str
+    users: int
     difference: float
     low: float
     high: float
     wins: int
     ties: int
     losses: int
+    p: float
+    p_holm: float | None
+    effect: float
 
 
 class PairCounts(_Value):
@@ -56,7 +75,10 @@ class PairCounts(_Value):
 
 
 class Swap(_Value):
-    """A user's own adapter against another user's on the same queries: means over users, own minus swapped."""
+    """A user's own adapter against another user's on the same queries: means over users, own minus swapped.
+
+    Wins are the own adapter's; `p_holm` is corrected over the swap tests of the headline metric, as in `Comparison`.
+    """
 
     users: int
     own: float
@@ -64,6 +86,47 @@ class Swap(_Value):
     difference: float
     low: float
     high: float
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    p_holm: float | None
+    effect: float
+
+
+class HistoryValue(_Value):
+    """One method on one group's users: the mean of the headline metric, and the mean gain over `device`.
+
+    A positive gain is better, whichever way the metric points; None for `device` itself and where it did not run.
+    """
+
+    users: int
+    mean: float
+    gain: float | None
+
+
+class HistoryGroup(_Value):
+    """The users with `low` to `high` history items."""
+
+    low: int
+    high: int
+    users: int
+    methods: dict[str, HistoryValue]
+
+
+class MethodCosts(_Value):
+    """What one method cost over all its users; None is what nobody measured.
+
+    `adapter_bytes` is the mean size of one user's adapter; `device_seconds` is training and answering.
+    """
+
+    cloud_tokens: int | None
+    bytes_up: int | None
+    bytes_down: int | None
+    train_tokens: int | None
+    device_seconds: float | None
+    adapter_bytes: int | None
+    seconds_per_query: float | None
 
 
 class UserRow(_Value):
@@ -104,6 +167,8 @@ class Report(_Value):
     scores: dict[str, tuple[float, ...]]
     bytes_up: int
     failures: dict[str, int]
+    history: tuple[HistoryGroup, ...]
+    costs: dict[str, MethodCosts]
 
     @property
     def task(self) -> Task:
@@ -119,9 +184,11 @@ class Report(_Value):
             "task": self.task_name,
             "seed": self.seed,
             "models": {role: model.model_dump() for role, model in models.items()},
-            "methods": {name: method.model_dump() for name, method in self.methods.items()},
+            "methods": {name: method.model_dump(exclude_none=True) for name, method in self.methods.items()},
             "comparisons": [comparison.model_dump() for comparison in self.comparisons],
             "pairs": self.pairs.model_dump(),
             "swap": {name: {m: s.model_dump() for m, s in by_metric.items()} for name, by_metric in self.swap.items()},
             "per_user": [row.flat() for row in self.users],
+            "history": [group.model_dump() for group in self.history],
+            "costs": {name: costs.model_dump() for name, costs in self.costs.items()},
         }

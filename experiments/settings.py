@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
@@ -10,8 +11,16 @@ from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import cache_folder, runs_folder
 from experiments.staging import find_app
 
-FOLDER_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir")
+PLACE_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir", "tape")
 MODEL_KEYS = ("device-model", "cloud-model", "consistency-model", "bertscore-model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Some keys' values; a relative path among them counts from `folder`."""
+
+    values: Mapping[str, Scalar]
+    folder: Path
 
 
 def read_config(
@@ -21,12 +30,22 @@ def read_config(
 
     A relative path counts from the TOML file's folder, one given on the command line from the working directory.
     """
-    folder = conf.expanduser().absolute().parent
-    values = read_defaults(find_app().pyproject) | {"plugin-dir": str(folder)}
-    in_file, over = _read_toml(conf), dict(map(_override, overrides))
-    paths = (*FOLDER_KEYS, *local_model_keys(values | in_file | over))
-    values |= _absolute_paths(in_file, folder, paths)
-    values |= _absolute_paths(over, Path.cwd(), paths)
+    layers = [read_layer(conf), Layer(values=dict(map(_override, overrides)), folder=Path.cwd())]
+    return config_of(layers, runs_dir=runs_dir, name=name)
+
+
+def read_layer(conf: Path) -> Layer:
+    """Returns the values of a flat TOML file; plugins lie beside it."""
+    return Layer(values=_flat(read_toml(conf), where=str(conf)), folder=conf.expanduser().absolute().parent)
+
+
+def config_of(layers: Sequence[Layer], *, runs_dir: Path | None = None, name: str = "") -> RunConfig:
+    """Returns the config of the layers over the defaults, a later one over an earlier; the first has the plugins."""
+    values = read_defaults(find_app().pyproject) | {"plugin-dir": str(layers[0].folder)}
+    merged = values | {key: value for layer in layers for key, value in layer.values.items()}
+    paths = (*PLACE_KEYS, *local_model_keys(merged))
+    for layer in layers:
+        values |= _absolute_paths(layer.values, layer.folder, paths)
     if runs_dir is not None:
         values["runs-dir"] = str(runs_dir.expanduser().absolute())
     if name:
@@ -42,16 +61,16 @@ def local_model_keys(values: Mapping[str, Scalar]) -> tuple[str, ...]:
     return tuple(key for key in MODEL_KEYS if key != remote)
 
 
-def _read_toml(conf: Path) -> dict[str, Scalar]:
+def read_toml(conf: Path) -> dict[str, object]:
+    """Returns a TOML file's tables; raises ConfigError where it cannot be read."""
     try:
-        table = tomllib.loads(conf.expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(conf.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{conf}: {error.strerror}; give the path of a TOML file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{conf}: not UTF-8 text; give the path of a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{conf}: {error}; see experiments/conf for examples") from None
-    return _flat(table, where=str(conf))
 
 
 def _flat(table: Mapping[str, object], *, where: str) -> dict[str, Scalar]:
@@ -62,14 +81,20 @@ def _flat(table: Mapping[str, object], *, where: str) -> dict[str, Scalar]:
     return flat
 
 
-def _override(text: str) -> tuple[str, Scalar]:
+def split_override(text: str) -> tuple[str, str]:
+    """Returns key and value of `key=value`."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals):
         raise ConfigError(f"--set {text!r}: write key=value, for example --set k=3")
-    return key, _scalar(value)
+    return key, value
 
 
-def _scalar(text: str) -> Scalar:
+def _override(text: str) -> tuple[str, Scalar]:
+    key, value = split_override(text)
+    return key, scalar(value)
+
+
+def scalar(text: str) -> Scalar:
     """Returns a TOML scalar; what is none is a bare word, so that nobody has to quote twice on a shell."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -88,7 +113,7 @@ def _absolute_paths(values: Mapping[str, Scalar], folder: Path, keys: Sequence[s
 def _is_path(key: str, value: Scalar) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (key in FOLDER_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
+    return (key in PLACE_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
 
 
 def _absolute(value: Scalar, folder: Path) -> str:

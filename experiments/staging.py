@@ -7,12 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdcda_flower.runs.identity import PACKAGES, source_files
+from cdcda_flower.runs.identity import APP, source_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """Where the four packages lie (`root`) and the pyproject.toml that makes them a Flower app."""
+    """Where the app's packages lie (`root`) and the pyproject.toml that makes them a Flower app."""
 
     root: Path
     pyproject: Path
@@ -27,10 +27,10 @@ def find_app() -> App:
 
 def stage(app: App, folder: Path) -> None:
     """Copies the app into `folder`, which must not exist; both sides of a run load this copy."""
-    missing = [package for package in PACKAGES if not (app.root / package / "__init__.py").is_file()]
+    missing = [package for package in APP if not (app.root / package / "__init__.py").is_file()]
     assert not missing, f"{app.root} holds no {', '.join(missing)}"
     folder.mkdir(parents=True)
-    for source in source_files(app.root):
+    for source in source_files(app.root, APP):
         target = folder / source.relative_to(app.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

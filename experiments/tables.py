@@ -14,17 +14,26 @@ from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.scoring.statistics import LEVEL
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import SyntheticPair, Verdict
-from experiments.results import MethodReport, Report
+from experiments.results import Comparison, HistoryGroup, MethodReport, Report, Swap
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 10
+_TESTED = (f"{LEVEL:.0%} interval", "better / equal / worse", "p (Holm)", "effect")
+_PAIRED = ("b against a", "b - a", *_TESTED)
+_SWAPPED = ("method", "users", "own", "swapped", "own - swapped", *_TESTED)
+_COSTS = (
+    "method", "cloud tokens", "bytes up", "bytes down", "train tokens", "device s", "adapter bytes / user", "answer s / query",
+)  # fmt: skip
 
 
 def show(report: Report, console: Console) -> None:
     """Prints the whole report."""
     console.print(Text(_title(report), style="bold"))
     console.print(_methods(report))
-    for part in (_comparisons(report), _swaps(report), _pairs(report)):
+    parts = (
+        _readings(report), _comparisons(report), _swaps(report), _history(report), _pairs(report), _method_costs(report),
+    )  # fmt: skip
+    for part in parts:
         if part is not None:
             console.print(part)
     for line in _costs(report):
@@ -111,6 +120,21 @@ def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
     return [name, *map(str, (method.users, method.failed, method.queries, method.unparsed)), *shown]
 
 
+def _readings(report: Report) -> RenderableType | None:
+    """Returns each method under both parsers; None where answers have one reading, or both read all of them alike."""
+    both = {name: (m, m.lenient) for name, m in report.methods.items() if m.lenient is not None}
+    if all(m.unparsed == lenient.unparsed and m.metrics == lenient.metrics for m, lenient in both.values()):
+        return None
+    table = Table(title="The parser's part (strict | lenient, pooled over queries)", title_justify="left")
+    for column in ("method", "unparsed", *(_metric_name(report, metric) for metric in report.task.metrics)):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, (m, lenient) in both.items():
+        rates = f"{m.unparsed / m.queries:.1%} | {lenient.unparsed / m.queries:.1%}"
+        shown = (f"{m.metrics[x].pooled:.4f} | {lenient.metrics[x].pooled:.4f}" for x in report.task.metrics)
+        table.add_row(name, rates, *shown)
+    return table
+
+
 def _metric_name(report: Report, metric: str) -> str:
     arrow = "↑" if report.task.better(metric) > 0 else "↓"
     if metric != "bert-f1" or "bertscore" not in report.manifest.models:
@@ -143,30 +167,65 @@ def _comparisons(report: Report) -> RenderableType | None:
     rows = [c for c in report.comparisons if c.metric == report.task.headline]
     if not rows:
         return None
-    table = Table(
-        title=f"Paired over users, {report.task.headline} (difference of the means over users)", title_justify="left"
-    )
-    for column in ("b against a", "b - a", f"{LEVEL:.0%} interval", "better / equal / worse"):
-        table.add_column(column, justify="left" if column == "b against a" else "right")
+    table = _table(f"Paired over users, {report.task.headline} (difference of the means over users)", _PAIRED)
     for c in rows:
-        tally = f"{c.wins} / {c.ties} / {c.losses}"
-        table.add_row(f"{c.b} against {c.a}", f"{c.difference:+.4f}", f"[{c.low:+.4f}, {c.high:+.4f}]", tally)
+        table.add_row(f"{c.b} against {c.a}", f"{c.difference:+.4f}", *_tested(c))
+    return Group(table, Text(f"p: Wilcoxon signed-rank, Holm-corrected over these {len(rows)}.", style="dim"))
+
+
+def _tested(c: Comparison | Swap) -> tuple[str, ...]:
+    p = "-" if c.p_holm is None else "< 0.0001" if c.p_holm < 1e-4 else f"{c.p_holm:.4f}"
+    interval, counts = f"[{c.low:+.4f}, {c.high:+.4f}]", f"{c.wins} / {c.ties} / {c.losses}"
+    return interval, counts, p, f"{c.effect:+.2f}"
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
     return table
 
 
 def _swaps(report: Report) -> RenderableType | None:
     if not report.swap:
         return None
-    table = Table(
-        title=f"Swap test, {report.task.headline}: the own adapter against another user's", title_justify="left"
-    )
-    for column in ("method", "users", "own", "swapped", "own - swapped", f"{LEVEL:.0%} interval"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    table = _table(f"Swap test, {report.task.headline}: the own adapter against another user's", _SWAPPED)
     for method, by_metric in report.swap.items():
         if (s := by_metric.get(report.task.headline)) is not None:
-            numbers = (f"{s.own:.4f}", f"{s.swapped:.4f}", f"{s.difference:+.4f}", f"[{s.low:+.4f}, {s.high:+.4f}]")
-            table.add_row(method, str(s.users), *numbers)
+            table.add_row(method, str(s.users), f"{s.own:.4f}", f"{s.swapped:.4f}", f"{s.difference:+.4f}", *_tested(s))
     return table
+
+
+def _history(report: Report) -> RenderableType | None:
+    if not report.history:
+        return None
+    title = f"{report.task.headline} by length of history (mean over users | mean gain over device, positive is better)"
+    table = _table(title, ("history items", "users", *report.methods))
+    for group in report.history:
+        span = f"{group.low} to {group.high}" if group.low < group.high else str(group.low)
+        table.add_row(span, str(group.users), *(_history_cell(group, method) for method in report.methods))
+    return table
+
+
+def _history_cell(group: HistoryGroup, method: str) -> str:
+    value = group.methods.get(method)
+    if value is None:
+        return "-"
+    return f"{value.mean:.4f}" + ("" if value.gain is None else f" | {value.gain:+.4f}")
+
+
+def _method_costs(report: Report) -> RenderableType:
+    table = _table("Costs per method, all users together (- was not measured)", _COSTS)
+    for name, c in report.costs.items():
+        counts = (c.cloud_tokens, c.bytes_up, c.bytes_down, c.train_tokens)
+        seconds = "-" if c.device_seconds is None else f"{c.device_seconds:,.1f}"
+        latency = "-" if c.seconds_per_query is None else f"{c.seconds_per_query:.3f}"
+        table.add_row(name, *map(_count, counts), seconds, _count(c.adapter_bytes), latency)
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _pairs(report: Report) -> RenderableType | None:
@@ -208,6 +267,12 @@ def _costs(report: Report) -> Iterator[str]:
             else ""
         )
         yield f"{phase.name}: {phase.seconds:,.1f} s{speed}"
+    if (tape := manifest.tape) is not None:
+        yield (
+            f"cloud: {tape.calls_taken:,} calls from the tape, {tape.calls_asked:,} asked ({tape.tokens:,} tokens); "
+            f"scores: {tape.scores_taken:,} from the tape, {tape.scores_computed:,} computed"
+            + (f"; {tape.path}" if tape.path else "")
+        )
     yield f"M_base: {manifest.base_rows:,} rows of non-target users"
     yield f"uploads: {report.bytes_up:,} bytes"
     if manifest.peak_pss_bytes:

@@ -6,9 +6,9 @@ in a phase is recorded, left out of later phases, and fails the run at its end.
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -18,44 +18,73 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError, ShareError
 from cdcda_flower.messages import (
     AnswerJob,
+    AskRequest,
     EvaluateReply,
     EvaluateRequest,
     PersonalizeReply,
     PersonalizeRequest,
     Plan,
+    Questions,
     ShareRequest,
     Workspace,
 )
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, Upload, UserFailure
+from cdcda_flower.teacher import TeacherTargets
+from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, Upload, UserFailure
 from cdcda_flower.wire import decode, encode, payload_bytes
 
 log = logging.getLogger(__name__)
 
-SHARE, PERSONALIZE, EVALUATE = "query.share", "train.personalize", "evaluate.personal"
+SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personalize", "evaluate.personal"
 SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
+_NO_MODEL = ModelRef(name="none", path="", digest="")
 
-Supply = Callable[[Sequence[Upload]], Mapping[str, tuple[SyntheticPair, ...]]]
-Reply = TypeVar("Reply", Upload, PersonalizeReply, EvaluateReply)
+Pairs = Mapping[str, tuple[SyntheticPair, ...]]
+Reply = TypeVar("Reply", Upload, Questions, PersonalizeReply, EvaluateReply)
+
+
+class Cloud(Protocol):
+    """What the cloud does between the devices' messages; each is called at most once in a round."""
+
+    def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
+        """Returns what each method sends back: pairs by method and user."""
+        ...
+
+    def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """Returns the answers by user and method, in the order of the questions."""
+        ...
+
+    def base(self) -> ModelRef:
+        """Returns M_base."""
+        ...
+
+    def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, tuple[tuple[str, TeacherTargets], ...]]:
+        """Returns, by user, what the LLM says about shared examples, each under its id."""
+        ...
+
+    def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
+        """Returns the training of one adapter on what all users shared."""
+        ...
 
 
 @dataclass(kw_only=True)
 class CollaborationStrategy(Strategy):
-    """One round of CDCDA-PLM over `nodes`; `supply` and `build_base` are called once, between share and personalize."""
+    """One round of CDCDA-PLM over `nodes`; the `cloud` works between share and personalize."""
 
     config: RunConfig
     workspace: Workspace
     user_ids: Sequence[str]
     nodes: Sequence[int]
-    supply: Supply
-    build_base: Callable[[], ModelRef]
+    cloud: Cloud
     ledger: Ledger
     failures: list[UserFailure] = field(default_factory=list)
     _node_of: dict[str, int] = field(default_factory=dict)
     _adapters: dict[tuple[str, str], AdapterRef] = field(default_factory=dict)
-    _base: ModelRef | None = None
+    _answers: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    _pooled: AdapterRef | None = None
+    _base: ModelRef = _NO_MODEL
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -69,18 +98,31 @@ class CollaborationStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Collects the uploads, has the cloud answer them and build M_base, and returns one training message per device."""
-        augmented = any(method.augmented for method in self.methods)
-        uploads = self._share(grid, wanted=augmented)
-        pairs = self.supply(uploads) if augmented else {}
-        self._base = self.build_base()
+        """Collects uploads and questions, has the cloud work on them, and returns one training message per device."""
+        uploads = self._share(grid, wanted=any(method.shares for method in self.methods))
+        questions = self._ask(grid)
+        pairs = self.cloud.supply(uploads)
+        if questions:
+            self._answers = self.cloud.answer(questions)
+        if any(method.answers == "device" for method in self.methods):
+            self._base = self.cloud.base()
+        if any(method.pooled for method in self.methods):
+            report = self.cloud.pooled(self._base, uploads)
+            self.ledger.add_training(report)
+            self._pooled = report.adapter
+        taught = any(method.supply == "teacher" for method in self.methods)
+        targets = self.cloud.teach(self._base, uploads) if taught else {}
         trained = [method for method in self.methods if method.trains]
         requests = {
             user_id: PersonalizeRequest(
                 workspace=self.workspace,
                 base=self._base,
                 plans=tuple(
-                    Plan(method=method.name, synthetic=pairs.get(user_id, ()) if method.augmented else ())
+                    Plan(
+                        method=method.name,
+                        synthetic=pairs.get(method.name, {}).get(user_id, ()),
+                        targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
+                    )
                     for method in trained
                 ),
             )
@@ -103,7 +145,6 @@ class CollaborationStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Returns one message per device with all methods' answer jobs, and the swap test's."""
-        assert self._base is not None
         partners = _partners(sorted(self._node_of), seed=derive_seed(self.config.seed, "swap"))
         requests = {
             user_id: EvaluateRequest(
@@ -114,16 +155,19 @@ class CollaborationStrategy(Strategy):
         return self._messages(requests, EVALUATE, grid)
 
     def _jobs(self, user_id: str, partner: str | None) -> tuple[AnswerJob, ...]:
-        # A trained method without its adapter must not answer with M_base: that would look like a result.
-        jobs = [
-            AnswerJob(method=m.name, adapter=self._adapters[user_id, m.name] if m.trains else None)
-            for m in self.methods
-        ]
+        jobs = [self._job(user_id, method) for method in self.methods]
         if self.config.swap_test and partner is not None:
             jobs += [
                 AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
             ]
         return tuple(jobs)
+
+    def _job(self, user_id: str, method: Method) -> AnswerJob:
+        if method.answers == "cloud":
+            return AnswerJob(method=method.name, adapter=None, answers=self._answers[user_id, method.name])
+        # A trained method without its adapter must not answer with M_base: that would look like a result.
+        own = self._adapters[user_id, method.name] if method.trains else None
+        return AnswerJob(method=method.name, adapter=self._pooled if method.pooled else own)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Notes each device's results; users are pooled where results are read, never here."""
@@ -145,6 +189,21 @@ class CollaborationStrategy(Strategy):
         if bad:
             raise ShareError(f"{bad[0].reason} (user {bad[0].user_id}; {len(bad)} of {len(self.nodes)} devices)")
         return sorted(uploads, key=lambda upload: upload.user_id)
+
+    def _ask(self, grid: Grid) -> list[Questions]:
+        methods = tuple(method.name for method in self.methods if method.answers == "cloud")
+        if not methods:
+            return []
+        request = encode(AskRequest(workspace=self.workspace, methods=methods))
+        users = sorted(self._node_of)
+        replies = grid.send_and_receive([Message(request, self._node_of[user_id], ASK) for user_id in users])
+        asked = []
+        for own, _ in self._received(replies, Questions, ASK, users):
+            for method in methods:
+                prompts = [question.prompt for question in own.questions if question.method == method]
+                self.ledger.add_questions(own.user_id, method, prompts)
+            asked.append(own)
+        return asked
 
     def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
         """Returns one message per device.

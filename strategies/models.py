@@ -1,15 +1,16 @@
-"""The models of one run: resolved when they are first needed, each noted in the manifest with its digest."""
+"""The models of one run: found when they are first needed, each noted in the manifest with its digest."""
 
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.language.sources import encoder_digest, gguf_model
+from cdcda_flower.language.sources import encoder_digest, find_causal
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
 from strategies.base_model import base_model
 from strategies.phases import Phases
+from strategies.recording import Recording
 
 _ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
 
@@ -17,32 +18,38 @@ _ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
 class Models:
     """What the config's model keys stand for."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        self._config, self._folder = config, folder
+    def __init__(self, config: RunConfig, folder: RunFolder, recording: Recording) -> None:
+        self._config, self._folder, self._recording = config, folder, recording
         self._cache = cache_folder(config)
-        if config.consistency_scorer != "echo":
-            name = f"{config.consistency_scorer}: {config.consistency_model}"
-            self._note("consistency", name, encoder_digest(config.consistency_model))
         if config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics:
             name = f"{config.bertscore_model}, layer {config.bertscore_layer}"
             self._note("bertscore", name, encoder_digest(config.bertscore_model))
 
     def cloud(self) -> ModelRef:
-        """Returns the cloud LLM."""
-        engine = self._config.cloud_engine
-        if engine in {"openai", "llama-cpp"}:
-            ref = api_model(self._config) if engine == "openai" else gguf_model(self._config.cloud_model)
-            self._note("cloud", ref.name, ref.digest)
-            return ref
-        return self._resolved("cloud", self._config.cloud_model, double=engine == "echo")
+        """Returns the cloud LLM; its engine loads it, and converts it first where it must."""
+        engine, name = self._config.cloud_engine, self._config.cloud_model
+        ref = self._recording.model("cloud-model", engine, name, self._found_cloud)
+        self._note("cloud", ref.name, ref.digest)
+        return ref
+
+    def consistency(self) -> ModelRef:
+        """Returns the model of the consistency scorer, which loads it."""
+        scorer, name = self._config.consistency_scorer, self._config.consistency_model
+        if scorer == "echo":
+            return _ECHO
+        ref = self._recording.model("consistency-model", scorer, name, lambda: _encoder(name))
+        self._note("consistency", f"{scorer}: {name}", ref.digest)
+        return ref
 
     def note_usage(self, usage: CloudUsage) -> None:
-        """Notes what the cloud's server counted."""
-        self._folder.update(cloud_usage=usage)
+        """Adds what the cloud's server counted since it was asked for the first time; a run may ask twice."""
+        before = self._folder.manifest().cloud_usage
+        counts = {name: count + (getattr(before, name) if before else 0) for name, count in usage.model_dump().items()}
+        self._folder.update(cloud_usage=CloudUsage(**counts))
 
     def base(self, prepared: Prepared, phases: Phases) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
-        source = self._resolved("device", self._config.device_model, double=self._config.device_executor == "echo")
+        source = self._device()
         if source is _ECHO:
             return source
         with phases.phase("base", prepared.base_row_count * self._config.base_epochs):
@@ -50,17 +57,26 @@ class Models:
         self._note("base", base.name, base.digest)
         return base
 
-    def _resolved(self, role: str, name: str, *, double: bool) -> ModelRef:
-        if double:
+    def _found_cloud(self) -> ModelRef:
+        if self._config.cloud_engine == "openai":
+            return api_model(self._config)
+        return _ECHO if self._config.cloud_engine == "echo" else find_causal(self._config.cloud_model)
+
+    def _device(self) -> ModelRef:
+        if self._config.device_executor == "echo":
             ref = _ECHO
         else:
             # torch and transformers take seconds to import; a run with doubles needs neither.
             from cdcda_flower.language.models import resolve_causal
 
-            ref = resolve_causal(name, self._cache)
-        self._note(role, ref.name, ref.digest)
+            ref = resolve_causal(self._config.device_model, self._cache)
+        self._note("device", ref.name, ref.digest)
         return ref
 
     def _note(self, role: str, name: str, digest: str) -> None:
         models = {**self._folder.manifest().models, role: ModelName(name=name, digest=digest)}
         self._folder.update(models=models)
+
+
+def _encoder(name: str) -> ModelRef:
+    return ModelRef(name=name, path="", digest=encoder_digest(name))

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _PHASES = {
     "query.share": "share",
+    "query.ask": "ask",
     "train.submit": "submit",
     "train.personalize": "personalize",
     "evaluate.submit": "submit queries",

@@ -20,11 +20,12 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.places import runs_folder
+from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
 from strategies.models import Models
 from strategies.phases import Phases
+from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
-from strategies.supply.supply import AugmentationSupply
 
 app = ServerApp()
 
@@ -70,17 +71,21 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
-    models = Models(config, folder)
-    with Ledger(folder.ledger_path) as ledger:
+    with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
         strategy = CollaborationStrategy(
             config=config,
             workspace=workspace,
             user_ids=prepared.user_ids,
             nodes=nodes,
-            supply=AugmentationSupply(
-                config=config, cloud=models.cloud, note_usage=models.note_usage, ledger=ledger, phases=phases
-            ).supply,
-            build_base=lambda: models.base(prepared, phases),
+            cloud=CloudSide(
+                config=config,
+                prepared=prepared,
+                folder=folder,
+                models=Models(config, folder, tape),
+                recording=tape,
+                ledger=ledger,
+                phases=phases,
+            ),
             ledger=ledger,
         )
         strategy.start(_patient(grid, phases, config), ArrayRecord(), num_rounds=1)

@@ -35,15 +35,16 @@ _CHAT = (
 _SPREAD = 0.3
 
 
-def write_tiny_model(folder: Path, family: Family, *, seed: int) -> Path:
+def write_tiny_model(folder: Path, family: Family, *, seed: int, padding_rows: int = 0) -> Path:
     """Writes model and tokenizer into a folder, which may not exist yet, and returns it.
 
     The Llama has tied embeddings and no chat template; the Qwen2 has an output matrix of its own and a template.
+    `padding_rows` are rows of the output matrix that no token has, as Qwen2.5 has them.
     """
     tokenizer = _tokenizer(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(family, tokenizer))  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(_config(family, tokenizer, padding_rows))  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -67,10 +68,10 @@ def load_tiny(folder: Path, *, dtype: torch.dtype = torch.float64) -> LoadedMode
     return LoadedModel(model, PreTrainedTokenizerFast.from_pretrained(folder), torch.device("cpu"))
 
 
-def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig | Qwen2Config:
+def _config(family: Family, tokenizer: PreTrainedTokenizerFast, padding_rows: int) -> LlamaConfig | Qwen2Config:
     kind: type[LlamaConfig] | type[Qwen2Config] = LlamaConfig if family == "llama" else Qwen2Config
     sizes: dict[str, Any] = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "vocab_size": len(tokenizer) + padding_rows, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
     }  # fmt: skip
     return kind(

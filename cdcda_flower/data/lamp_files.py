@@ -4,7 +4,6 @@ Knows the files' form and nothing of target users. Messages name files, ids and 
 """
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from cdcda_flower.data import arrow
 from cdcda_flower.data.arrow import Profile, Row, read_profiles
 from cdcda_flower.data.json_stream import stream_array
+from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task
@@ -65,7 +65,7 @@ def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:
     """Returns a split whose rows were checked; the tables are built once per content, under `cache`."""
     questions = split_file(folder, task, split, "questions")
     outputs = split_file(folder, task, split, "outputs")
-    golds = _read_golds(outputs, task)
+    golds = read_golds(outputs, task)
     key = digest({"version": arrow.VERSION, "task": task.name, "questions": file_digest(questions)})
     tables = cache / "arrow" / key
     if not tables.is_dir():
@@ -144,28 +144,6 @@ def _field(value: object, name: str, where: str) -> str | list[str] | None:
             f"{where}: {name} is a {'list' if isinstance(value, list) else 'JSON object'}; it must be a text"
         )
     return str(value)
-
-
-def _read_golds(file: Path, task: Task) -> dict[str, str]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        golds = content["golds"]
-        pairs = [(str(gold["id"]), gold["output"]) for gold in golds]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; get the file again") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: no UTF-8 at byte {error.start}; get the file again") from None
-    except (KeyError, TypeError):
-        raise DataError(f'{file}: expected {{"task": …, "golds": [{{"id": …, "output": …}}, …]}}') from None
-    answers: dict[str, str] = {}
-    for query_id, output in pairs:
-        if query_id in answers:
-            raise DataError(f"{file}: two golds have the id {query_id!r}; ids must be unique in a file")
-        if not isinstance(output, str | int) or not str(output).strip():
-            raise DataError(f"{file}: the output of {query_id!r} is missing or empty")
-        answers[query_id] = str(output).strip()
-        task.check_gold(answers[query_id], where=f"{file}, query {query_id!r}")
-    return answers
 
 
 def _check_same_ids(asked: set[str], answered: set[str], questions: Path, outputs: Path) -> None:

@@ -18,11 +18,26 @@ Route = Callable[[torch.Tensor], None]
 _LEAST_SAVED_TOKENS = 64
 
 
+class Teaching(NamedTuple):
+    """What a teacher says at positions of answers (P,): the tokens `ids` (P, k) and `log_probs` (P, k + 1).
+
+    The last log-probability is that of all other tokens together. `weights` (P,) is the teacher's share in the loss.
+    """
+
+    ids: torch.Tensor
+    log_probs: torch.Tensor
+    weights: torch.Tensor
+
+
 class TokenizedExample(NamedTuple):
-    """Token ids of one example; `answer` counts the ids at the end (end-of-text included) that carry loss."""
+    """Token ids of one example; `answer` counts the ids at the end (end-of-text included) that carry loss.
+
+    `teaching` holds what a teacher says about them, where one was asked.
+    """
 
     ids: list[int]
     answer: int
+    teaching: Teaching | None = None
 
 
 class Batch(NamedTuple):
@@ -31,7 +46,8 @@ class Batch(NamedTuple):
     `ids` is padded on the left. `mask` (rows, P + T) covers both; `labels` (rows, A) are the last A positions, -100
     where no loss is taken. `slots` (rows,) says whose adapter a row goes through, `prefix_slots` (slots,) the same of
     the prefixes, and `prefix_of` (rows,) which prefix a row continues. `tokens` counts the examples' own tokens, the
-    prefix once per row, padding excluded.
+    prefix once per row, padding excluded. `taught` holds the places (P,) in `labels`, flattened, that a teacher speaks
+    of, and what it says there, once per number k of tokens.
     """
 
     prefix: torch.Tensor
@@ -42,6 +58,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     slots: torch.Tensor
     tokens: int
+    taught: tuple[tuple[torch.Tensor, Teaching], ...] = ()
 
 
 def prompt_ids(tokenizer: Any, query: str, *, room: int) -> list[int]:
@@ -119,7 +136,24 @@ def collate(
         labels=labels.to(device),
         slots=torch.tensor(of_row, device=device),
         tokens=sum(len(row.ids) for row in rows),
+        taught=tuple(_taught(rows, answer, device)),
     )
+
+
+def _taught(
+    rows: Sequence[TokenizedExample], width: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, Teaching]]:
+    by_size: dict[int, list[tuple[torch.Tensor, Teaching]]] = {}
+    for index, row in enumerate(rows):
+        if row.teaching is not None:
+            own = torch.arange((index + 1) * width - row.answer, (index + 1) * width)
+            by_size.setdefault(row.teaching.ids.shape[1], []).append((own, row.teaching))
+    for group in by_size.values():
+        places, teachings = zip(*group, strict=True)
+        yield (
+            torch.cat(places).to(device),
+            Teaching(*(torch.cat(parts).to(device) for parts in zip(*teachings, strict=True))),
+        )
 
 
 def one_adapter(slots: torch.Tensor) -> None:
@@ -147,3 +181,10 @@ def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter
         # An index, not a number: a slice is not contiguous, and its product with the output matrix takes four times as long.
         logits_to_keep=torch.tensor(keep, device=batch.ids.device),
     )
+
+
+def answer_logits(model: Any, batch: Batch, *, route: Route = one_adapter) -> torch.Tensor:
+    """Returns the logits (rows, A, words) that predict `labels`: those of the position before each."""
+    last, answer = batch.ids.shape[1] - 1, batch.labels.shape[1]
+    logits: torch.Tensor = forward(model, batch, keep=range(last - answer, last), route=route).logits
+    return logits

@@ -9,13 +9,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.language.examples import Batch, TokenizedExample, collate, forward, packed, tokenize
+from cdcda_flower.language.distillation import mixed, taught, vocabulary_size
+from cdcda_flower.language.examples import Batch, TokenizedExample, answer_logits, collate, packed, tokenize
 from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.language.orders import Job
 from cdcda_flower.language.stacked import StackedAdapters
@@ -63,7 +65,7 @@ class Fleet:
         places = itertools.count()
         while True:
             while free and (job := next_job()) is not None:
-                training.append(_Training(next(places), job, free.popleft(), self._adapters))
+                training.append(_Training(next(places), job, self._rows(job), free.popleft(), self._adapters))
             if not training:
                 return
             self._step(training, on_step)
@@ -71,6 +73,19 @@ class Fleet:
                 yield done.place, done.result()
                 training.remove(done)
                 free.append(done.slot)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return vocabulary_size(self._adapters.tokenizer)
+
+    def _rows(self, job: Job) -> list[TokenizedExample]:
+        rows = [tokenize(self._adapters.tokenizer, q, r, max_tokens=job.recipe.max_tokens) for q, r in job.pairs]
+        if not job.targets:
+            return rows
+        return [
+            taught(row, targets, weight=job.rkd_weight, vocabulary=self._vocabulary)
+            for row, targets in zip(rows, job.targets, strict=True)
+        ]
 
     def _step(self, training: Sequence["_Training"], on_step: Callable[[int, int], None]) -> None:
         """Takes every training one step further; out of memory, in smaller passes from then on."""
@@ -113,12 +128,12 @@ class Fleet:
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Returns each row's summed loss over its answer tokens (rows,)."""
         with torch.autocast(self._adapters.device.type, torch.bfloat16, enabled=self._mixed):
-            last, answer = batch.ids.shape[1] - 1, batch.labels.shape[1]
-            keep = range(last - answer, last)
-            logits = forward(self._adapters.model, batch, keep=keep, route=self._adapters.route).logits
+            logits = answer_logits(self._adapters.model, batch, route=self._adapters.route)
         # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
         flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
         each = cross_entropy(flat, batch.labels.flatten(), ignore_index=-100, reduction="none")
+        if batch.taught:
+            each = mixed(each, flat[:, : self._vocabulary], batch.taught)
         return each.view(batch.labels.shape).sum(-1)
 
 
@@ -133,13 +148,14 @@ class _Part(NamedTuple):
 class _Training:
     """One user in one slot: its batches, optimiser and schedule."""
 
-    def __init__(self, place: int, job: Job, slot: int, adapters: StackedAdapters) -> None:
+    def __init__(
+        self, place: int, job: Job, rows: Sequence[TokenizedExample], slot: int, adapters: StackedAdapters
+    ) -> None:
         self.place, self.slot, self._adapters = place, slot, adapters
         self.seconds = 0.0
         self.step_tokens = 0
         recipe = job.recipe
         adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
-        rows = [tokenize(adapters.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs]
         order = random.Random(derive_seed(job.seed, "order"))
         self._batches = [batch for _ in range(recipe.epochs) for batch in _batches(rows, recipe.batch_size, order)]
         self._parameters, self._clip = adapters.parameters[slot], recipe.max_grad_norm

@@ -1,7 +1,7 @@
 """The cloud's model: samples several texts per prompt, batched by length, each sample from its own seed."""
 
-import gc
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import torch
 
 from cdcda_flower.language.decoding import Row, decode, stops_of
 from cdcda_flower.language.examples import packed
-from cdcda_flower.language.models import load_causal
+from cdcda_flower.language.models import load_causal, release
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
 
@@ -36,6 +36,12 @@ class Sampling(Protocol):
     def seed(self) -> int: ...  # noqa: D102
     @property
     def max_new_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def greedy(self) -> bool: ...  # noqa: D102
+
+
+OnAnswer = Callable[[int, tuple[str, ...], int], None]
+"""Told of each finished request: its place, its texts, the tokens written for it; from any thread, one call at a time."""
 
 
 class CausalGenerator:
@@ -53,24 +59,25 @@ class CausalGenerator:
     def close(self) -> None:
         """Drops the weights; the object cannot be used afterwards."""
         del self._loaded
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
-    def generate(self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request, in order, without the prefix, special tokens or an end newline."""
+    def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request, without the prefix, special tokens or an end newline."""
         groups = [self._rows(request) for request in requests]
-        finished = 0
-        with _pool(self._workers) as pool:
-            running = {pool.submit(self._write, [groups[i] for i in batch]): batch for batch in self._batches(groups)}
-            for done in as_completed(running):
-                finished += len(running[done])
-                on_batch(finished, done.result())
-        return [tuple(self._text(row) for row in group) for group in groups]
+        alone = threading.Lock()
 
-    def _write(self, groups: Sequence[Sequence[Row]]) -> int:
-        rows = [row for group in groups for row in group]
-        return decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
+        def write(batch: Sequence[int]) -> None:
+            rows = [row for index in batch for row in groups[index]]
+            decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
+            # From the worker: a batch that ends after another one failed is handed over too.
+            with alone:
+                for index in batch:
+                    texts = tuple(self._text(row) for row in groups[index])
+                    on_answer(index, texts, sum(len(row.written) for row in groups[index]))
+
+        with _pool(self._workers) as pool:
+            for done in as_completed([pool.submit(write, batch) for batch in self._batches(groups)]):
+                done.result()
 
     def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
         """Indices of requests, alike in length; the long ones first, so that no core is left with one at the end."""
@@ -93,7 +100,7 @@ class CausalGenerator:
                 prompt=prompt,
                 limit=request.max_new_tokens,
                 lines=(2 if request.then else 1) if request.prefix else 0,
-                temperature=self._temperature,
+                temperature=0.0 if request.greedy else self._temperature,
                 rng=random.Random(derive_seed(request.seed, "sample", str(sample))),
                 then=then,
                 choices=choices,

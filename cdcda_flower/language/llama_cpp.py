@@ -5,7 +5,8 @@ agree up to rounding, and a sample may then differ now and then. `language.gener
 """
 
 import json
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from cdcda_flower.errors import ModelError
-from cdcda_flower.language.generation import Sampling, rendered
+from cdcda_flower.language.generation import OnAnswer, Sampling, rendered
 from cdcda_flower.seeding import derive_seed
 
 # llama.cpp's seeds have 32 bits, and its largest means "any".
@@ -39,8 +40,8 @@ class LlamaCppGenerator:
         """Ends the server and drops the weights; the object cannot be used afterwards."""
         self._server = None
 
-    def generate(self, requests: Sequence[Sampling], *, on_batch: Callable[[int, int], None]) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request, in order, without the prefix or an end newline."""
+    def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request, without the prefix or an end newline."""
         # llama.cpp begins every prompt with the model's first token by itself.
         begin = self._tokenizer.bos_token or ""
         prompts = [rendered(self._tokenizer, request).removeprefix(begin) for request in requests]
@@ -51,19 +52,24 @@ class LlamaCppGenerator:
             for first in range(0, request.samples, slots)
         ]
         texts: list[dict[int, tuple[str, ...]]] = [{} for _ in requests]
-        finished = 0
+        alone = threading.Lock()
+
+        def write(number: int, first: int, count: int) -> None:
+            written = self._samples(prompts[number], requests[number], first, count)
+            # From the worker: a request that ends after another one failed is handed over too.
+            with alone:
+                texts[number][first] = written
+                if sum(map(len, texts[number].values())) == requests[number].samples:
+                    whole = tuple(text for _, part in sorted(texts[number].items()) for text in part)
+                    on_answer(number, whole, sum(len(self._tokens(text)) for text in whole))
+
         with ThreadPoolExecutor(slots) as pool:
-            asked = {pool.submit(self._samples, prompts[part[0]], requests[part[0]], *part[1:]): part for part in parts}
             try:
-                for done in as_completed(asked):
-                    number, first, _ = asked[done]
-                    texts[number][first] = done.result()
-                    finished += sum(map(len, texts[number].values())) == requests[number].samples
-                    on_batch(finished, sum(len(self._tokens(text)) for text in texts[number][first]))
+                for done in as_completed([pool.submit(write, *part) for part in parts]):
+                    done.result()
             finally:
                 # After an error nobody wants the samples that have not begun.
                 pool.shutdown(cancel_futures=True)
-        return [tuple(text for _, part in sorted(row.items()) for text in part) for row in texts]
 
     def _started(self, prompts: Sequence[str], requests: Sequence[Sampling]) -> int:
         """Starts the server with as many slots as the budget has room for, and returns their number."""
@@ -85,9 +91,9 @@ class LlamaCppGenerator:
             {
                 "prompt": prompt,
                 "n": count,
-                "temperature": self._temperature,
+                "temperature": 0.0 if request.greedy else self._temperature,
                 # Multinomial over the whole vocabulary: llama.cpp cuts it three ways by default.
-                "top_k": 0,
+                "top_k": 1 if request.greedy else 0,
                 "top_p": 1.0,
                 "min_p": 0.0,
                 "n_predict": self._room(request),

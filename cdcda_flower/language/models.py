@@ -1,18 +1,17 @@
 """Resolves a causal model's name to a folder of safetensors, and loads it, in 16 bits or in NF4."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.errors import ModelError
-from cdcda_flower.language.sources import EMBEDDED_CAUSAL, check_space, embedded_path, files_digest, is_path, local_path
+from cdcda_flower.language.sources import check_space, find_causal
 from cdcda_flower.types import ModelRef
 
 # The conversion's own version: a change in how GGUF files are read makes cached copies stale.
@@ -36,33 +35,21 @@ def pick_device(wanted: str) -> torch.device:
 
 def resolve_causal(name: str, cache: Path) -> ModelRef:
     """Returns a folder with safetensors for "embedded", a local folder or GGUF file, or a Hugging Face id."""
-    if name == "embedded" or is_path(name):
-        path = embedded_path(EMBEDDED_CAUSAL) if name == "embedded" else local_path(name)
-        label = f"embedded ({path.stem})" if name == "embedded" else name
-        if path.is_file():
-            return _converted(label, path, cache)
-        return ModelRef(name=label, path=str(path), digest=files_digest(path.glob("*.safetensors")))
-    try:
-        folder = Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"])
-        )
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
-        raise ModelError(
-            f"model {name!r} is neither a local path nor to be had from the Hugging Face hub ({type(error).__name__}); "
-            'check the spelling and the network, give a local path, or use "embedded"'
-        ) from error
-    return ModelRef(name=name, path=str(folder), digest=files_digest(folder.glob("*.safetensors")))
+    return loadable(find_causal(name), cache)
 
 
-def _converted(label: str, gguf: Path, cache: Path) -> ModelRef:
-    digest = files_digest([gguf])
-    folder = cache / "models" / f"{gguf.stem}-{digest[:16]}-{_CONVERSION}"
+def loadable(model: ModelRef, cache: Path) -> ModelRef:
+    """Returns the model as a folder with safetensors; a GGUF file is converted once, into the cache."""
+    gguf = Path(model.path)
+    if not gguf.is_file():
+        return model
+    folder = cache / "models" / f"{gguf.stem}-{model.digest[:16]}-{_CONVERSION}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_space(folder.parent, gguf)
         with whole_folder(folder) as draft:
             _convert(gguf, draft)
-    return ModelRef(name=label, path=str(folder), digest=digest)
+    return ModelRef(name=model.name, path=str(folder), digest=model.digest)
 
 
 def _convert(gguf: Path, into: Path) -> None:
@@ -132,6 +119,13 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
         load_tokenizer(ref),
         device,
     )
+
+
+def release() -> None:
+    """Gives back the memory of models that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _keep_autograd(model: Any) -> None:

@@ -1,7 +1,7 @@
 """What a device asks of its model and what comes back; without torch, so that a process without it can ask another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from cdcda_flower.config import RunConfig
@@ -9,6 +9,7 @@ from cdcda_flower.errors import DataError
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import task_named
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef
 
 
@@ -34,13 +35,24 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One adapter's training on (query, response) pairs, at least one."""
+    """One adapter's training on (query, response) pairs, at least one.
+
+    `targets` holds, per pair, what a teacher says about its answer, or None; empty: about no pair. `rkd_weight` is the
+    share of the reverse KL to the teacher in the loss of a pair that has targets.
+    """
 
     pairs: Sequence[tuple[str, str]] = field(repr=False)
     recipe: Recipe
     seed: int
+    targets: Sequence[TeacherTargets | None] = field(default=(), repr=False)
+    rkd_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.targets and len(self.targets) != len(self.pairs):
+            raise DataError(
+                f"a training of {len(self.pairs)} pairs has {len(self.targets)} teacher's targets; give one per pair, "
+                "None for a pair without"
+            )
         if not self.pairs:
             raise DataError(
                 "nothing to train on: the user has neither history nor selected pairs; give the user a history"
@@ -57,7 +69,9 @@ class TrainOrder:
     @property
     def key(self) -> str:
         """What the order is, by content: an order that is sent again is the same order."""
-        return digest([self.job.pairs, str(self.job.recipe), self.job.seed, self.folder])
+        job = self.job
+        targets = [asdict(one) if one else None for one in job.targets]
+        return digest([job.pairs, str(job.recipe), job.seed, self.folder, targets, job.rkd_weight])
 
     @property
     def place(self) -> str:

@@ -53,11 +53,28 @@ def local_path(name: str) -> Path:
     return path.resolve()
 
 
-def gguf_model(name: str) -> ModelRef:
-    """Returns the GGUF file that "embedded" or a path stands for, as it is."""
-    path = embedded_path(EMBEDDED_CAUSAL) if name == "embedded" else local_path(name)
-    label = f"embedded ({path.stem})" if name == "embedded" else name
-    return ModelRef(name=label, path=str(path), digest=files_digest([path]))
+def find_causal(name: str) -> ModelRef:
+    """Returns the GGUF file or the folder of safetensors that "embedded", a path or a Hugging Face id stands for, as it is."""
+    if name == "embedded":
+        path, label = (found := embedded_path(EMBEDDED_CAUSAL)), f"embedded ({found.stem})"
+    else:
+        path, label = local_path(name) if is_path(name) else _from_hub(name), name
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return ModelRef(name=label, path=str(path), digest=files_digest(files))
+
+
+def _from_hub(name: str) -> Path:
+    # Takes a moment to import; most runs name a local model.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
+        raise ModelError(
+            f"model {name!r} is neither a local path nor to be had from the Hugging Face hub ({type(error).__name__}); "
+            'check the spelling and the network, give a local path, or use "embedded"'
+        ) from error
 
 
 def files_digest(files: Iterable[Path]) -> str:

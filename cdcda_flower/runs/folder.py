@@ -48,6 +48,23 @@ class CloudUsage(BaseModel):
     uncounted: int
 
 
+class TapeUse(BaseModel):
+    """What a run took from its tape, and what it asked of the cloud or computed instead; `path` is "" without a tape.
+
+    `tokens` counts what the asked calls wrote, and what they read where a server counts that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    mode: str
+    calls_taken: int
+    calls_asked: int
+    tokens: int
+    scores_taken: int
+    scores_computed: int
+
+
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured."""
 
@@ -64,6 +81,7 @@ class Manifest(BaseModel):
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}
     cloud_usage: CloudUsage | None = None
+    tape: TapeUse | None = None
     base_rows: int = 0
     synthetic: bool = False
     started: str = ""

@@ -12,13 +12,15 @@ import psutil
 from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.seeding import digest
 
-PACKAGES = ("cdcda_flower", "clients", "strategies", "experiments")
+# What a federation loads, and so what its numbers depend on; `experiments` starts it and reads what it left.
+APP = ("cdcda_flower", "clients", "strategies")
+PACKAGES = (*APP, "experiments")
 _VERSIONED = (
     "cdcda-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate",
     "sentence-transformers", "bert-score", "rouge-score", "accelerate", "numpy", "scipy",
 )  # fmt: skip
-# Where a run lies does not change what it is.
-_PLACES = ("runs-dir", "run-name", "cache-dir")
+# Where a run lies, and whether its cloud is asked or read from a tape, does not change what it is.
+_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-calls", "budget-tokens")
 
 
 def config_digest(config: RunConfig) -> str:
@@ -26,14 +28,14 @@ def config_digest(config: RunConfig) -> str:
     return digest({key: value for key, value in config.to_flwr().items() if key not in _PLACES})
 
 
-def source_files(root: Path) -> tuple[Path, ...]:
-    """Returns the Python files of the four packages under `root`, sorted."""
-    return tuple(sorted(path for package in PACKAGES for path in (root / package).rglob("*.py") if path.is_file()))
+def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:
+    """Returns the Python files of some packages under `root`, sorted."""
+    return tuple(sorted(path for package in packages for path in (root / package).rglob("*.py") if path.is_file()))
 
 
 def source_digest(root: Path) -> str:
-    """Returns the digest of the four packages' Python files under `root`, by relative path and content."""
-    return digest([[str(path.relative_to(root)), _content_digest(path)] for path in source_files(root)])
+    """Returns the digest of the app's Python files under `root`, by relative path and content."""
+    return digest([[str(path.relative_to(root)), _content_digest(path)] for path in source_files(root, APP)])
 
 
 def versions(names: Iterable[str] = _VERSIONED) -> dict[str, str]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cdcda_flower.errors import DataError
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import (
     AdapterRef,
     Example,
@@ -43,6 +44,11 @@ CREATE TABLE IF NOT EXISTS unparsable (id TEXT PRIMARY KEY, reason TEXT, {_PROVE
 CREATE TABLE IF NOT EXISTS verdicts (
     pair_id TEXT, filter TEXT, keep INTEGER, score REAL, reason TEXT, PRIMARY KEY (pair_id, filter));
 CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS variants (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
+CREATE TABLE IF NOT EXISTS sent (method TEXT, user_id TEXT, pair_id TEXT, PRIMARY KEY (method, pair_id));
+CREATE TABLE IF NOT EXISTS taught (user_id TEXT PRIMARY KEY, examples INTEGER, bytes_down INTEGER);
+CREATE TABLE IF NOT EXISTS questions (
+    user_id TEXT, method TEXT, count INTEGER, bytes_up INTEGER, PRIMARY KEY (user_id, method));
 CREATE TABLE IF NOT EXISTS trainings (
     user_id TEXT, method TEXT, base_digest TEXT, training_digest TEXT, weights_digest TEXT, path TEXT, private INTEGER,
     synthetic INTEGER, tokens INTEGER, steps INTEGER, first_loss REAL, last_loss REAL, seconds REAL,
@@ -111,6 +117,22 @@ class Ledger:
     def add_selected(self, user_id: str, pair_ids: Sequence[str]) -> None:
         """Adds the pairs that go back to a device."""
         self._add("selected", [(user_id, pair_id) for pair_id in pair_ids])
+
+    def add_variants(self, pairs: Sequence[SyntheticPair]) -> None:
+        """Adds pairs that were made from shared examples without a model."""
+        self._add("variants", [(p.id, p.query, p.response, *_origin(p.provenance)) for p in pairs])
+
+    def add_sent(self, method: str, user_id: str, pair_ids: Sequence[str]) -> None:
+        """Adds the pairs that a method sends to a device for training."""
+        self._add("sent", [(method, user_id, pair_id) for pair_id in pair_ids])
+
+    def add_questions(self, user_id: str, method: str, prompts: Sequence[str]) -> None:
+        """Adds how many questions a device put to the cloud for a method, and their size in UTF-8; not their texts."""
+        self._add("questions", [(user_id, method, len(prompts), sum(len(prompt.encode()) for prompt in prompts))])
+
+    def add_taught(self, user_id: str, targets: Sequence[TeacherTargets]) -> None:
+        """Adds for how many examples a teacher's distributions went to a device, and their size on the wire."""
+        self._add("taught", [(user_id, len(targets), sum(target.byte_size for target in targets))])
 
     def add_training(self, report: TrainingReport) -> None:
         """Adds what training one adapter took."""
@@ -184,6 +206,30 @@ class LedgerReader:
         """Returns pair id -> user id of the pairs that went back to a device."""
         return {p: u for u, p in self._rows("SELECT user_id, pair_id FROM selected ORDER BY rowid")}
 
+    def variants(self) -> tuple[SyntheticPair, ...]:
+        """Returns the pairs that were made without a model, in the order in which they were added."""
+        return tuple(
+            SyntheticPair(id=i, query=q, response=r, provenance=_provenance(origin))
+            for i, q, r, *origin in self._newer_rows("variants", "SELECT * FROM variants ORDER BY rowid")
+        )
+
+    def sent(self) -> dict[str, dict[str, str]]:
+        """Returns pair id -> user id of what each method sent, by method."""
+        found: dict[str, dict[str, str]] = {}
+        for method, user_id, pair_id in self._newer_rows("sent", "SELECT method, user_id, pair_id FROM sent"):
+            found.setdefault(method, {})[pair_id] = user_id
+        return found
+
+    def questions(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Returns (user id, method) -> how many questions were put to the cloud, and in how many bytes."""
+        rows = self._newer_rows("questions", "SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
+        return {(u, m): (c, b) for u, m, c, b in rows}
+
+    def taught(self) -> dict[str, tuple[int, int]]:
+        """Returns for how many examples each user got a teacher's distributions, and in how many bytes."""
+        rows = self._newer_rows("taught", "SELECT user_id, examples, bytes_down FROM taught ORDER BY user_id")
+        return {user_id: (examples, size) for user_id, examples, size in rows}
+
     def trainings(self) -> tuple[TrainingReport, ...]:
         """Returns what each adapter took, by user and method."""
         return tuple(_training(row) for row in self._rows("SELECT * FROM trainings ORDER BY user_id, method"))
@@ -200,6 +246,11 @@ class LedgerReader:
         """Returns the users whose phase did not finish."""
         rows = self._rows("SELECT user_id, phase, reason FROM failures ORDER BY user_id, phase")
         return tuple(UserFailure(user_id=u, phase=p, reason=r) for u, p, r in rows)
+
+    def _newer_rows(self, table: str, query: str) -> list[_Row]:
+        """Returns the rows of a table that ledgers of earlier versions do not have: none there."""
+        known = self._rows(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name = '{table}'")
+        return self._rows(query) if known else []
 
     def _rows(self, query: str) -> list[_Row]:
         try:

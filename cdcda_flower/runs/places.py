@@ -19,5 +19,10 @@ def runs_folder(config: RunConfig) -> Path:
     return _first(config.runs_dir, RUNS_VARIABLE, "~/cdcda-runs")
 
 
+def tape_file(config: RunConfig) -> Path:
+    """Returns the absolute path of the tape; it need not exist."""
+    return Path(config.tape).absolute() if config.tape else cache_folder(config) / "tape.sqlite"
+
+
 def _first(configured: str, variable: str, fallback: str) -> Path:
     return Path(configured or os.environ.get(variable) or fallback).expanduser().absolute()

@@ -1,11 +1,12 @@
 """LaMP's metrics as additive sums: a user's sums pool to all users' sums, so that both readings come from one source.
 
 Definitions follow LaMP's own evaluator (Salemi et al. 2023): macro-F1 over all labels of the task, also those that no
-gold has; an answer that is no label is wrong; one that is no rating counts as the farther end of the scale.
+gold has; an answer that is no label is wrong; one that is no number counts as the farther end of the scale.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from cdcda_flower.types import Prediction
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
+
+_LENIENT = "lenient:"
 
 
 def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[str, str]) -> dict[str, float]:
@@ -34,6 +37,22 @@ def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[st
         answer = {"n": 1.0, "unparsed": float(prediction.parsed is None), **_ANSWER[task.kind](prediction.parsed, gold)}
         sums |= {key: sums[key] + value for key, value in answer.items()}
     return sums
+
+
+def lenient_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[str, str]) -> dict[str, float]:
+    """Returns the sums of the same outputs read leniently, under keys of their own that travel beside `answer_sums`.
+
+    Empty for a text, which has one reading.
+    """
+    if task.kind == "text":
+        return {}
+    read = [replace(prediction, parsed=task.parse_lenient(prediction.output)) for prediction in predictions]
+    return {_LENIENT + key: value for key, value in answer_sums(task, read, golds).items()}
+
+
+def lenient_part(sums: Mapping[str, float]) -> dict[str, float]:
+    """Returns the sums of the lenient reading under their plain keys; empty where none travelled along."""
+    return {key.removeprefix(_LENIENT): value for key, value in sums.items() if key.startswith(_LENIENT)}
 
 
 def pool(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

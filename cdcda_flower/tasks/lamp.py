@@ -38,35 +38,38 @@ _TABLE = (
             ProfileForm(
                 name="abstract-to-title", wording=_TITLE, query_field="abstract", response_field="title",
                 source="most likely the paper's: its Table 4 gives LaMP-1 and LaMP-5 nearly the same token lengths",
+                entry='"{y}"',
             ),
             ProfileForm(
                 name="title-to-citation", wording="Write a reference of the paper with the title: ",
-                query_field="title", response_field="citation", source="OPPU (Tan et al. 2024)",
+                query_field="title", response_field="citation", source="OPPU (Tan et al. 2024)", entry='"{x}"',
             ),
         ),
         test_wording=_CITE, labels=("[1]", "[2]"), metrics=("accuracy", "f1"), headline="accuracy",
-        max_answer_tokens=4,
+        max_answer_tokens=4, retrieved="{entries}, and {question}", after='with the title ',
+        sought=r'\[1\]: "(.*)" \[2\]: "(.*)"',
     ),
     Task(
         name="lamp-2", folder="LaMP_2", title="movie tagging", kind="label",
-        forms=(ProfileForm(name="pair", wording=_TAG, query_field="description", response_field="tag", source=_LAMP, labelled=True),),
+        forms=(ProfileForm(name="pair", wording=_TAG, query_field="description", response_field="tag", source=_LAMP, labelled=True, entry='the tag for the movie: "{x}" is "{y}"'),),
         test_wording=_TAG, labels=TAGS, metrics=("accuracy", "f1"), headline="accuracy", max_answer_tokens=6,
     ),
     Task(
         name="lamp-3", folder="LaMP_3", title="product rating", kind="rating",
-        forms=(ProfileForm(name="pair", wording=_RATE, query_field="text", response_field="score", source=_LAMP, labelled=True),),
+        forms=(ProfileForm(name="pair", wording=_RATE, query_field="text", response_field="score", source=_LAMP, labelled=True, entry='{y} is the score for "{x}"'),),
         test_wording=_RATE, labels=("1", "2", "3", "4", "5"), metrics=("mae", "rmse"), headline="mae",
         max_answer_tokens=2,
     ),
     Task(
         name="lamp-4", folder="LaMP_4", title="news headline", kind="text",
-        forms=(ProfileForm(name="pair", wording=_HEADLINE, query_field="text", response_field="title", source=_LAMP),),
+        forms=(ProfileForm(name="pair", wording=_HEADLINE, query_field="text", response_field="title", source=_LAMP, entry='"{y}" is the title for "{x}"'),),
         test_wording=_HEADLINE, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=32,
     ),
     Task(
         name="lamp-5", folder="LaMP_5", title="scholarly title", kind="text",
-        forms=(ProfileForm(name="pair", wording=_TITLE, query_field="abstract", response_field="title", source=_LAMP),),
+        forms=(ProfileForm(name="pair", wording=_TITLE, query_field="abstract", response_field="title", source=_LAMP, entry='"{y}" is the title for "{x}"'),),
         test_wording=_TITLE, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=40,
+        retrieved="{entries}. Following the given patterns, {question}",
     ),
     Task(
         name="lamp-7", folder="LaMP_7", title="tweet paraphrasing", kind="text",
@@ -75,10 +78,11 @@ _TABLE = (
         forms=(
             ProfileForm(
                 name="tweet", wording="", query_field="", response_field="text",
-                source="OPPU, and most likely the paper: language modelling of the tweet",
+                source="OPPU, and most likely the paper: language modelling of the tweet", entry='"{y}"',
             ),
         ),
         test_wording=_TWEET, labels=(), metrics=_ROUGE, headline="rouge-1", max_answer_tokens=48,
+        retrieved="{entries} are written by a person. Following the given patterns, {question}",
     ),
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.tasks.parsing import lenient_label, lenient_rating, strict_label, strict_rating
 from cdcda_flower.types import Example
 
 Kind = Literal["label", "rating", "text"]
@@ -16,7 +17,8 @@ class ProfileForm:
     """How a profile item becomes (x, y): `x = wording + item[query_field]`, `y = item[response_field]`.
 
     `query_field = ""` is language modelling of the response (x is empty): LaMP-7's tweets have no paraphrase.
-    `labelled`: the response is one of the task's labels. `source` says where the form comes from.
+    `labelled`: the response is one of the task's labels. `source` says where the form comes from. `entry` is the item
+    as it stands before a question in retrieval, with {x} (free text of x) and {y}.
     """
 
     name: str
@@ -24,6 +26,7 @@ class ProfileForm:
     query_field: str
     response_field: str
     source: str
+    entry: str
     labelled: bool = False
 
     def example(self, item_id: str, item: Item) -> Example | None:
@@ -44,7 +47,12 @@ def _text(value: str | list[str] | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One LaMP task. `headline` is the metric that comparisons are made on; queries begin with `test_wording`."""
+    """One LaMP task. `headline` is the metric that comparisons are made on; queries begin with `test_wording`.
+
+    `retrieved` joins a question with the history's {entries} (LaMP's prompts); {question} is the question, and where
+    the text `after` stands in it, the entries come right behind that. `sought`: a pattern whose groups are what is
+    looked for in the history; empty: the question's free text.
+    """
 
     name: str
     folder: str
@@ -56,6 +64,9 @@ class Task:
     metrics: tuple[str, ...]
     headline: str
     max_answer_tokens: int
+    retrieved: str = "{entries}. {question}"
+    after: str = ""
+    sought: str = ""
 
     def form(self, name: str) -> ProfileForm:
         """Returns the profile form of that name; "default" is the task's first."""
@@ -80,11 +91,16 @@ class Task:
         return query[len(self.wording_of(query)) :].strip() if query else response
 
     def parse(self, output: str) -> str | None:
-        """Returns the answer as LaMP's evaluator reads it (exact label after `strip`), or None where it cannot."""
-        answer = output.strip()
-        if self.kind == "text":
-            return answer or None
-        return answer if answer in self.labels else None
+        """Returns the answer as LaMP's evaluator reads it, or None where it cannot: an exact label, a number, any text."""
+        if self.kind == "label":
+            return strict_label(output, self.labels)
+        return strict_rating(output) if self.kind == "rating" else output.strip() or None
+
+    def parse_lenient(self, output: str) -> str | None:
+        """Returns the answer as a lenient reader takes it (docs/score.md), or None; a text is read as `parse` does."""
+        if self.kind == "label":
+            return lenient_label(output, self.labels)
+        return lenient_rating(output) if self.kind == "rating" else self.parse(output)
 
     def check_gold(self, gold: str, *, where: str) -> None:
         """Raises DataError where a gold answer is no label of the task, naming the place."""

@@ -75,7 +75,17 @@ class ModelExecutor:
     def _job(self, training: TrainingSet) -> Job:
         private = [(example.query, example.response) for example in training.private]
         pairs = private + [(pair.query, pair.response) for pair in training.synthetic]
-        return Job(pairs, self._recipe, training_seed(self._config, training))
+        seed = training_seed(self._config, training)
+        if not training.targets:
+            return Job(pairs, self._recipe, seed)
+        targets = [training.targets.get(example.id) for example in training.private]
+        return Job(
+            pairs,
+            self._recipe,
+            seed,
+            targets=[*targets, *(None for _ in training.synthetic)],
+            rkd_weight=self._config.rkd_weight,
+        )
 
     def _report(self, training: TrainingSet, trained: Trained, device: Device) -> TrainingReport:
         return TrainingReport(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from cdcda_flower.seeding import derive_seed
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 _EXAMPLE = re.compile(r"Input: \[(?P<query>.*)\], Response: \[(?P<response>.*)\]\.$")
 
@@ -16,14 +16,12 @@ class EchoGenerator:
     name = "echo"
     usage = None
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns shuffled versions of each prompt's example, or one of the choices."""
-        answers = []
-        for number, request in enumerate(requests, start=1):
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes shuffled versions of each prompt's example, or one of the choices."""
+        for index, request in enumerate(requests):
             seeds = (derive_seed(request.seed, str(sample)) for sample in range(request.samples))
-            answers.append(tuple(_answer(request, random.Random(seed)) for seed in seeds))
-            on_batch(number, sum(len(text.split()) for text in answers[-1]))
-        return answers
+            texts = tuple(_answer(request, random.Random(seed)) for seed in seeds)
+            on_answer(index, texts, sum(len(text.split()) for text in texts))
 
     def close(self) -> None:
         """Nothing to free."""

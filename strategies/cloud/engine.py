@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cdcda_flower.config import RunConfig
 from cdcda_flower.runs.folder import CloudUsage
+from cdcda_flower.types import ModelRef
 
-OnBatch = Callable[[int, int], None]
-"""Called after each batch with the number of finished requests so far and the tokens that the batch wrote."""
+OnAnswer = Callable[[int, tuple[str, ...], int], None]
+"""Called once per finished request with its place, its samples and the tokens that were written for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,8 @@ class GenerationRequest:
     `prompt` is the user turn, `prefix` the prefilled start of the answer. With a prefix an answer ends at its first
     newline. With `then`, a newline and `then` follow the first line (also where the model would end there) as if
     prefilled, and the answer ends with the line that `then` begins: one request so writes x and, after it, y.
-    Non-empty `choices`: the last part is one of them, behind a space.
+    Non-empty `choices`: the last part is one of them, behind a space. `greedy`: the likeliest answer instead of a
+    sample, so there is one.
     """
 
     prompt: str = field(repr=False)
@@ -27,14 +30,30 @@ class GenerationRequest:
     seed: int
     max_new_tokens: int
     choices: tuple[str, ...]
+    greedy: bool
+
+    def __post_init__(self) -> None:
+        if self.greedy and self.samples != 1:
+            raise ValueError(f"samples is {self.samples}; a greedy request has one answer")
 
     def __repr__(self) -> str:
         size = f"{len(self.prompt)}+{len(self.prefix)} characters"
         return f"GenerationRequest({size}, samples={self.samples}, seed={self.seed}, choices={len(self.choices)})"
 
 
-class TextGenerator(Protocol):
-    """A language model that answers requests; its answers depend on a request alone, not on what it is batched with."""
+class Writer(Protocol):
+    """What writes answers to requests; they depend on a request alone, not on what it is batched with."""
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Hands over `samples` texts per request as soon as they are written, without the prefix but with `then`.
+
+        `on_answer` comes from any thread, one call at a time, so that a failure later on costs no finished answer.
+        """
+        ...
+
+
+class TextGenerator(Writer, Protocol):
+    """A language model as the cloud."""
 
     @property
     def name(self) -> str:
@@ -46,10 +65,26 @@ class TextGenerator(Protocol):
         """What a server has counted so far; None where the model is local."""
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request, in the order of the requests, without their prefix but with `then`."""
-        ...
-
     def close(self) -> None:
         """Frees the model."""
         ...
+
+
+def generator_name(config: RunConfig, model: ModelRef) -> str:
+    """Returns a model's name as it stands in a pair's provenance; known before the model is loaded."""
+    if config.cloud_engine == "echo":
+        return "echo"
+    name = config.cloud_model if config.cloud_engine == "openai" else model.name
+    return f"{name}@{model.digest[:12]}"
+
+
+def answers(writer: Writer, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> list[tuple[str, ...]]:
+    """Returns the texts of every request, in the order of the requests; `on_answer` hears of each as it comes."""
+    found: dict[int, tuple[str, ...]] = {}
+
+    def keep(index: int, samples: tuple[str, ...], tokens: int) -> None:
+        found[index] = samples
+        on_answer(index, samples, tokens)
+
+    writer.generate(requests, on_answer=keep)
+    return [found[index] for index in range(len(requests))]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.types import ModelRef
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
 
 class LlamaCppEngine:
@@ -16,14 +16,14 @@ class LlamaCppEngine:
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
         from cdcda_flower.language.llama_cpp import LlamaCppGenerator
 
-        self.name = f"{model.name}@{model.digest[:12]}"
+        self.name = generator_name(config, model)
         self._model = LlamaCppGenerator(
             Path(model.path), temperature=config.temperature, batch_tokens=config.cloud_batch_tokens
         )
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request."""
-        return self._model.generate(requests, on_batch=on_batch)
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request."""
+        self._model.generate(requests, on_answer=on_answer)
 
     def close(self) -> None:
         """Frees the model's memory."""

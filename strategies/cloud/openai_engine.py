@@ -13,7 +13,7 @@ from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAIError
@@ -53,41 +53,40 @@ class OpenAIGenerator:
     """
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
-        self.name = f"{config.cloud_model}@{model.digest[:12]}"
+        self.name = generator_name(config, model)
         self.usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
         self._config = config
         self._url = server_url(config)
         self._key = api_key(self._url)
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request; when a call fails for good, raises once and leaves nothing running."""
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request; when a call fails for good, raises once and leaves nothing running."""
         from openai import OpenAIError
 
         before, total = self.usage.requests, sum(request.samples for request in requests)
         try:
-            texts = asyncio.run(self._generate(requests, on_batch))
+            asyncio.run(self._generate(requests, on_answer))
         except OpenAIError as error:
             raise self._explained(error, f"{self.usage.requests - before} of {total} requests were done") from None
         log.info("the cloud's server answered %d requests; %d calls were made again", total, self.usage.retries)
-        return texts
 
     def close(self) -> None:
         """Nothing to free: connections end with `generate`."""
 
-    async def _generate(self, requests: Sequence[GenerationRequest], on_batch: OnBatch) -> list[tuple[str, ...]]:
+    async def _generate(self, requests: Sequence[GenerationRequest], on_answer: OnAnswer) -> None:
         # One for all workers: each takes the next call when it is free, so that none begins after a failure.
         calls = iter([(number, sample) for number, asked in enumerate(requests) for sample in range(asked.samples)])
         texts: list[dict[int, str]] = [{} for _ in requests]
-        finished = 0
+        written = [0] * len(requests)
 
         async def work(client: "AsyncOpenAI") -> None:
-            nonlocal finished
             for number, sample in calls:
                 completion = await self._ask(client, requests[number], sample)
                 # A model that was cut off while it reasoned wrote no content: an answer without a pair, and so counted.
                 texts[number][sample] = completion.choices[0].message.content or ""
-                finished += len(texts[number]) == requests[number].samples
-                on_batch(finished, completion.usage.completion_tokens if completion.usage else 0)
+                written[number] += completion.usage.completion_tokens if completion.usage else 0
+                if len(texts[number]) == requests[number].samples:
+                    on_answer(number, tuple(text for _, text in sorted(texts[number].items())), written[number])
 
         async with self._client() as client:
             workers = [asyncio.create_task(work(client)) for _ in range(self._config.cloud_concurrency)]
@@ -97,7 +96,6 @@ class OpenAIGenerator:
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
-        return [tuple(text for _, text in sorted(row.items())) for row in texts]
 
     def _client(self) -> "AsyncOpenAI":
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
@@ -120,7 +118,7 @@ class OpenAIGenerator:
         raw = await client.chat.completions.with_raw_response.create(
             model=self._config.cloud_model,
             messages=[{"role": "user", "content": request.prompt}],
-            temperature=self._config.temperature,
+            temperature=0.0 if request.greedy else self._config.temperature,
             max_tokens=request.max_new_tokens,
             seed=derive_seed(request.seed, str(sample)) % _LARGEST_SEED,
         )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.types import ModelRef
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
 
 class TransformersGenerator:
@@ -14,19 +15,19 @@ class TransformersGenerator:
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
         from cdcda_flower.language.generation import CausalGenerator
-        from cdcda_flower.language.models import pick_device
+        from cdcda_flower.language.models import loadable, pick_device
 
-        self.name = f"{model.name}@{model.digest[:12]}"
+        self.name = generator_name(config, model)
         self._model = CausalGenerator(
-            model,
+            loadable(model, cache_folder(config)),
             pick_device(config.device),
             temperature=config.temperature,
             batch_tokens=config.cloud_batch_tokens,
         )
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns `samples` texts per request."""
-        return self._model.generate(requests, on_batch=on_batch)
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request."""
+        self._model.generate(requests, on_answer=on_answer)
 
     def close(self) -> None:
         """Frees the model's memory."""

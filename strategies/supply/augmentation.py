@@ -10,7 +10,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Example, Provenance, SyntheticPair, Unparsable, Upload, same_text
-from strategies.cloud.engine import GenerationRequest, TextGenerator
+from strategies.cloud.engine import GenerationRequest, TextGenerator, answers
 from strategies.cloud.prompts import (
     ParsedPair,
     Reason,
@@ -25,7 +25,7 @@ from strategies.cloud.prompts import (
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-"""Called with the samples finished so far (of `samples_asked`) and the tokens written since the last call."""
+"""Called with the samples that were finished (`samples_asked` in all) and the tokens written for them."""
 
 # English takes about 1.3 tokens a word in the vocabularies of SmolLM2 and Qwen2.5. An x longer than epsilon-max-len
 # allows is rejected in any case, so it is not written to its end either.
@@ -66,9 +66,8 @@ def augment(
         _Job(user_id=user_id, source=source, request=_request(user_id, source, task, config))
         for user_id, source in sorted(shared, key=lambda pair: (pair[0], pair[1].id))
     ]
-    texts = generator.generate(
-        [job.request for job in jobs], on_batch=lambda done, tokens: on_progress(done * config.k, tokens)
-    )
+    requests = [job.request for job in jobs]
+    texts = answers(generator, requests, on_answer=lambda _, samples, tokens: on_progress(len(samples), tokens))
     parse = parse_guided if config.prompt_form == "guided" else parse_output
     outcomes = [[parse(text, task, job.source) for text in row] for job, row in zip(jobs, texts, strict=True)]
     result = _credited(jobs, outcomes, generator.name)
@@ -89,6 +88,7 @@ def _request(user_id: str, source: Example, task: Task, config: RunConfig) -> Ge
         seed=derive_seed(config.seed, "augment", user_id, source.id),
         max_new_tokens=math.ceil(_TOKENS_PER_WORD * config.epsilon_max_len * len(written.split())) + _SPARE_TOKENS,
         choices=choices(task, source) if guided else (),
+        greedy=False,
     )
 
 

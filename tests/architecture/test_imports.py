@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdcda_flower.runs.identity import source_files
+from cdcda_flower.runs.identity import PACKAGES, source_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def _imported(*modules: str) -> dict[str, list[str]]:
 
 
 def _modules() -> list[str]:
-    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in source_files(ROOT)]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in source_files(ROOT, PACKAGES)]
     return [name.removesuffix(".__init__") for name in names]
 
 

@@ -12,7 +12,7 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.runs.identity import PACKAGES
+from cdcda_flower.runs.identity import APP
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def test_the_bundle_of_a_dirty_tree_holds_code_and_settings_only(tmp_path: Path)
         assert sum(info.file_size for info in archive.infolist()) < 1_000_000
     assert len(bundle) < 1_000_000
     top = {name.partition("/")[0] for name in names}
-    assert {*PACKAGES, "pyproject.toml"} <= top <= {*PACKAGES, "pyproject.toml", "README.md", "LICENSE"}
+    assert {*APP, "pyproject.toml"} <= top <= {*APP, "pyproject.toml", "README.md", "LICENSE"}
     in_packages = {Path(name).suffix for name in names if "/" in name}
     assert in_packages <= {".py", ".toml"}
     assert not set(names) & set(DIRT)

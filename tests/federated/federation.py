@@ -19,7 +19,11 @@ from cdcda_flower.runs.places import cache_folder
 from strategies import server_app
 
 USERS = {"A": 9, "B": 8, "C": 7, "D": 1}  # user -> history items
-TABLES = ("uploads", "shared", "pairs", "unparsable", "verdicts", "selected", "trainings", "results", "failures")
+TABLES = (
+    "uploads", "shared", "questions", "pairs", "unparsable", "verdicts", "selected", "variants", "sent", "taught",
+    "trainings",
+    "results", "failures",
+)  # fmt: skip
 _VARYING = ("seconds", "path")  # of a row: how long it took and where it lies
 
 

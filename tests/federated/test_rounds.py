@@ -7,6 +7,7 @@ from federation import USERS, Federation, Outcome
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.scoring.metrics import lenient_part
 from strategies import server_app
 from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
 
@@ -30,6 +31,13 @@ def test_a_hundred_users_finish_every_method(hundred: Outcome, embedded: Federat
     assert trained == {(user, method) for user in users for method in METHODS[1:]}
     assert ledger.failures() == ()
     assert sorted(hundred.sent) == sorted((p, phase) for p in range(100) for phase in (SHARE, PERSONALIZE, EVALUATE))
+
+
+def test_results_carry_the_lenient_reading_beside_the_strict_one(hundred: Outcome) -> None:
+    for result in hundred.ledger.results():
+        lenient = lenient_part(result.sums)
+        assert lenient.keys() == {"n", "unparsed", "abs", "sq"}
+        assert lenient["n"] == result.sums["n"] == result.queries
 
 
 def test_every_pair_is_judged_three_times_and_credited_to_its_source(hundred: Outcome) -> None:

@@ -14,7 +14,7 @@ from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, TrainOrder
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.types import ModelRef
-from strategies.cloud.engine import GenerationRequest
+from strategies.cloud.engine import GenerationRequest, answers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -73,9 +73,10 @@ def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:
     loaded = torch.cuda.memory_allocated()
     assert loaded > before + 200_000_000
     request = GenerationRequest(
-        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, choices=()
+        prompt="Say something.", prefix="", then="", samples=4, seed=1, max_new_tokens=16, choices=(), greedy=False
     )
-    assert len(generator.generate([request], on_batch=lambda done, tokens: None)[0]) == 4
+    (texts,) = answers(generator, [request], on_answer=lambda *_: None)
+    assert len(texts) == 4
     generator.close()
     # What cuBLAS keeps for itself, some 8 MB per handle, stays.
     assert torch.cuda.memory_allocated() < before + 50_000_000

@@ -11,7 +11,7 @@ from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Upload
 from strategies.cloud.echo import EchoGenerator
-from strategies.cloud.engine import GenerationRequest, OnBatch
+from strategies.cloud.engine import GenerationRequest, OnAnswer
 from strategies.supply.augmentation import Augmented, augment, samples_asked
 
 DEFAULTS = read_defaults(Path(__file__).resolve().parents[2] / "pyproject.toml")
@@ -50,13 +50,13 @@ class Scripted:
     name: str = "scripted"
     asked: list[GenerationRequest] = field(default_factory=list)
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_batch: OnBatch) -> list[tuple[str, ...]]:
-        """Returns the script's answers, reporting one request at a time."""
+    usage: None = None
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes the script's answers, one token for each request."""
         self.asked += requests
-        texts = [tuple(self.answer(request, sample) for sample in range(request.samples)) for request in requests]
-        for number in range(1, len(requests) + 1):
-            on_batch(number, 1)
-        return texts
+        for index, request in enumerate(requests):
+            on_answer(index, tuple(self.answer(request, sample) for sample in range(request.samples)), 1)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -151,10 +151,10 @@ def test_progress_ends_at_the_number_of_samples(form: str) -> None:
     config = config_of(task="lamp-4", k=2, prompt_form=form)
     script = Scripted(lambda _request, sample: "" if sample else " Input: some text Response: some title")
     uploads = [upload_of("ann", Example(id="1", query=HEADLINES.test_wording + "rain on Rome", response="Rain"))]
-    seen: list[int] = []
-    augment(uploads, HEADLINES, config, script, lambda done, _tokens: seen.append(done))
-    assert seen == sorted(seen)
-    assert seen[-1] == samples_asked(uploads, config)
+    seen: list[tuple[int, int]] = []
+    augment(uploads, HEADLINES, config, script, lambda done, tokens: seen.append((done, tokens)))
+    assert sum(done for done, _ in seen) == samples_asked(uploads, config)
+    assert sum(tokens for _, tokens in seen) == len(script.asked)
 
 
 def test_nothing_shared_asks_nothing() -> None:

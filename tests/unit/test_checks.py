@@ -7,6 +7,7 @@ import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.runs.tape import Tape
 from experiments.checks import check_before_start, chosen_ports
 from experiments.staging import find_app
 
@@ -86,6 +87,29 @@ def test_an_api_passes_and_its_model_is_no_file(
     monkeypatch.setenv("OPENAI_BASE_URL", base)
     monkeypatch.setenv("OPENAI_API_KEY", key)
     check_before_start(_config(tmp_path, cloud_url=url, **API), free_bytes=_plenty)
+
+
+def test_a_replay_needs_its_tape_and_no_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    keys = {"tape_mode": "replay", "cloud_engine": "openai", "prompt_form": "paper", "cloud_model": "gpt"}
+    with pytest.raises(BadInputError, match=r"^tape .*/cache/tape.sqlite does not exist; a run with tape-mode"):
+        check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
+    with Tape(tmp_path / "cache" / "tape.sqlite", writable=True):
+        pass
+    check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
+    check_before_start(
+        _config(tmp_path, tape_mode="replay", cloud_model="/no/such.gguf", consistency_model="/no/such"),
+        free_bytes=_plenty,
+    )
+
+
+@pytest.mark.parametrize("mode", ["record", "replay"])
+def test_a_file_that_is_no_tape_is_named(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "tape").write_text("no tape " * 100)
+    keys = {"tape": str(tmp_path / "tape"), "tape_mode": mode}
+    with pytest.raises(BadInputError, match=r"/tape is no tape"):
+        check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
+    check_before_start(_config(tmp_path, **keys | {"tape_mode": "off"}), free_bytes=_plenty)
 
 
 def test_free_ports_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.tape import Tape, TapedCall, TapedModel
 from cdcda_flower.types import UserResult
 from experiments.cli import run_command
 from experiments.staging import find_app
@@ -96,6 +97,46 @@ def test_an_unknown_run_says_where_it_was_sought(tmp_path: Path, capsys: pytest.
 
 def test_an_unknown_task_lists_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lamp-7" in _fails(capsys, "data", "download", "lamp-6", "--to", str(tmp_path))
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    """The cache folder's tape."""
+    path = tmp_path / "cache" / "tape.sqlite"
+    model = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d" * 64)
+    with Tape(path, writable=True) as made:
+        made.add_model(model)
+        for n in range(4):
+            made.add_call(f"key-{n}", model, TapedCall(samples=("a text", "another"), tokens=500))
+    return path
+
+
+def test_a_tape_is_counted_and_checked(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for named in ([], [str(tape)]):
+        assert run_command(["tape", "stats", *named]) == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in ("cloud", "transformers", "qwen", "2,000", str(tape), "MB"))
+        assert run_command(["tape", "verify", *named]) == 0
+        assert capsys.readouterr().out == f"{tape}: 5 rows, all as they were written\n"
+
+
+def test_a_damaged_tape_is_exit_code_1_until_it_is_mended(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tape.write_bytes(tape.read_bytes().replace(b"another", b"anothes", 1))
+    assert run_command(["tape", "verify"]) == 1
+    err = capsys.readouterr().err
+    assert all(word in err for word in (str(tape), "1 of 4 calls", "0 of 1 models", "--drop", 'tape-mode = "record"'))
+    assert run_command(["tape", "verify", "--drop"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tape}: 4 rows, all as they were written"
+    tape.write_bytes(tape.read_bytes()[:9000])
+    assert run_command(["tape", "verify", "--drop"]) == 1
+    assert "damaged in its structure" in capsys.readouterr().err
+
+
+def test_a_tape_that_is_none_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tape.sqlite does not exist" in _fails(capsys, "tape", "stats")
+    (tmp_path / "note.txt").write_text("no tape " * 100)
+    for command in ("stats", "verify"):
+        assert "is no tape" in _fails(capsys, "tape", command, str(tmp_path / "note.txt"))
 
 
 def test_help_is_exit_code_0_and_starts_light() -> None:

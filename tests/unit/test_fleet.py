@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -45,8 +45,19 @@ def job(user: int) -> Job:
     return Job(pairs, RECIPE, seed=user)
 
 
-def plain_loop(base: LoadedModel, job: Job) -> Plain:
-    """Trains with PEFT and torch alone, row by row without padding, in the base's type."""
+def answer_loss(pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits, answer, reduction="sum")
+
+
+def plain_loop(
+    base: LoadedModel,
+    job: Job,
+    summed_loss: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] = answer_loss,
+) -> Plain:
+    """Trains with PEFT and torch alone, row by row without padding, in the base's type.
+
+    `summed_loss(pair, logits, answer)` is a pair's loss over its answer's tokens.
+    """
     recipe = job.recipe
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
@@ -56,7 +67,7 @@ def plain_loop(base: LoadedModel, job: Job) -> Plain:
         bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
         if "lora_A" in name:
             weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
-    rows = [tokenize(base.tokenizer, query, response, max_tokens=recipe.max_tokens) for query, response in job.pairs]
+    rows = list(enumerate(tokenize(base.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs))
     order = random.Random(derive_seed(job.seed, "order"))
     batches = []
     for _ in range(recipe.epochs):
@@ -68,11 +79,11 @@ def plain_loop(base: LoadedModel, job: Job) -> Plain:
     for step, batch in enumerate(batches):
         # A tenth of the steps is less than one: the first at the full rate, then down in equal parts.
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * (len(batches) - step) / len(batches)
-        answers = sum(row.answer for row in batch)
+        answers = sum(row.answer for _, row in batch)
         total = 0.0
-        for row in batch:
+        for pair, row in batch:
             logits = model(torch.tensor([row.ids])).logits[0, -row.answer - 1 : -1]
-            loss = cross_entropy(logits, torch.tensor(row.ids[-row.answer :]), reduction="sum") / answers
+            loss = summed_loss(pair, logits, torch.tensor(row.ids[-row.answer :])) / answers
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         grads = [weight.grad for weight in weights.values() if weight.grad is not None]

@@ -13,13 +13,15 @@ from tiny_models import tiny_ref
 from cdcda_flower.language import generation
 from cdcda_flower.language.decoding import Row, Stop, decode
 from cdcda_flower.language.generation import CausalGenerator
-from strategies.cloud.engine import GenerationRequest
+from strategies.cloud.engine import GenerationRequest, answers
 
 CPU = torch.device("cpu")
 LABELS = ("fantasy", "dark comedy", "dark", "1", "10")
 
 
-ASKED = GenerationRequest(prompt="A sailor", prefix="Input:", then="", samples=3, seed=1, max_new_tokens=12, choices=())
+ASKED = GenerationRequest(
+    prompt="A sailor", prefix="Input:", then="", samples=3, seed=1, max_new_tokens=12, choices=(), greedy=False
+)
 
 
 @pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
@@ -31,7 +33,7 @@ def generator(request: pytest.FixtureRequest) -> Iterator[CausalGenerator]:
 
 
 def generate(generator: CausalGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
-    return generator.generate(requests, on_batch=lambda done, tokens: None)
+    return answers(generator, requests, on_answer=lambda *_: None)
 
 
 def test_samples_differ_and_repeat_and_seeds_differ(generator: CausalGenerator) -> None:
@@ -56,17 +58,16 @@ def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: 
         return decode(model, rows, stop, device=device)
 
     monkeypatch.setattr(generation, "decode", spying)
-    progress: list[tuple[int, int]] = []
+    told: dict[int, int] = {}
     requests = [replace(ASKED, prompt="word " * length, then="Response:", samples=2) for length in (1, 60, 3, 2, 6, 20)]
-    generator.generate(requests, on_batch=lambda done, tokens: progress.append((done, tokens)))
+    generator.generate(requests, on_answer=lambda index, texts, tokens: told.update({index: tokens}))
     assert 1 < len(batches) < len(requests)
     for rows in batches:
         taken = len(rows) * max(len(row.prompt) + len(row.written) for row in rows)
         # A request that is larger than the budget by itself goes alone.
         assert taken <= 400 or len(rows) == 2
-    assert [done for done, _ in progress] == sorted({done for done, _ in progress})
-    assert progress[-1][0] == len(requests)
-    assert [tokens for _, tokens in progress] == [sum(len(row.written) for row in rows) for rows in batches]
+    assert sorted(told) == list(range(len(requests)))
+    assert sum(told.values()) == sum(len(row.written) for rows in batches for row in rows)
 
 
 def test_a_prefixed_text_is_one_line_and_a_whole_answer_may_be_more(generator: CausalGenerator) -> None:
@@ -95,3 +96,28 @@ def test_closing_frees_the_model(tiny_llama: Path) -> None:
     made.close()
     assert not any(ref() for ref in held)
     assert gc.isenabled()
+
+
+def test_a_greedy_answer_needs_no_seed_and_may_stand_beside_samples(generator: CausalGenerator) -> None:
+    greedy = replace(ASKED, samples=1, greedy=True)
+    alone, beside = generate(generator, greedy), generate(generator, ASKED, replace(greedy, seed=2))
+    assert alone == beside[1:]
+    assert len(set(beside[0])) == 3
+    with pytest.raises(ValueError, match="samples is 2; a greedy request has one answer"):
+        replace(greedy, samples=2)
+
+
+def test_what_was_finished_before_a_failure_is_handed_over(
+    generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(model: object, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
+        if len(rows[0].prompt) < 60:
+            raise MemoryError("full")
+        return decode(model, rows, stop, device=device)
+
+    monkeypatch.setattr(generation, "decode", failing)
+    requests = [replace(ASKED, prompt="word " * length) for length in (2, 60, 50)]
+    whole: list[int] = []
+    with pytest.raises(MemoryError):
+        generator.generate(requests, on_answer=lambda index, *_: whole.append(index))
+    assert set(whole) == {1, 2}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.scoring.metrics import answer_sums, pool, values
+from cdcda_flower.scoring.metrics import answer_sums, lenient_part, lenient_sums, pool, values
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.types import Prediction
 
@@ -46,7 +46,9 @@ def test_two_options_in_full() -> None:
         ("?", "3", 2),
         ("?", "4", 3),
         ("?", "5", 4),
-        ("6", "5", 4),
+        ("6", "5", 1),  # a number off the scale is one for LaMP's evaluator
+        ("3.5", "5", 1.5),
+        ("nan", "5", 4),
     ],
 )
 def test_unparsed_rating_counts_as_the_farthest(output: str, gold: str, error: float) -> None:
@@ -84,6 +86,25 @@ def test_bert_f1_is_read_where_the_caller_added_it() -> None:
     sums = sums_of(task, [("a", "a"), ("b", "a")])
     assert list(values(task, sums | {"bert-f1": 1.5})) == ["rouge-1", "rouge-l", "bert-f1"]
     assert values(task, sums | {"bert-f1": 1.5})["bert-f1"] == 0.75
+
+
+def test_the_lenient_reading_travels_beside_the_strict_one() -> None:
+    task = task_named("lamp-2")
+    outputs, golds = ["Comedy.", "comedy", "?"], {"0": "comedy", "1": "comedy", "2": "action"}
+    answers = [Prediction(example_id=str(i), output=o, parsed=task.parse(o)) for i, o in enumerate(outputs)]
+    strict, lenient = answer_sums(task, answers, golds), lenient_sums(task, answers, golds)
+    assert not strict.keys() & lenient.keys()
+    both = pool([strict | lenient, strict | lenient])
+    assert values(task, both) == values(task, strict)
+    assert (both["unparsed"], both["correct"]) == (4, 2)
+    assert lenient_part(both).keys() == strict.keys()
+    assert (lenient_part(both)["unparsed"], values(task, lenient_part(both))["accuracy"]) == (2, pytest.approx(2 / 3))
+
+
+def test_a_text_has_one_reading() -> None:
+    answers = [Prediction(example_id="0", output="a", parsed="a")]
+    assert lenient_sums(task_named("lamp-4"), answers, {"0": "a"}) == {}
+    assert lenient_part({"n": 1.0, "rouge-1": 1.0}) == {}
 
 
 def test_errors_name_what_is_wrong() -> None:

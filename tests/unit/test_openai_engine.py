@@ -19,13 +19,15 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Upload
-from strategies.cloud.engine import GenerationRequest
+from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 from strategies.cloud.openai_engine import OpenAIGenerator
 from strategies.supply.augmentation import augment
 
 KEY = "sk-right"
 PRIVATE = "a secret about a sailor"
-ASKED = GenerationRequest(prompt="Name a bird", prefix="", then="", samples=2, seed=1, max_new_tokens=8, choices=())
+ASKED = GenerationRequest(
+    prompt="Name a bird", prefix="", then="", samples=2, seed=1, max_new_tokens=8, choices=(), greedy=False
+)
 BIRDS = [replace(ASKED, prompt=f"Write a line about {what}.", seed=n) for n, what in enumerate(("owls", "ham", "rain"))]
 
 
@@ -49,20 +51,19 @@ def generator_of(url: str, **keys: Scalar) -> OpenAIGenerator:
 
 
 def generate(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
-    return generator.generate(requests, on_batch=lambda done, tokens: None)
+    return answers(generator, requests, on_answer=lambda *_: None)
 
 
 def test_answers_stand_in_the_order_of_the_requests_and_are_counted(server: LlamaServer) -> None:
     generator = generator_of(server.url, temperature=0.01)
     progress: list[tuple[int, int]] = []
-    texts = generator.generate(BIRDS, on_batch=lambda done, tokens: progress.append((done, tokens)))
+    texts = answers(generator, BIRDS, on_answer=lambda index, _, tokens: progress.append((index, tokens)))
     assert [len(row) for row in texts] == [2, 2, 2]
     # Nearly greedy: what is asked alone says which answer belongs where.
     alone = [replace(bird, samples=1) for bird in BIRDS]
     assert [row[:1] for row in texts] == [generate(generator_of(server.url, temperature=0.01), b)[0] for b in alone]
     assert len({row[0] for row in texts}) == 3
-    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
-    assert progress[-1][0] == 3
+    assert sorted(index for index, _ in progress) == [0, 1, 2]
     usage = generator.usage
     assert (usage.requests, usage.retries, usage.uncounted) == (6, 0, 0)
     assert sum(tokens for _, tokens in progress) == usage.completion_tokens
@@ -98,15 +99,15 @@ def test_a_path_that_the_server_does_not_know_is_said_at_once(server: LlamaServe
         generate(generator_of(server.url.replace("v1", "v3")), ASKED)
 
 
-def _after_the_third(act: Callable[[], None]) -> Callable[[int, int], None]:
-    calls: list[int] = []
+def _after_the_second(act: Callable[[], None]) -> OnAnswer:
+    finished: list[int] = []
 
-    def on_batch(done: int, tokens: int) -> None:
-        calls.append(done)
-        if len(calls) == 3:
+    def on_answer(index: int, samples: tuple[str, ...], tokens: int) -> None:
+        finished.append(index)
+        if len(finished) == 2:
             act()
 
-    return on_batch
+    return on_answer
 
 
 def test_a_server_that_dies_and_comes_back_loses_nothing() -> None:
@@ -117,9 +118,8 @@ def test_a_server_that_dies_and_comes_back_loses_nothing() -> None:
             threading.Timer(0.5, server.start).start()
 
         generator = generator_of(server.url, cloud_concurrency=4, cloud_retries=10)
-        progress = _after_the_third(restart)
         requests = [replace(ASKED, seed=seed, max_new_tokens=16) for seed in range(5)]
-        texts = generator.generate(requests, on_batch=progress)
+        texts = answers(generator, requests, on_answer=_after_the_second(restart))
         assert [len(row) for row in texts] == [2] * 5
         assert all(text for row in texts for text in row)
         assert generator.usage.requests == 10
@@ -132,11 +132,11 @@ def test_a_server_that_stays_dead_ends_the_run_once_and_soon() -> None:
         requests = [replace(ASKED, prompt=PRIVATE, seed=seed, max_new_tokens=16) for seed in range(50)]
         threads, begun = threading.active_count(), time.monotonic()
         with pytest.raises(RunError, match="APIConnectionError, also after 2 retries") as caught:
-            generator.generate(requests, on_batch=_after_the_third(server.kill))
+            generator.generate(requests, on_answer=_after_the_second(server.kill))
         assert time.monotonic() - begun < 20
         assert threading.active_count() == threads
         done = generator.usage.requests
-        assert 3 <= done < 10
+        assert 4 <= done < 10
         for part in (f"{done} of 100 requests were done", repr(MODEL), server.url, "cloud-retries"):
             assert part in str(caught.value)
         assert PRIVATE not in str(caught.value)
@@ -232,6 +232,8 @@ def test_calls_in_flight_are_bounded_and_each_sample_is_asked_once(double: Start
     assert len(server.asked) == 2 * 24
     assert {(a["model"], a["max_tokens"]) for a in server.asked} == {(MODEL, 8)}
     assert server.asked[0]["temperature"] == 0.5
+    generate(generator, replace(ASKED, samples=1, greedy=True))
+    assert server.asked[-1]["temperature"] == 0
     assert all(0 <= asked["seed"] < 2**31 for asked in server.asked)
 
 
@@ -319,9 +321,9 @@ def test_a_whole_answer_becomes_a_pair_and_a_stray_one_is_counted(double: Start)
 def test_an_error_of_the_caller_passes_and_stops_the_calls(double: Start) -> None:
     server, url = double(Reply())
 
-    def full(done: int, tokens: int) -> None:
+    def full(index: int, samples: tuple[str, ...], tokens: int) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        generator_of(url, cloud_concurrency=1).generate([ASKED] * 5, on_batch=full)
-    assert len(server.asked) == 1
+        generator_of(url, cloud_concurrency=1).generate([ASKED] * 5, on_answer=full)
+    assert len(server.asked) == ASKED.samples

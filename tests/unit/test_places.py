@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.runs.places import cache_folder, runs_folder
+from cdcda_flower.runs.places import cache_folder, runs_folder, tape_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +32,8 @@ def test_without_both_they_lie_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder(_config()) == tmp_path / ".cache" / "cdcda-flower"
     assert runs_folder(_config()) == tmp_path / "cdcda-runs"
+
+
+def test_the_tape_lies_in_the_cache_unless_it_is_named(tmp_path: Path) -> None:
+    assert tape_file(_config(**{"cache-dir": str(tmp_path)})) == tmp_path / "tape.sqlite"
+    assert tape_file(_config(**{"cache-dir": str(tmp_path), "tape": "/a/b.sqlite"})) == Path("/a/b.sqlite")

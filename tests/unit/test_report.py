@@ -9,12 +9,15 @@ import pytest
 from rich.console import Console
 
 from cdcda_flower.config import Scalar, read_defaults
-from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.errors import BadInputError, DataError
+from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
+from cdcda_flower.tasks import task_named
 from cdcda_flower.types import (
     AdapterRef,
     Example,
+    Prediction,
     Provenance,
     SyntheticPair,
     TrainingReport,
@@ -24,6 +27,7 @@ from cdcda_flower.types import (
     UserResult,
     Verdict,
 )
+from experiments.history import by_history
 from experiments.report import read_report
 from experiments.staging import find_app
 from experiments.tables import csv_text, histogram, pairs_text, show
@@ -49,7 +53,9 @@ def _pair(user: str, sample: int) -> SyntheticPair:
 
 
 def _training(user: str, method: str) -> TrainingReport:
-    adapter = AdapterRef(user_id=user, method=method, base_digest="", training_digest="", weights_digest="", path="")
+    adapter = AdapterRef(
+        user_id=user, method=method, base_digest="", training_digest="", weights_digest="", path=f"/d/{method}"
+    )
     return TrainingReport(
         adapter=adapter, private=8, synthetic=0, tokens=500, steps=3, first_loss=1.0, last_loss=0.5, seconds=2.0
     )
@@ -110,6 +116,7 @@ def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
     document = read_report(folder).document()
     assert list(document) == [
         "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user",
+        "history", "costs",
     ]  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert (document["status"], document["task"], document["models"]) == (
@@ -135,6 +142,84 @@ def test_a_comparison_is_paired_and_counts_b_against_a(folder: RunFolder) -> Non
     # Only the two users that have both count.
     assert found["direct-ft", "cdcda"].difference == pytest.approx(-0.5)
     assert (found["direct-ft", "cdcda"].low, found["direct-ft", "cdcda"].high) == pytest.approx((-0.5, -0.5))
+
+
+def test_comparisons_carry_scipys_test_corrected_over_the_headline_metric(folder: RunFolder) -> None:
+    found = {(c.a, c.b, c.metric): c for c in read_report(folder).comparisons}
+    mae = {pair[:2]: c for pair, c in found.items() if pair[2] == "mae"}
+    # Two users gain 1 each: of 4 assignments of signs 2 are as extreme, p = 0.5. Two users gain 1.5 each: the same.
+    assert [c.p for c in mae.values()] == [0.5, 0.5, 0.5]
+    assert [c.p_holm for c in mae.values()] == [1.0, 1.0, 1.0]
+    assert [(c.users, c.effect) for c in mae.values()] == [(3, 1.0), (2, 1.0), (2, 1.0)]
+    assert {c.p_holm for key, c in found.items() if key[2] == "rmse"} == {None}
+
+
+def test_the_swap_test_has_its_own_family(folder: RunFolder) -> None:
+    swap = read_report(folder).swap
+    # direct-ft: three users do better by 0.5 with their own adapter, 2 of 8 signs; cdcda: two users, 2 of 4.
+    assert (swap["direct-ft"]["mae"].p, swap["direct-ft"]["mae"].p_holm) == (0.25, 0.5)
+    assert (swap["cdcda"]["mae"].p, swap["cdcda"]["mae"].p_holm) == (0.5, 0.5)
+    assert (swap["direct-ft"]["mae"].wins, swap["direct-ft"]["mae"].effect) == (3, 1.0)
+    assert swap["cdcda"]["rmse"].p_holm is None
+
+
+def test_users_of_equal_history_stay_together(folder: RunFolder) -> None:
+    (group,) = read_report(folder).history
+    assert (group.low, group.high, group.users) == (8, 8, 3)
+    # The gain is positive where the error is lower: device 2, direct-ft 1, 1, 2; cdcda has two of the users.
+    assert group.methods["device"].gain is None
+    assert (group.methods["direct-ft"].mean, group.methods["direct-ft"].gain) == pytest.approx((4 / 3, 2 / 3))
+    assert group.methods["cdcda"].users == 2
+    assert group.methods["cdcda"].gain == pytest.approx(1.5)
+
+
+def test_histories_are_cut_into_terciles() -> None:
+    task = task_named("lamp-3")
+    sizes = {f"u{n}": n for n in range(1, 9)}
+    own = {"device": {user: _result(user, "device", 4.0, None) for user in sizes}}
+    own["direct-ft"] = {user: _result(user, "direct-ft", 4.0 - n / 2, user) for user, n in sizes.items()}
+    groups = by_history(task, own, sizes)
+    # ceil(8 / 3) = 3 and ceil(16 / 3) = 6.
+    assert [(g.low, g.high, g.users) for g in groups] == [(1, 3, 3), (4, 6, 3), (7, 8, 2)]
+    assert [g.methods["direct-ft"].gain for g in groups] == pytest.approx([0.5, 1.25, 1.875])
+    assert by_history(task, own, {}) == ()
+
+
+def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None:
+    phases = [{"name": "generate", "seconds": 2.0, "tokens": 1234}]
+    folder.update(phases=phases)
+    home = folder.devices / "u1" / "adapters" / "cdcda"
+    home.mkdir(parents=True)
+    (home / "adapter_model.safetensors").write_bytes(b"12345678")
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_result(_result("u1", "unheard-of", 1.0, None))
+    costs = read_report(folder).costs
+    # Two pairs per user: [["new text 1", "4"], ["new text 2", "4"]] is 2 * 19 + 4 = 42 bytes.
+    assert (costs["cdcda"].cloud_tokens, costs["cdcda"].bytes_up, costs["cdcda"].bytes_down) == (1234, 300, 126)
+    assert (costs["device"].cloud_tokens, costs["device"].bytes_up, costs["device"].bytes_down) == (0, 0, 0)
+    # Two users trained 500 tokens in 2 s each and answered two queries in 1 s each.
+    assert (costs["cdcda"].train_tokens, costs["cdcda"].device_seconds) == (1000, 6.0)
+    assert (costs["cdcda"].seconds_per_query, costs["device"].train_tokens) == (0.5, None)
+    assert (costs["cdcda"].adapter_bytes, costs["direct-ft"].adapter_bytes) == (8, None)
+    unheard = costs["unheard-of"]
+    assert (unheard.cloud_tokens, unheard.bytes_up, unheard.bytes_down, unheard.train_tokens) == (None,) * 4
+    assert "│ unheard-of │            - │        - │          - │" in _text(folder)
+
+
+def test_a_run_of_another_version_is_read(folder: RunFolder) -> None:
+    config = folder.manifest().config
+    config = {key: value for key, value in config.items() if key != "cloud-url"} | {"methods": "device,other"}
+    folder.update(config=config | {"a-new-key": 3})
+    report = read_report(folder)
+    assert list(report.methods) == ["device", "other", "direct-ft", "cdcda"]
+    assert (report.methods["other"].users, report.methods["other"].failed) == (0, 3)
+
+
+def test_a_config_without_what_reports_need_is_one_error(folder: RunFolder) -> None:
+    config = folder.manifest().config
+    folder.update(config={key: value for key, value in config.items() if key not in {"task", "k"}})
+    with pytest.raises(DataError, match=r"config cannot be read: task: Field required; k: Field required"):
+        read_report(folder)
 
 
 def test_the_swap_test_is_own_minus_swapped(folder: RunFolder) -> None:
@@ -177,6 +262,18 @@ def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFo
     assert "majority" in text
 
 
+def test_what_the_tape_gave_and_the_cloud_was_asked_is_one_line(folder: RunFolder) -> None:
+    assert "from the tape" not in _text(folder)
+    folder.update(
+        tape=TapeUse(
+            path="/t.sqlite", mode="record", calls_taken=1600, calls_asked=4, tokens=5000, scores_taken=7,
+            scores_computed=8,
+        )
+    )  # fmt: skip
+    line = "cloud: 1,600 calls from the tape, 4 asked (5,000 tokens); scores: 7 from the tape, 8 computed; /t.sqlite"
+    assert line in _text(folder)
+
+
 def test_pairs_are_shown_beside_their_source_kept_and_rejected_mixed(folder: RunFolder) -> None:
     text = pairs_text(folder, 4, seed=1)
     assert text == pairs_text(folder, 4, seed=1)
@@ -199,6 +296,43 @@ def test_the_bertscore_row_names_its_encoder(tmp_path: Path) -> None:
             UserResult(user_id="u", method="device", adapter_of=None, queries=1, unparsed=0, sums=sums, seconds=0)
         )
     assert "(minilm, layer 4)" in " ".join(_text(run).split())
+
+
+def _tagged(run: RunFolder, outputs: list[str]) -> None:
+    task = task_named("lamp-2")
+    answers = [Prediction(example_id=str(i), output=o, parsed=task.parse(o)) for i, o in enumerate(outputs)]
+    golds = {answer.example_id: "comedy" for answer in answers}
+    sums = answer_sums(task, answers, golds) | lenient_sums(task, answers, golds)
+    n, unparsed = len(answers), sum(answer.parsed is None for answer in answers)
+    result = UserResult(
+        user_id="u1", method="device", adapter_of=None, queries=n, unparsed=unparsed, sums=sums, seconds=0
+    )
+    with Ledger(run.ledger_path) as ledger:
+        ledger.add_result(result)
+
+
+def test_both_readings_stand_side_by_side_where_they_differ(tmp_path: Path) -> None:
+    run = _folder(tmp_path, task="lamp-2")
+    _tagged(run, ["comedy", "Comedy", "Comedy.", "?"])
+    assert read_report(run).methods["device"].lenient is not None
+    method = read_report(run).document()["methods"]["device"]  # type: ignore[index]
+    assert (method["unparsed"], method["lenient"]["unparsed"]) == (3, 1)
+    assert method["metrics"]["accuracy"] == {"pooled": 0.25, "user_mean": 0.25}
+    assert method["lenient"]["metrics"]["accuracy"] == {"pooled": 0.75, "user_mean": 0.75}
+    (line,) = [line for line in _text(run).splitlines() if "75.0% | 25.0%" in line]
+    assert "0.2500 | 0.7500" in line
+
+
+def test_readings_that_agree_take_no_table(tmp_path: Path) -> None:
+    run = _folder(tmp_path, task="lamp-2")
+    _tagged(run, ["comedy", "?"])
+    assert read_report(run).methods["device"].lenient is not None
+    assert "strict | lenient" not in _text(run)
+
+
+def test_a_run_without_lenient_sums_says_nothing_of_them(folder: RunFolder) -> None:
+    assert "lenient" not in json.dumps(read_report(folder).document()["methods"])
+    assert "lenient" not in _text(folder)
 
 
 def test_a_run_of_doubles_is_refused(tmp_path: Path) -> None:

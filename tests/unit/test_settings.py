@@ -26,8 +26,9 @@ def test_paths_in_the_file_count_from_its_folder(tmp_path: Path, monkeypatch: py
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     text = 'data = "lamp"\nruns-dir = "../out"\ncache-dir = "c"\ndevice-model = "./m"\ncloud-model = "owner/model"\n'
+    text += 'tape = "t.sqlite"\n'
     config = _read(tmp_path, text)
-    assert config.data == str(tmp_path / "lamp")
+    assert (config.data, config.tape) == (str(tmp_path / "lamp"), str(tmp_path / "t.sqlite"))
     assert config.runs_dir == str(tmp_path.parent / "out")
     assert (config.device_model, config.cloud_model) == (str(tmp_path / "m"), "owner/model")
     assert config.plugin_dir == str(tmp_path)

@@ -1,4 +1,4 @@
-"""The staged app holds the four packages' code and their manifest, and nothing else."""
+"""The staged app holds its packages' code and their manifest, and nothing else."""
 
 import shutil
 import tomllib
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.config import read_defaults
-from cdcda_flower.runs.identity import PACKAGES, source_digest
+from cdcda_flower.runs.identity import APP, source_digest
 from experiments.staging import App, find_app, stage
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
     root = tmp_path / "a folder of any name"
-    for package in PACKAGES:
+    for package in APP:
         (root / package).mkdir(parents=True)
         (root / package / "__init__.py").write_text("")
     shutil.copyfile(find_app().pyproject, root / "pyproject.toml")
@@ -34,7 +34,7 @@ def test_a_dirty_tree_stages_code_only(app: App, tmp_path: Path) -> None:
     (app.root / "README.md").write_text("read me")
     stage(app, tmp_path / "staged")
     staged = {str(path.relative_to(tmp_path / "staged")) for path in (tmp_path / "staged").rglob("*") if path.is_file()}
-    assert staged == {"README.md", "pyproject.toml", *(f"{package}/__init__.py" for package in PACKAGES)}
+    assert staged == {"README.md", "pyproject.toml", *(f"{package}/__init__.py" for package in APP)}
 
 
 def test_the_staged_manifest_keeps_the_components_and_every_default(app: App, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_staged_copy_has_the_same_digest_and_a_changed_one_another(app: App, t
 def test_this_tree_is_found_and_small() -> None:
     app = find_app()
     assert read_defaults(app.pyproject)["task"] == "lamp-3"
-    assert sum(path.stat().st_size for package in PACKAGES for path in (app.root / package).rglob("*.py")) < 1_000_000
+    assert sum(path.stat().st_size for package in APP for path in (app.root / package).rglob("*.py")) < 1_000_000
 
 
 def test_an_incomplete_tree_is_not_staged(app: App, tmp_path: Path) -> None:

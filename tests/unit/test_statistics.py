@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import wilcoxon
 
-from cdcda_flower.scoring.statistics import bootstrap_mean, tally
+from cdcda_flower.scoring.statistics import bootstrap_mean, holm, signed_rank, tally
 
 FLOATS = st.floats(-10, 10)
 
@@ -64,3 +65,72 @@ def test_a_win_is_the_other_side_of_a_loss(users: list[tuple[float, float]]) -> 
     forth, back = tally(first, second, better=1), tally(second, first, better=1)
     assert (forth.wins, forth.ties, forth.losses) == (back.losses, back.ties, back.wins)
     assert sum(forth) == len(users)
+
+
+def test_five_users_who_all_gain_have_one_chance_in_sixteen() -> None:
+    # Of the 2^5 = 32 assignments of signs two are as extreme as this one: p = 2 / 32.
+    assert signed_rank([0.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0], better=1) == pytest.approx((0.0625, 1.0))
+
+
+def test_the_effect_is_the_balance_of_ranks() -> None:
+    # Gains 1, 2, 3, -4 have ranks 1 to 4: (1 + 2 + 3 - 4) / 10.
+    assert signed_rank([0.0] * 4, [1.0, 2.0, 3.0, -4.0], better=1).effect == pytest.approx(0.2)
+    assert signed_rank([0.0] * 4, [1.0, 2.0, 3.0, -4.0], better=-1).effect == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize("gains", [[1, 1, -1, 2, 3], [-2, 2, 2, 5], [1, 1, 1], [3, -1, 2, -1, 1, 1, 4, -4]])
+def test_few_users_with_equal_differences_have_scipys_exact_p(gains: list[int]) -> None:
+    expected = wilcoxon([float(gain) for gain in gains]).pvalue
+    assert signed_rank([0.0] * len(gains), [float(gain) for gain in gains], better=1).p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("users", [8, 13, 14, 40, 100])
+def test_p_is_scipys(users: int) -> None:
+    rng = np.random.default_rng(users)
+    first = rng.integers(0, 4, size=users).astype(float)
+    second = first + rng.normal(0.3, 1.0, size=users)
+    expected = wilcoxon(second, first).pvalue
+    assert signed_rank(list(first), list(second), better=1).p == pytest.approx(expected)
+    assert signed_rank(list(first), list(second), better=-1).p == pytest.approx(expected)
+
+
+def test_users_with_equal_values_are_left_out() -> None:
+    first, second = [1.0] * 10, [1.0] * 4 + [2.0, 3.0, 4.0, 5.0, 6.0, 0.5]
+    assert signed_rank(first, second, better=1) == signed_rank(first[4:], second[4:], better=1)
+    assert signed_rank(first, second, better=1).p == pytest.approx(wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0, -0.5]).pvalue)
+
+
+def test_differences_that_rounding_tells_apart_share_a_rank() -> None:
+    # 0.3 - 0.2 and 0.2 - 0.1 differ in the last bit: two equal ranks of opposite sign leave nothing.
+    assert signed_rank([0.2, 0.2], [0.3, 0.1], better=1).effect == 0
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 3.0]])
+def test_no_difference_is_no_evidence(values: list[float]) -> None:
+    assert signed_rank(values, values, better=1) == (1.0, 0.0)
+
+
+def test_one_user_proves_nothing() -> None:
+    assert signed_rank([0.0], [5.0], better=1) == (1.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
+def test_the_other_order_has_the_same_p_and_the_opposite_effect(users: list[tuple[int, int]]) -> None:
+    first, second = [float(a) for a, _ in users], [float(b) for _, b in users]
+    forth, back = signed_rank(first, second, better=1), signed_rank(second, first, better=1)
+    assert 0 <= forth.p <= 1
+    assert (forth.p, forth.effect) == pytest.approx((back.p, -back.effect))
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.005 * 4 = 0.02; 0.01 * 3 = 0.03; 0.03 * 2 = 0.06; 0.04 * 1 = 0.04, raised to its neighbour's 0.06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert holm([0.6, 0.7]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+@given(st.lists(st.floats(0, 1), max_size=10))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(values: list[float]) -> None:
+    adjusted = holm(values)
+    assert all(p <= a <= 1 for p, a in zip(values, adjusted, strict=True))
+    assert [a for _, a in sorted(zip(values, adjusted, strict=True))] == sorted(adjusted)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cdcda_flower import errors
 from cdcda_flower.errors import DataError
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import (
     Example,
     Prediction,
@@ -79,6 +80,23 @@ def test_the_training_digest_sees_all_that_is_trained_on_and_not_the_method() ->
     ]
     assert same.digest == _set().digest
     assert len({_set().digest, *(other.digest for other in others)}) == 1 + len(others)
+
+
+TARGETS = TeacherTargets.of_bytes(bytes(8), bytes(8), top_k=1)
+
+
+def test_a_training_set_refuses_targets_of_what_is_not_in_its_history() -> None:
+    assert _set(targets={"1": TARGETS}).targets == {"1": TARGETS}
+    with pytest.raises(DataError, match=r"training set of user u: a teacher's targets for 9, u/1/0 are for no example"):
+        _set(targets={"1": TARGETS, "9": TARGETS, "u/1/0": TARGETS})
+
+
+def test_the_training_digest_sees_targets_and_which_example_they_are_of() -> None:
+    other = TeacherTargets.of_bytes(bytes([1, *bytes(7)]), bytes(8), top_k=1)
+    sets = [_set(), _set(targets={"1": TARGETS}), _set(targets={"2": TARGETS}), _set(targets={"1": other})]
+    assert len({one.digest for one in sets}) == len(sets)
+    both = {"1": TARGETS, "2": other}
+    assert _set(targets=both).digest == _set(targets=dict(reversed(both.items()))).digest
 
 
 @given(st.text(), st.text())

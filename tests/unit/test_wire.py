@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cdcda_flower.errors import RunError
 from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
+from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import Example, TrainingReport, Upload, UserFailure, UserResult
 from cdcda_flower.wire import decode, encode, payload_bytes, payload_fields, tokens_of
 
@@ -27,6 +28,10 @@ st.register_type_strategy(
 )
 st.register_type_strategy(
     TrainingReport, st.builds(TrainingReport, first_loss=_finite, last_loss=_finite, seconds=_finite)
+)
+st.register_type_strategy(
+    TeacherTargets,
+    st.binary(min_size=4, max_size=4).map(lambda raw: TeacherTargets.of_bytes(raw, raw, top_k=1)),
 )
 
 

@@ -1,0 +1,279 @@
+"""The tape: what the cloud wrote and what the scorer found, by content, in one SQLite file.
+
+A key is a digest that whoever asks has made of what was asked; no prompt stands here. Every row carries a seal, the digest
+of its cells, and what is added is committed at once: it survives the process that paid for it.
+"""
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from cdcda_flower.errors import CdcdaError, DataError, RunError
+from cdcda_flower.seeding import digest
+
+# SQLite's own mark of a file's kind ("CDCA"), and of its form: a change of the tables is another version.
+_APPLICATION, _VERSION = 0x43444341, 1
+_SCHEMA = f"""
+CREATE TABLE models (id TEXT PRIMARY KEY, role TEXT, maker TEXT, asked TEXT, name TEXT, digest TEXT, seal TEXT);
+CREATE TABLE calls (key TEXT PRIMARY KEY, model TEXT, samples TEXT, tokens INTEGER, created TEXT, seal TEXT);
+CREATE TABLE scores (key TEXT PRIMARY KEY, model TEXT, value REAL, seal TEXT);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION};
+"""
+# A run writes for milliseconds at a time, so another one seldom waits.
+_WAIT_S = 60.0
+
+Cell = None | int | float | str | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapedModel:
+    """A model that a tape has answers of: who ran it (an engine, a scorer), its name in the config, and what it was."""
+
+    role: Literal["cloud", "consistency"]
+    maker: str
+    asked: str
+    name: str
+    digest: str
+
+    @property
+    def id(self) -> str:
+        """What stands in the rows of its answers."""
+        return digest([self.role, self.maker, self.asked, self.name, self.digest])[:16]
+
+    @property
+    def contents(self) -> str:
+        """What tells it from every other model; a model whose files nobody here sees has only its name."""
+        return self.digest or self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapedCall:
+    """What the cloud answered to one request, and the tokens that it wrote."""
+
+    samples: tuple[str, ...] = field(repr=False)
+    tokens: int
+
+
+class DamagedTapeError(DataError):
+    """A tape is not what was written."""
+
+
+class Tape:
+    """An open tape; use it as a context manager. Any thread may call, one at a time.
+
+    Several processes may write one tape at once. Without a path it is kept in memory, and forgotten.
+    """
+
+    def __init__(self, path: Path | None, *, writable: bool) -> None:
+        self.path, self._writable = path, writable
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        if self.path is not None and self._writable and not self.path.exists():
+            create_tape(self.path)
+        self._connection = open_connection(self.path, writable=self._writable)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            close(self._connection, writable=self._writable)
+            self._connection = None
+
+    def models(self) -> tuple[TapedModel, ...]:
+        """Returns the models that the tape has answers of, in the order in which they were first used."""
+        rows = self._rows("models", "id, role, maker, asked, name, digest, seal", "ORDER BY rowid")
+        return tuple(TapedModel(role=r, maker=m, asked=a, name=n, digest=d) for _, r, m, a, n, d in rows)
+
+    def calls(self, keys: Sequence[str]) -> dict[str, TapedCall]:
+        """Returns key -> answers, of those keys that the tape has."""
+        rows = self._rows("calls", "key, model, samples, tokens, created, seal", _AMONG, json.dumps(keys))
+        return {key: TapedCall(samples=tuple(json.loads(s)), tokens=tokens) for key, _, s, tokens, _ in rows}
+
+    def scores(self, keys: Sequence[str]) -> dict[str, float]:
+        """Returns key -> score, of those keys that the tape has."""
+        rows = self._rows("scores", "key, model, value, seal", _AMONG, json.dumps(keys))
+        return {key: value for key, _, value in rows}
+
+    def add_model(self, model: TapedModel) -> None:
+        """Adds a model, if the tape has it not yet."""
+        m = model
+        self._write("INSERT OR IGNORE INTO models", [sealed(m.id, m.role, m.maker, m.asked, m.name, m.digest)])
+
+    def add_call(self, key: str, model: TapedModel, call: TapedCall) -> None:
+        """Adds what the cloud answered; of two answers to one request the one with more samples stays."""
+        row = sealed(key, model.id, json.dumps(call.samples), call.tokens, datetime.now(UTC).isoformat("T", "seconds"))
+        self._write("INSERT INTO calls", [row], _MORE_SAMPLES)
+
+    def add_scores(self, model: TapedModel, scores: Mapping[str, float]) -> None:
+        """Adds scores under their keys, all or none."""
+        self._write(
+            "INSERT OR REPLACE INTO scores", [sealed(key, model.id, float(value)) for key, value in scores.items()]
+        )
+
+    def _rows(self, table: str, columns: str, condition: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        """Yields rows without their seal, which is checked: SQLite gives cells without types and does not guard them."""
+        assert self._connection is not None
+        with explained(self.path):
+            found = self._connection.execute(f"SELECT {columns} FROM {table} {condition}", values).fetchall()
+        for *cells, seal in found:
+            if seal != seal_of(cells):
+                raise _damaged(self.path, f"a row of its table {table!r} was changed")
+            yield tuple(cells)
+
+    def _write(self, insert: str, rows: Sequence[tuple[Cell, ...]], conflict: str = "") -> None:
+        if rows:
+            assert self._connection is not None
+            marks = ", ".join("?" * len(rows[0]))
+            with explained(self.path), transaction(self._connection):
+                self._connection.executemany(f"{insert} VALUES ({marks}) {conflict}", rows)
+
+
+_AMONG = "WHERE key IN (SELECT value FROM json_each(?))"
+_MORE_SAMPLES = """
+ON CONFLICT (key) DO UPDATE SET
+    model = excluded.model, samples = excluded.samples, tokens = excluded.tokens, created = excluded.created,
+    seal = excluded.seal
+WHERE json_array_length(excluded.samples) > json_array_length(calls.samples)
+"""
+
+
+def sealed(*cells: Cell) -> tuple[Cell, ...]:
+    """Returns a row with its seal behind it."""
+    return (*cells, seal_of(cells))
+
+
+def seal_of(cells: Sequence[Cell]) -> str:
+    """Returns the digest of a row's cells; a damaged one may hold bytes where text was written."""
+    return digest([repr(cell) if isinstance(cell, bytes) else cell for cell in cells])[:16]
+
+
+def create_tape(path: Path) -> None:
+    """Writes an empty tape that appears whole; where another run was faster, its tape stays."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_empty(draft)
+            with suppress(FileExistsError):
+                # Unlike a rename, a link never takes the name of a tape that another run has begun to write.
+                os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except (OSError, sqlite3.Error) as error:
+        raise DataError(
+            f'tape {path} cannot be made: {error}; give another file in `tape`, or tape-mode = "off"'
+        ) from None
+
+
+def _write_empty(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(_SCHEMA)
+
+
+def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
+    """Returns a connection to a tape; raises DataError where there is no file, no tape, or one of a newer version."""
+    place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    if path is not None and not path.is_file():
+        raise DataError(
+            f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
+        )
+    with explained(path):
+        connection = sqlite3.connect(place, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+        # Bytes that are no text any more must reach the seal's check.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        try:
+            if path is None:
+                connection.executescript(_SCHEMA)
+            _check_kind(path, connection)
+            if writable:
+                connection.execute("PRAGMA journal_mode = WAL")
+                # What was committed survives the end of this process; a power cut may take the last seconds.
+                connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def close(connection: sqlite3.Connection, *, writable: bool) -> None:
+    """Ends a connection; a closed tape is one plain file, to copy or to read from a read-only disk."""
+    if writable:
+        # Another run that uses it keeps it in WAL; what is damaged was said before.
+        with suppress(sqlite3.DatabaseError):
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+
+
+def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
+    (kind,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if kind != _APPLICATION:
+        raise _no_tape(path)
+    if version != _VERSION:
+        raise DataError(
+            f"tape {path} has version {version} and this release reads {_VERSION}; "
+            "name another tape, or install the release that recorded it"
+        )
+    # SQLite compares the file's length in pages with what its header says; it takes a part of a page for a page.
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    if path is not None and path.stat().st_size % page:
+        raise _damaged(path, "its end is missing")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commits what the block writes, all or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def explained(path: Path | None) -> Iterator[None]:
+    """Turns SQLite's errors into ours, with the file and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explanation(path, error) from None
+
+
+def _explanation(path: Path | None, error: sqlite3.Error) -> CdcdaError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return _no_tape(path)
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return RunError(f"tape {path} was in use by another program for {_WAIT_S:.0f} s; end that one and run again")
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+        return RunError(
+            f"tape {path} cannot be read or written: {error}; see to its disk, or name another file in `tape`"
+        )
+    return _damaged(path, str(error))
+
+
+def _no_tape(path: Path | None) -> DataError:
+    return DataError(
+        f"{path} is no tape, or nothing is left of it; name a tape's file in `tape`, or one that does not exist yet"
+    )
+
+
+def _damaged(path: Path | None, what: str) -> DamagedTapeError:
+    return DamagedTapeError(
+        f"tape {path} is damaged: {what}; `cdcda tape verify {path}` counts what is lost and says how to mend it"
+    )

@@ -1,0 +1,94 @@
+"""What each method cost beside its quality. What nobody measured is None, never 0."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdcda_flower.methods import METHODS
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import UploadRow
+from cdcda_flower.types import SyntheticPair, TrainingReport
+from experiments.paired import Answers
+from experiments.recorded import shares, stays_at_home, trains_on_pairs
+from experiments.results import MethodCosts
+
+# The method whose pairs the ledger's `selected` holds.
+SELECTED_FOR = "cdcda"
+GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a run's folder says about costs. `sent`: method -> pair id -> user, of the pairs that went to devices;
+    `asked`: (user, method) -> the questions that went to the cloud, and their bytes;
+    `taught`: user -> for how many examples a teacher's distributions went down, and their bytes.
+    """
+
+    folder: RunFolder
+    uploads: Sequence[UploadRow]
+    trainings: Sequence[TrainingReport]
+    pairs: Sequence[SyntheticPair]
+    sent: Mapping[str, Mapping[str, str]]
+    asked: Mapping[tuple[str, str], tuple[int, int]]
+    taught: Mapping[str, tuple[int, int]]
+
+
+def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
+    """Returns what one method cost, over all users that have its results."""
+    trained = [t for t in measured.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
+    train_seconds = sum(report.seconds for report in trained)
+    answer_seconds, queries = sum(r.seconds for r in by_user.values()), sum(r.queries for r in by_user.values())
+    sizes = [size for report in trained if (size := _adapter_bytes(measured.folder, report)) is not None]
+    return MethodCosts(
+        cloud_tokens=_cloud_tokens(method, measured.folder),
+        bytes_up=_bytes_up(method, measured),
+        bytes_down=_bytes_down(method, measured),
+        train_tokens=sum(report.tokens for report in trained) if trained else None,
+        device_seconds=train_seconds + answer_seconds or None,
+        adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
+        seconds_per_query=answer_seconds / queries if answer_seconds else None,
+    )
+
+
+def text_bytes(pairs: Sequence[SyntheticPair]) -> int:
+    """Returns the size of the pairs' texts as JSON in UTF-8: a list of [query, response]."""
+    return len(json.dumps([[p.query, p.response] for p in pairs], ensure_ascii=False).encode()) if pairs else 0
+
+
+def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
+    """Returns the tokens that the cloud wrote; they are written once for all methods of a run that train on its pairs."""
+    if stays_at_home(method):
+        return 0
+    written = sum(phase.tokens for phase in folder.manifest().phases if phase.name == GENERATE)
+    return written or None if trains_on_pairs(method) else None
+
+
+def _bytes_up(method: str, measured: Measured) -> int | None:
+    if stays_at_home(method):
+        return 0
+    asked = [size for (_, name), (_, size) in measured.asked.items() if name == method]
+    if asked:
+        return sum(asked)
+    return sum(upload.bytes_up for upload in measured.uploads) if shares(method) and measured.uploads else None
+
+
+def _bytes_down(method: str, measured: Measured) -> int | None:
+    if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
+        return sum(size for _, size in measured.taught.values())
+    if method not in measured.sent:
+        return 0 if stays_at_home(method) else None
+    sent, by_user = measured.sent[method], dict[str, list[SyntheticPair]]()
+    for pair in measured.pairs:
+        if pair.id in sent:
+            by_user.setdefault(sent[pair.id], []).append(pair)
+    return sum(text_bytes(pairs) for pairs in by_user.values())
+
+
+def _adapter_bytes(folder: RunFolder, report: TrainingReport) -> int | None:
+    """Returns the size of an adapter's files, which stand under the run's own folder, wherever it was moved to."""
+    if not report.adapter.path:
+        return None
+    home = folder.devices / report.adapter.user_id / "adapters" / Path(report.adapter.path).name
+    files = [file for file in home.rglob("*") if file.is_file()] if home.is_dir() else []
+    return sum(file.stat().st_size for file in files) if files else None

@@ -1,0 +1,83 @@
+"""Two methods, or an own and another user's adapter, on the same users: interval, wins, rank test, effect."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from cdcda_flower.scoring.metrics import values
+from cdcda_flower.scoring.statistics import bootstrap_mean, holm, signed_rank, tally
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import Task
+from cdcda_flower.types import UserResult
+from experiments.results import Comparison, Swap
+
+Answers = Mapping[str, UserResult]
+
+
+def values_of(task: Task, by_user: Answers, users: Sequence[str]) -> dict[str, list[float]]:
+    """Returns metric -> one value per user, in the order of `users`, for the metrics that all have."""
+    each = [values(task, by_user[user].sums) for user in users]
+    return {metric: [value[metric] for value in each] for metric in task.metrics if all(metric in v for v in each)}
+
+
+def compare(task: Task, own: Mapping[str, Answers], seed: int) -> tuple[Comparison, ...]:
+    """Returns every pair of methods on every metric; Holm's correction is over the headline metric's pairs."""
+    found = []
+    for a, b in combinations(own, 2):
+        users = sorted(own[a].keys() & own[b].keys())
+        first, second = values_of(task, own[a], users), values_of(task, own[b], users)
+        for metric in [m for m in first if m in second and users]:
+            key = derive_seed(seed, "compare", a, b, metric)
+            found.append(
+                _comparison((a, b, metric), first[metric], second[metric], better=task.better(metric), seed=key)
+            )
+    adjusted = iter(holm([c.p for c in found if c.metric == task.headline]))
+    return tuple(c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found)
+
+
+def _comparison(
+    names: tuple[str, str, str], first: Sequence[float], second: Sequence[float], *, better: int, seed: int
+) -> Comparison:
+    a, b, metric = names
+    interval = bootstrap_mean([y - x for x, y in zip(first, second, strict=True)], seed=seed)
+    counts, test = tally(first, second, better=better), signed_rank(first, second, better=better)
+    return Comparison(
+        a=a, b=b, metric=metric, users=len(first), difference=interval.mean, low=interval.low, high=interval.high,
+        wins=counts.wins, ties=counts.ties, losses=counts.losses, p=test.p, p_holm=None, effect=test.effect,
+    )  # fmt: skip
+
+
+def swaps(
+    task: Task, own: Mapping[str, Answers], results: Sequence[UserResult], seed: int
+) -> dict[str, dict[str, Swap]]:
+    """Returns method -> metric -> the own adapter against another user's; Holm's correction as in `compare`."""
+    found: dict[str, dict[str, Swap]] = {}
+    for method, by_user in own.items():
+        swapped = {r.user_id: r for r in results if r.method == method and r.adapter_of not in (None, r.user_id)}
+        users = sorted(by_user.keys() & swapped.keys())
+        if users:
+            mine, other = values_of(task, by_user, users), values_of(task, swapped, users)
+            found[method] = {
+                metric: _swap(
+                    mine[metric],
+                    other[metric],
+                    better=task.better(metric),
+                    seed=derive_seed(seed, "swap", method, metric),
+                )
+                for metric in mine
+                if metric in other
+            }
+    headed = [method for method, by_metric in found.items() if task.headline in by_metric]
+    for method, p in zip(headed, holm([found[m][task.headline].p for m in headed]), strict=True):
+        found[method][task.headline] = found[method][task.headline].model_copy(update={"p_holm": p})
+    return found
+
+
+def _swap(own: Sequence[float], swapped: Sequence[float], *, better: int, seed: int) -> Swap:
+    interval = bootstrap_mean([x - y for x, y in zip(own, swapped, strict=True)], seed=seed)
+    counts, test = tally(swapped, own, better=better), signed_rank(swapped, own, better=better)
+    n = len(own)
+    return Swap(
+        users=n, own=sum(own) / n, swapped=sum(swapped) / n, difference=interval.mean, low=interval.low,
+        high=interval.high, wins=counts.wins, ties=counts.ties, losses=counts.losses, p=test.p, p_holm=None,
+        effect=test.effect,
+    )  # fmt: skip

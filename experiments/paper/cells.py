@@ -1,0 +1,135 @@
+"""Runs -> numbers by task, column and metric, one per seed; and what has to be said below a table."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cdcda_flower.tasks import Task, task_named
+from experiments.paper.grid import MARK, Cell, Row, cell_of
+from experiments.paper.numbers import PaperNumbers
+from experiments.paper.runs import PaperRun, differences
+
+# A method that shares nothing is the same in runs of other shares, but for the last bits.
+_SAME = 1e-9
+POOLED, USER_MEAN, PAPER = "pooled", "user mean", "paper"
+
+
+class Point(NamedTuple):
+    """One metric of one method in one run."""
+
+    run: str
+    pooled: float
+    user_mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """(task, column, metric) -> seed -> the number; `repeated` says which differ between several runs of one seed."""
+
+    found: Mapping[tuple[str, str, str], Mapping[int, Point]]
+    repeated: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that have numbers, by name."""
+        return tuple(task_named(name) for name in sorted({task for task, _, _ in self.found}))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that have numbers, in the order in which the runs have them."""
+        return tuple(dict.fromkeys(column for _, column, _ in self.found))
+
+    def cell(self, task: str, column: str, metric: str, reading: str) -> Cell:
+        """Returns the mean over seeds of one number, `pooled` or `user mean`; empty where no run has it."""
+        points = self.found.get((task, column, metric), {})
+        return cell_of([p.pooled if reading == POOLED else p.user_mean for _, p in sorted(points.items())])
+
+
+def collect(runs: Sequence[PaperRun]) -> Points:
+    """Returns every number of every run. Of several runs of one seed the first given counts, and a note says where they differ."""
+    found: dict[tuple[str, str, str], dict[int, Point]] = {}
+    repeated = []
+    for run in runs:
+        for method, report in run.methods.items():
+            column = run.column(method)
+            for metric, value in report.metrics.items():
+                seeds = found.setdefault((run.config.task, column, metric), {})
+                point = Point(run.name, value.pooled, value.user_mean)
+                first = seeds.setdefault(run.config.seed, point)
+                if abs(first.pooled - point.pooled) > _SAME and metric == task_named(run.config.task).headline:
+                    repeated.append(_repetition(run, column, first, point))
+    return Points(found, tuple(repeated))
+
+
+def _repetition(run: PaperRun, column: str, first: Point, point: Point) -> str:
+    return (
+        f"{run.config.task} {column}, seed {run.config.seed}: the number of {first.run} counts; that of {run.name} "
+        f"differs by {abs(first.pooled - point.pooled):.4f}"
+    )
+
+
+def comparable_tasks(runs: Sequence[PaperRun], numbers: PaperNumbers, *, axes: Collection[str] = ()) -> set[str]:
+    """Returns the tasks all of whose runs have the paper's models and data."""
+    apart = {run.config.task for run in runs if differences(run, numbers.setup, axes=axes)}
+    return {run.config.task for run in runs} - apart
+
+
+def paper_cell(value: float | None, *, comparable: bool, digits: int = 3) -> Cell:
+    """Returns a number of the paper, marked where it does not compare."""
+    return Cell(value=value, digits=digits, comparable=comparable or value is None)
+
+
+def metric_rows(
+    points: Points, task: Task, columns: Sequence[str], paper: Mapping[str, Mapping[str, float]], *, comparable: bool
+) -> list[Row]:
+    """Returns three rows per metric: ours pooled, ours as mean over users, the paper's where it has the task."""
+    rows = []
+    for metric in task.metrics:
+        name = f"{metric} {'↑' if task.better(metric) > 0 else '↓'}"
+        for reading in (POOLED, USER_MEAN):
+            cells = tuple(points.cell(task.name, column, metric, reading) for column in columns)
+            rows.append(Row(labels=(task.name, name, reading), cells=cells))
+        printed = paper.get(metric, {})
+        if printed:
+            theirs = tuple(paper_cell(printed.get(column), comparable=comparable) for column in columns)
+            rows.append(Row(labels=(task.name, name, PAPER), cells=theirs))
+    return rows
+
+
+def notes_of(
+    runs: Sequence[PaperRun], numbers: PaperNumbers, *, axes: Collection[str] = (), mixed: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Returns what must stand below every table: sources, what does not compare and why, who is missing."""
+    by_task: dict[str, list[PaperRun]] = {}
+    for run in sorted(runs, key=lambda run: run.config.task):
+        by_task.setdefault(run.config.task, []).append(run)
+    notes = [
+        f"Paper: {numbers.source}. Ours: mean, with ± sample standard deviation and (seeds) where there are several."
+    ]
+    for task, own in by_task.items():
+        reasons = dict.fromkeys(reason for run in own for reason in differences(run, numbers.setup, axes=axes))
+        if reasons:
+            notes.append(f"{MARK} not comparable with the paper, {task}: {', '.join(reasons)}.")
+    notes += [f"--mixed {key}: {_spread(runs, key)}." for key in mixed]
+    notes += [note for run in runs for note in _shortfalls(run)]
+    listed = "; ".join(
+        f"{task}: {', '.join(f'{r.name} (seed {r.config.seed})' for r in own)}" for task, own in by_task.items()
+    )
+    return (*notes, f"Runs: {listed}.")
+
+
+def encoder_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
+    """Returns which encoder made the runs' BERTScores, where there are any."""
+    encoders = {m.name for run in runs if (m := run.manifest.models.get("bertscore"))}
+    return (f"bert-f1 compares under one encoder only; ours: {', '.join(sorted(encoders))}.",) if encoders else ()
+
+
+def _spread(runs: Sequence[PaperRun], key: str) -> str:
+    return "; ".join(f"{run.name}: {run.values.get(key)!r}" for run in runs)
+
+
+def _shortfalls(run: PaperRun) -> list[str]:
+    manifest = run.manifest
+    notes = [] if manifest.status == "finished" else [f'Run {run.name} is partial; its status is "{manifest.status}".']
+    short = [f"{method}: {r.users} of {r.users + r.failed}" for method, r in run.methods.items() if r.failed]
+    return notes + ([f"Run {run.name} lacks users, {', '.join(short)}."] if short else [])

@@ -1,0 +1,138 @@
+"""Figure 2: quality against k, the synthetic pairs per shared example, with a bootstrap band over users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.scoring.metrics import values
+from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import Task, task_named
+from experiments.paper.runs import PaperRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METHOD, UNSHARED = "cdcda", "direct-ft"
+# Paul Tol's "bright" blue and red, which differ for colour-blind readers as well.
+_BLUE, _RED = "#4477AA", "#EE6677"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One metric of one task: the mean over users with its interval at each k, and without augmentation."""
+
+    task: Task
+    metric: str
+    by_k: dict[int, Interval]
+    users: dict[int, int]
+    without: Interval | None
+
+
+def curves(runs: Sequence[PaperRun]) -> tuple[Curve, ...]:
+    """Returns one curve per task and metric; raises BadInputError where no task has two values of k."""
+    tasks = sorted({run.config.task for run in runs})
+    for task in tasks:
+        parts = {run.config.share for run in runs if run.config.task == task and METHOD in run.methods}
+        if len(parts) > 1:
+            raise BadInputError(
+                f"figure 2 varies k alone; the runs of {task} share {', '.join(sorted(parts))} % of the history; "
+                "give runs of one share-ratio"
+            )
+    found = [curve for task in tasks for curve in _curves(task_named(task), [r for r in runs if r.config.task == task])]
+    if not any(len(curve.by_k) > 1 for curve in found):
+        known = sorted({run.config.k for run in runs})
+        raise BadInputError(
+            f"figure 2 needs {METHOD} at two values of k at least; these runs have k = {', '.join(map(str, known))}"
+        )
+    return tuple(curve for curve in found if curve.by_k)
+
+
+def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
+    found = []
+    for metric in task.metrics:
+        by_k = {
+            k: _users(task, metric, METHOD, [r for r in runs if r.config.k == k])
+            for k in sorted({r.config.k for r in runs})
+        }
+        without = _users(task, metric, UNSHARED, runs)
+        found.append(
+            Curve(
+                task=task, metric=metric, users={k: len(own) for k, own in by_k.items() if own},
+                by_k={k: _interval(own, task.name, metric, str(k)) for k, own in by_k.items() if own},
+                without=_interval(without, task.name, metric, UNSHARED) if without else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _users(task: Task, metric: str, method: str, runs: Sequence[PaperRun]) -> list[float]:
+    """Returns one value per user: the mean over the seeds in which the user has one."""
+    own: dict[str, dict[int, float]] = {}
+    for run in runs:
+        for user, result in run.own.get(method, {}).items():
+            value = values(task, result.sums).get(metric)
+            if value is not None:
+                own.setdefault(user, {}).setdefault(run.config.seed, value)
+    return [sum(seeds.values()) / len(seeds) for _, seeds in sorted(own.items())]
+
+
+def _interval(own: Sequence[float], *names: str) -> Interval:
+    return bootstrap_mean(own, seed=derive_seed(0, "figure2", *names))
+
+
+def figure2(found: Sequence[Curve]) -> "Figure":
+    """Returns the figure: one row per task, one panel per metric."""
+    # matplotlib takes a second to import and may write its font cache, which no other command should.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(curve.task.name for curve in found))
+    by_task = {task: [curve for curve in found if curve.task.name == task] for task in tasks}
+    width = max(map(len, by_task.values()))
+    figure = Figure(figsize=(3.4 * width, 2.9 * len(tasks) + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(tasks), width, squeeze=False)
+    for row, task in zip(panels, tasks, strict=True):
+        for panel in row[len(by_task[task]) :]:
+            panel.set_visible(False)
+        for panel, curve in zip(row, by_task[task], strict=False):
+            _panel(panel, curve)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    return figure
+
+
+def _panel(panel: "Axes", curve: Curve) -> None:
+    ks = list(curve.by_k)
+    intervals = list(curve.by_k.values())
+    panel.fill_between(
+        ks, [i.low for i in intervals], [i.high for i in intervals], color=_BLUE, alpha=0.18, linewidth=0,
+        label=f"{LEVEL:.0%} bootstrap over users",
+    )  # fmt: skip
+    panel.plot(ks, [i.mean for i in intervals], color=_BLUE, marker="o", markersize=4, label=METHOD)
+    if curve.without is not None:
+        panel.axhline(curve.without.mean, color=_RED, linestyle="--", linewidth=1.2, label=f"{UNSHARED} (no pairs)")
+    panel.set_xticks(ks)
+    panel.set_xlabel("k, pairs per shared example", fontsize=8)
+    better = "higher" if curve.task.better(curve.metric) > 0 else "lower"
+    panel.set_ylabel(f"{curve.metric}, mean over users", fontsize=8)
+    counts = sorted(set(curve.users.values()))
+    users = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    panel.set_title(f"{curve.task.name} {curve.metric} ({better} is better), {users} users", fontsize=8)
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def save(figure: "Figure", file: Path) -> None:
+    """Writes a new .png or .svg file; the same figure is the same bytes."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "cdcda", "svg.fonttype": "none"}):
+        metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+        with file.open("xb") as target:
+            figure.savefig(target, format=file.suffix[1:], dpi=200, metadata=metadata)

@@ -1,0 +1,61 @@
+"""A table as a value, which four renderers show (`render.py`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+MARK = "†"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One number, or none; `sd` is the sample standard deviation over `seeds` runs, None for a single one.
+
+    `comparable` is False for a number of the paper whose models or data differ from the run's.
+    """
+
+    value: float | None = None
+    sd: float | None = None
+    seeds: int = 0
+    digits: int = 3
+    comparable: bool = True
+
+    def text(self) -> str:
+        """Returns the cell as it is read: "0.412", "0.412 ± 0.010 (3)" with the number of seeds, "0.412†", "-"."""
+        if self.value is None:
+            return "-"
+        spread = "" if self.sd is None else f" ± {self.sd:,.{self.digits}f} ({self.seeds})"
+        return f"{self.value:,.{self.digits}f}{spread}" + ("" if self.comparable else MARK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line: its labels (task, metric, source), then one cell per column."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A table: `heads` name the labels, `columns` the cells; notes stand below. `name` is the file's, "table1"."""
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """The paper's number and the title, for forms that do not number tables themselves."""
+        return f"{self.name[:-1].capitalize()} {self.name[-1]}: {self.title}"
+
+
+def cell_of(values: Sequence[float], *, digits: int = 3) -> Cell:
+    """Returns the mean of one value per seed, with its spread where there are several; empty without values."""
+    if not values:
+        return Cell(digits=digits)
+    spread = stdev(values) if len(values) > 1 else None
+    return Cell(value=fmean(values), sd=spread, seeds=len(values), digits=digits)

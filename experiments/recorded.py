@@ -1,0 +1,64 @@
+"""The config that a run's manifest holds, as far as reports need it; another version of the app may have written it.
+
+A report neither needs a key that it does not read nor a method that this version knows, so it does not ask for them.
+"""
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cdcda_flower.config import Scalar
+from cdcda_flower.errors import DataError
+from cdcda_flower.methods import METHODS
+from cdcda_flower.runs.folder import RunFolder
+
+# A run of another version may hold a method that this version does not know: nothing is said of what it sends.
+
+
+def shares(method: str) -> bool:
+    """Says whether a method uses what the share policy lets go."""
+    return method in METHODS and METHODS[method].shares
+
+
+def trains_on_pairs(method: str) -> bool:
+    """Says whether a method trains on pairs that the cloud's model wrote."""
+    return method in METHODS and METHODS[method].augmented
+
+
+def stays_at_home(method: str) -> bool:
+    """Says whether a method neither sends anything to the cloud nor receives anything but M_base."""
+    return method in METHODS and METHODS[method].answers == "device" and not METHODS[method].shares
+
+
+class RecordedConfig(BaseModel):
+    """The keys that reports read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=lambda name: name.replace("_", "-"))
+
+    task: str
+    data: str
+    seed: int
+    num_users: int
+    methods: str
+    share_policy: str
+    share_ratio: float
+    k: int
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods in the order in which they were written."""
+        return tuple(name.strip() for name in self.methods.split(","))
+
+    @property
+    def share(self) -> str:
+        """What the policy lets go: a percentage of the history where it is one, else the policy's name."""
+        percent = f"{100 * self.share_ratio:.6g}"
+        known = {"ratio": percent, "recent": f"{percent}-recent", "none": "0", "all": "100"}
+        return known.get(self.share_policy, self.share_policy)
+
+
+def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:
+    """Returns the config of a run's manifest; raises DataError where a key that reports need is missing."""
+    try:
+        return RecordedConfig.model_validate(config)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{folder.path}: its manifest's config cannot be read: {problems}") from None

@@ -1,0 +1,75 @@
+"""Scores a predictions file against a golds file, both in LaMP's own format, as LaMP's evaluator does (docs/score.md)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cdcda_flower.data.lamp_outputs import Answers, read_answers
+from cdcda_flower.scoring.metrics import answer_sums, values
+from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.types import Prediction
+
+
+class Reading(BaseModel):
+    """What one parser makes of all answers; `unparsed` are those that it cannot read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unparsed: int
+    metrics: dict[str, float]
+
+
+class Score(BaseModel):
+    """The metrics of a predictions file under LaMP's parser, and under the lenient one where that was asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    queries: int
+    strict: Reading
+    lenient: Reading | None
+
+    def document(self) -> dict[str, object]:
+        """Returns the documented, stable JSON form."""
+        document: dict[str, object] = {"task": self.task, "queries": self.queries, **self.strict.model_dump()}
+        return document | ({"lenient": self.lenient.model_dump()} if self.lenient else {})
+
+    def table(self) -> RenderableType:
+        """Returns one row per metric and one for the answers that cannot be read, one column per parser."""
+        task = task_named(self.task)
+        columns = {"strict": self.strict} | ({"lenient": self.lenient} if self.lenient else {})
+        table = Table("metric")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for metric in self.strict.metrics:
+            arrow = "↑" if task.better(metric) > 0 else "↓"
+            table.add_row(f"{metric} {arrow}", *(f"{reading.metrics[metric]:.4f}" for reading in columns.values()))
+        table.add_section()
+        counts = (f"{r.unparsed} ({r.unparsed / self.queries:.1%})" for r in columns.values())
+        table.add_row("unparsed", *counts)
+        # Not the table's title, which would break at the table's width.
+        return Group(Text(f"{task.name} ({task.title}), {self.queries} queries"), table)
+
+
+def score_files(task: Task, predictions: Path, golds: Path, *, lenient: bool) -> Score:
+    """Returns the score of a predictions file; raises DataError where one of the files breaks a rule."""
+    answers = read_answers(predictions, golds, task)
+    return Score(
+        task=task.name,
+        queries=len(answers.golds),
+        strict=_reading(task, answers, task.parse),
+        lenient=_reading(task, answers, task.parse_lenient) if lenient else None,
+    )
+
+
+def _reading(task: Task, answers: Answers, parse: Callable[[str], str | None]) -> Reading:
+    predictions = [
+        Prediction(example_id=query_id, output=output, parsed=parse(output))
+        for query_id, output in answers.predictions.items()
+    ]
+    sums = answer_sums(task, predictions, answers.golds)
+    return Reading(unparsed=int(sums["unparsed"]), metrics=values(task, sums))

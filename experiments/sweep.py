@@ -1,0 +1,155 @@
+"""Runs the cells of a sweep one at a time: skips what is finished, goes past what fails, keeps what became of each.
+
+The heavy parts of a run are processes of their own (launch.py): one that dies ends its cell and not the sweep.
+"""
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from cdcda_flower.errors import BadInputError, CdcdaError
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.identity import source_digest
+from experiments.checks import check_before_start
+from experiments.launch import Terminated, launch, termination_as_interrupt
+from experiments.leftovers import clear, launcher_state, only_one
+from experiments.staging import App
+from experiments.sweep_cells import Cell, together
+from experiments.sweep_runs import attempts, finished_runs, free_name, minutes_of
+
+# "skipped": it was finished before; "busy": another command runs it now.
+CellStatus = Literal["open", "skipped", "busy", "finished", "failed", "interrupted"]
+COMPLETE = frozenset({"skipped", "finished"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a cell; `other_code` says that code of another digest finished it."""
+
+    cell: Cell
+    status: CellStatus = "open"
+    folder: Path | None = None
+    minutes: float | None = None
+    reason: str = ""
+    other_code: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """The cells of one sweep and what became of each so far; `fresh` runs anew what other code finished."""
+
+    name: str
+    cells: Sequence[Cell]
+    app: App
+    fresh: bool = False
+    stop_on_failure: bool = False
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of run folders, the same for all cells: a place makes no other run."""
+        return Path(self.cells[0].config.runs_dir)
+
+    @property
+    def complete(self) -> bool:
+        """Says whether every cell is finished."""
+        return all(outcome.status in COMPLETE for outcome in self.outcomes)
+
+    def look(self) -> None:
+        """Finds the runs that stand already; changes nothing on disk."""
+        done, code = finished_runs(self.runs_dir), source_digest(self.app.root)
+        self.outcomes = [self._standing(cell, done.get(cell.digest), code) for cell in self.cells]
+
+    def run(self, console: Console) -> None:
+        """Runs every open cell; raises KeyboardInterrupt or Terminated like `launch`, and `outcomes` stay."""
+        # Hidden, so that nobody takes it for a run.
+        lock = self.runs_dir / f".sweep-{self.name}.lock"
+        with termination_as_interrupt(), only_one(lock, f"sweep {self.name!r}"):
+            for cell in self.cells:
+                for folder in attempts(self.runs_dir, cell.name):
+                    clear(folder)
+            self.look()
+            self._check()
+            self._go_through(console, "open")
+            # What another command runs may be finished when all others are.
+            self._go_through(console, "busy")
+
+    def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
+        if finished is not None:
+            manifest = finished.manifest()
+            other = manifest.source_digest != code
+            if not (self.fresh and other):
+                minutes = minutes_of(manifest)
+                return Outcome(cell=cell, status="skipped", folder=finished.path, minutes=minutes, other_code=other)
+        for folder in attempts(self.runs_dir, cell.name):
+            if launcher_state(folder) == "alive":
+                return Outcome(cell=cell, status="busy", folder=folder.path, reason="another command runs it now")
+        return Outcome(cell=cell)
+
+    def _check(self) -> None:
+        """Raises one BadInputError with all that can be known to be wrong before anything starts."""
+        problems: dict[str, list[str]] = {}
+        waiting = [outcome.cell for outcome in self.outcomes if outcome.status == "open"]
+        for cell in waiting:
+            try:
+                # The name is chosen when its turn comes, such that it is free.
+                check_before_start(cell.config.model_copy(update={"run_name": ""}))
+            except BadInputError as error:
+                for line in str(error).splitlines():
+                    problems.setdefault(line, []).append(cell.label)
+        if problems:
+            self.outcomes = []  # nothing has become of any cell
+            raise BadInputError(together(problems, len(waiting)))
+
+    def _go_through(self, console: Console, status: CellStatus) -> None:
+        for index, cell in enumerate(self.cells):
+            if self.stop_on_failure and any(outcome.status == "failed" for outcome in self.outcomes):
+                return
+            if self.outcomes[index].status != status:
+                continue
+            place = f"cell {index + 1} of {len(self.cells)}"
+            _say(console, f"{place}: {cell.label or cell.name}")
+            self._attempt(index, console)
+            _say(console, f"{place}: {_told(self.outcomes[index])}")
+
+    def _attempt(self, index: int, console: Console) -> None:
+        cell = self.cells[index]
+        done = finished_runs(self.runs_dir).get(cell.digest)
+        standing = self._standing(cell, done, source_digest(self.app.root))
+        self.outcomes[index] = standing if standing.status != "open" else self._launched(index, console)
+
+    def _launched(self, index: int, console: Console) -> Outcome:
+        cell, began = self.cells[index], time.monotonic()
+        config = cell.config.model_copy(update={"run_name": free_name(self.runs_dir, cell.name)})
+        folders: list[RunFolder] = []
+
+        def ended(status: CellStatus, reason: str = "") -> Outcome:
+            minutes = (time.monotonic() - began) / 60
+            folder = folders[0].path if folders else None
+            return Outcome(cell=cell, status=status, folder=folder, minutes=minutes, reason=reason)
+
+        try:
+            launch(config, self.app, console, created=folders.append)
+        except CdcdaError as error:
+            return ended("failed", str(error))
+        except (KeyboardInterrupt, SystemExit, Terminated):
+            self.outcomes[index] = ended("interrupted", "stopped by the user")
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever ends one cell, the others are worth running
+            traceback.print_exc()
+            return ended("failed", f"{type(error).__name__}: {error}")
+        return ended("finished")
+
+
+def _told(outcome: Outcome) -> str:
+    took = "" if outcome.minutes is None else f" after {outcome.minutes:.1f} min"
+    return f"{outcome.status}{took}" + (f": {outcome.reason}" if outcome.reason else "")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

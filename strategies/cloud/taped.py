@@ -1,0 +1,191 @@
+"""The cloud behind the tape: what was asked before is taken from it, the rest is asked, within the budget, and recorded."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import accumulate
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import ConfigError, DataError, RunError
+from cdcda_flower.runs.folder import CloudUsage
+from cdcda_flower.runs.tape import TapedCall, TapedModel
+from cdcda_flower.seeding import Json, digest
+from cdcda_flower.types import ModelRef
+from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, generator_name
+from strategies.cloud.engines import cloud_engine
+from strategies.recording import Recording
+
+# Of the way engines read a request; a change makes what was recorded stale.
+_VERSION = 1
+# What a chat template writes around a prompt: roles, marks, the default system turn of some models.
+_TEMPLATE_TOKENS = 64
+# A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these.
+_SPARE_TOKENS = 4
+
+
+@contextmanager
+def taped_cloud(config: RunConfig, model: ModelRef, recording: Recording) -> Iterator[TextGenerator]:
+    """Gives the cloud that the config names behind the run's tape; its engine starts with the first missing answer."""
+    with ExitStack() as opened:
+        yield TapedGenerator(
+            name=generator_name(config, model),
+            model=recording.taped("cloud-model", config.cloud_engine, config.cloud_model, model),
+            temperature=config.temperature,
+            recording=recording,
+            engine=lambda: opened.enter_context(cloud_engine(config, model)),
+        )
+
+
+class TapedGenerator:
+    """A TextGenerator that asks its engine only for what the tape lacks; in a replay for nothing at all."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        model: TapedModel,
+        temperature: float,
+        recording: Recording,
+        engine: Callable[[], TextGenerator],
+    ) -> None:
+        self.name = name
+        self._model, self._temperature, self._recording = model, temperature, recording
+        self._start = engine
+        self._engine: TextGenerator | None = None
+
+    @property
+    def usage(self) -> CloudUsage | None:
+        """What the engine's server has counted; None where no engine was needed."""
+        return self._engine.usage if self._engine else None
+
+    def close(self) -> None:
+        """Nothing to free: whoever gave the engine ends it."""
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Hands over what the tape has, with no tokens, and has the engine write and the tape keep the rest.
+
+        Raises DataError where a replay lacks answers, and RunError where the budget ends before the requests do.
+        """
+        places: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            places.setdefault(self._key(request), []).append(index)
+        found = self._recording.tape.calls(list(places))
+        wanted = {key: max(requests[index].samples for index in indices) for key, indices in places.items()}
+        taken = {key for key in found if len(found[key].samples) >= wanted[key]}
+        missing = [key for key in places if key not in taken]
+        if missing and self._recording.replays:
+            raise self._incomplete({key: wanted[key] for key in missing}, found, len(places))
+
+        def hand_over(key: str, samples: tuple[str, ...], tokens: int) -> None:
+            for index in places[key]:
+                on_answer(index, samples[: requests[index].samples], tokens)
+                tokens = 0
+
+        for key in sorted(taken, key=lambda key: places[key]):
+            hand_over(key, found[key].samples, 0)
+        self._recording.add(calls=(len(taken), 0))
+        if missing:
+            asked = {key: replace(requests[places[key][0]], samples=wanted[key]) for key in missing}
+            self._ask(asked, hand_over)
+
+    def _ask(self, asked: dict[str, GenerationRequest], hand_over: Callable[[str, tuple[str, ...], int], None]) -> None:
+        self._engine = self._engine or self._start()
+        self._recording.tape.add_model(self._model)
+        left = list(asked)
+        while left:
+            part = left[: self._affordable([asked[key] for key in left], len(asked))]
+            self._write(self._engine, {key: asked[key] for key in part}, hand_over)
+            left = left[len(part) :]
+
+    def _write(
+        self,
+        engine: TextGenerator,
+        asked: dict[str, GenerationRequest],
+        hand_over: Callable[[str, tuple[str, ...], int], None],
+    ) -> None:
+        """Has the engine write; every answer is on the tape before anybody else hears of it, and in the account."""
+        keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
+
+        def keep(index: int, samples: tuple[str, ...], tokens: int) -> None:
+            nonlocal done, written
+            self._recording.tape.add_call(keys[index], self._model, TapedCall(samples=samples, tokens=tokens))
+            done, written = done + 1, written + tokens
+            hand_over(keys[index], samples, tokens)
+
+        try:
+            engine.generate(list(asked.values()), on_answer=keep)
+        finally:
+            # A server counts what a failed request cost too.
+            spent = _counted(engine.usage) - before if engine.usage else written
+            self._recording.add(calls=(0, done), tokens=spent)
+
+    def _affordable(self, requests: Sequence[GenerationRequest], total: int) -> int:
+        """Returns how many of the next requests the budget has room for, whatever they write; raises where it is none."""
+        recording, use = self._recording, self._recording.use
+        count = len(requests)
+        if recording.budget_calls:
+            count = min(count, recording.budget_calls - use.calls_asked)
+            if count <= 0:
+                spent = f"budget-calls is {recording.budget_calls} and {use.calls_asked} calls were asked"
+                raise self._used_up(spent, len(requests), total)
+        if recording.budget_tokens:
+            self._check_counted()
+            most = [_most_tokens(request, prompts=self.usage is not None) for request in requests[:count]]
+            room = recording.budget_tokens - use.tokens
+            count = bisect_right(list(accumulate(most)), room)
+            if not count:
+                spent = (
+                    f"budget-tokens is {recording.budget_tokens:,}, {use.tokens:,} tokens were spent on {use.calls_asked} "
+                    f"calls and the next call may take {most[0]:,}"
+                )
+                raise self._used_up(spent, len(requests), total)
+        return count
+
+    def _check_counted(self) -> None:
+        if self.usage is not None and self.usage.uncounted:
+            raise ConfigError(
+                f"budget-tokens is {self._recording.budget_tokens}; the cloud's server does not count its tokens; "
+                "set it to 0 and give budget-calls instead"
+            )
+
+    def _used_up(self, spent: str, left: int, total: int) -> RunError:
+        path = self._recording.tape.path
+        kept = (
+            f"tape {path} keeps what was paid for, and only the rest is asked"
+            if path
+            else "without a tape it begins anew"
+        )
+        return RunError(f"{spent}; {left} of {total} calls remain; raise the budget and run again: {kept}")
+
+    def _incomplete(self, wanted: dict[str, int], found: dict[str, TapedCall], total: int) -> DataError:
+        path, who = self._recording.tape.path, f"{self._model.asked} ({self._model.maker})"
+        short = [key for key in wanted if key in found]
+        if len(short) == len(wanted):
+            most, least = max(wanted.values()), min(len(found[key].samples) for key in short)
+            return DataError(
+                f"k is {most}; tape {path} has {least} samples per call of {who} ({len(short)} of {total} calls are too "
+                f'short); lower k to {least}, or run once with tape-mode = "record", which asks these calls again'
+            )
+        return DataError(
+            f"tape {path} lacks {len(wanted)} of the {total} calls that this run makes of {who}; "
+            'run once with tape-mode = "record", which asks for these only, or replay the config that was recorded'
+        )
+
+    def _key(self, request: GenerationRequest) -> str:
+        """Returns what a request is, but for its number of samples: k = 5 on the tape serves k = 1 to 4."""
+        r, model = request, self._model
+        asked: Json = [r.prompt, r.prefix, r.then, r.seed, r.max_new_tokens, r.choices, r.greedy]
+        return digest(["call", _VERSION, model.maker, model.contents, self._temperature, asked])[:32]
+
+
+def _counted(usage: CloudUsage | None) -> int:
+    return usage.prompt_tokens + usage.completion_tokens if usage else 0
+
+
+def _most_tokens(request: GenerationRequest, *, prompts: bool) -> int:
+    """Returns what a request can cost at most, in tokens; `prompts`: every sample's prompt counts too."""
+    chosen = max((len(choice.encode()) for choice in request.choices), default=0)
+    written = request.max_new_tokens + len(request.then.encode()) + chosen + _SPARE_TOKENS
+    read = len(request.prompt.encode()) + _TEMPLATE_TOKENS if prompts else 0
+    return request.samples * (written + read)

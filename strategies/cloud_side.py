@@ -1,0 +1,116 @@
+"""What the cloud does in one round: write pairs, answer questions, train M_base and what is common to all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import Prepared
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.messages import Questions
+from cdcda_flower.methods import METHODS, Supply
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import ModelRef, TrainingReport, Upload
+from strategies.cloud.answers import answered
+from strategies.cloud.engine import TextGenerator
+from strategies.cloud.taped import taped_cloud
+from strategies.models import Models
+from strategies.phases import Phases
+from strategies.pooled import pooled_adapter
+from strategies.recording import Recording
+from strategies.supply.choices import Pairs, Written, by_user, random_of_size
+from strategies.supply.eda import eda_pairs
+from strategies.supply.supply import AugmentationSupply
+from strategies.supply.teacher import Targets, teacher_supply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudSide:
+    """The work of one run's cloud; what it makes goes to the ledger."""
+
+    config: RunConfig
+    prepared: Prepared
+    folder: RunFolder
+    models: Models
+    recording: Recording
+    ledger: Ledger
+    phases: Phases
+
+    def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
+        """Returns what each method sends back; the LLM writes once for all of them."""
+        methods = [METHODS[name] for name in self.config.method_names]
+        written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
+        paired = [method for method in methods if method.supply not in {"nothing", "teacher"}]
+        sent = {method.name: self._choice(method.supply, uploads, written) for method in paired}
+        for method, pairs in sent.items():
+            for user_id, own in pairs.items():
+                self.ledger.add_sent(method, user_id, [pair.id for pair in own])
+        return sent
+
+    def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """Returns the LLM's own answers by user and method."""
+        total = sum(len(own.questions) for own in questions)
+        with self.phases.phase("answer", total), self._cloud() as cloud:
+            return answered(
+                questions,
+                task_named(self.config.task),
+                self.config,
+                cloud,
+                lambda place, texts, tokens: self.phases.advance(1, tokens),
+            )
+
+    def base(self) -> ModelRef:
+        """Returns M_base, trained first where the cache has none."""
+        return self.models.base(self.prepared, self.phases)
+
+    def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, Targets]:
+        """Returns the LLM's distributions over what each user shared, in the vocabulary of M_base."""
+        if self.recording.replays:
+            raise ConfigError(
+                'tape-mode is "replay"; rkd-ft needs the distributions of the cloud\'s model, which no tape holds: take '
+                'tape-mode = "record", or leave the method out'
+            )
+        teacher = self.models.cloud()
+        with self.phases.phase("teach", sum(len(upload.examples) for upload in uploads)):
+            targets = teacher_supply(uploads, self.config, teacher, base, self.phases.advance)
+        for user_id, own in targets.items():
+            self.ledger.add_taught(user_id, [target for _, target in own])
+        return targets
+
+    def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
+        """Returns the training of one adapter on what all users shared."""
+        with self.phases.phase("pooled", 1):
+            report = pooled_adapter(self.config, base, uploads, self.folder.path / "pooled")
+            self.phases.advance(1, report.tokens)
+        return report
+
+    def _written(self, uploads: Sequence[Upload]) -> Written:
+        return AugmentationSupply(
+            config=self.config,
+            models=self.models,
+            open_cloud=self._cloud,
+            recording=self.recording,
+            ledger=self.ledger,
+            phases=self.phases,
+        ).write(uploads)
+
+    @contextmanager
+    def _cloud(self) -> Iterator[TextGenerator]:
+        with taped_cloud(self.config, self.models.cloud(), self.recording) as cloud:
+            try:
+                yield cloud
+            finally:
+                # What a failed run was answered has been paid for too.
+                if cloud.usage:
+                    self.models.note_usage(cloud.usage)
+
+    def _choice(self, supply: Supply, uploads: Sequence[Upload], written: Written) -> Pairs:
+        if supply == "eda":
+            variants = eda_pairs(uploads, task_named(self.config.task), self.config)
+            self.ledger.add_variants(variants)
+            return by_user(variants)
+        if supply == "random":
+            return random_of_size(written, seed=self.config.seed)
+        return by_user(written.kept if supply == "selected" else written.pairs)

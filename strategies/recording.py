@@ -1,0 +1,100 @@
+"""The tape of one run: what is taken from it, what may still be asked of the cloud, and the account of both."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import DataError
+from cdcda_flower.language.sources import is_path
+from cdcda_flower.runs.folder import TapeUse
+from cdcda_flower.runs.places import tape_file
+from cdcda_flower.runs.tape import Tape, TapedModel
+from cdcda_flower.types import ModelRef
+
+
+@dataclass(kw_only=True)
+class Recording:
+    """A run's open tape and its account; `note` is told of every change of the account."""
+
+    tape: Tape
+    replays: bool
+    budget_calls: int
+    budget_tokens: int
+    note: Callable[[TapeUse], object]
+    use: TapeUse = field(repr=False)
+
+    def add(self, *, calls: tuple[int, int] = (0, 0), tokens: int = 0, scores: tuple[int, int] = (0, 0)) -> None:
+        """Adds to the account: of calls and of scores those taken from the tape and those not, and the tokens spent."""
+        use = self.use
+        self.use = use.model_copy(
+            update={
+                "calls_taken": use.calls_taken + calls[0],
+                "calls_asked": use.calls_asked + calls[1],
+                "tokens": use.tokens + tokens,
+                "scores_taken": use.scores_taken + scores[0],
+                "scores_computed": use.scores_computed + scores[1],
+            }
+        )
+        self.note(self.use)
+
+    def model(self, key: str, maker: str, name: str, find: Callable[[], ModelRef]) -> ModelRef:
+        """Returns the model that a config key names: what `find` finds, in a replay what the tape was recorded with.
+
+        A replay so needs no model's files. Raises DataError where the tape has no answers of such a model, or of several.
+        """
+        if not self.replays:
+            return find()
+        role = _ROLES[key]
+        known = [model for model in self.tape.models() if model.role == role]
+        named = [model for model in known if (model.maker, model.asked) == (maker, asked_name(maker, name))]
+        if not named:
+            have = ", ".join(sorted({f"{model.asked} ({model.maker})" for model in known})) or f"no {role} model"
+            raise DataError(
+                f"{key} is {name!r} ({maker}); tape {self.tape.path} has answers of {have}; "
+                'name that model, another tape, or take tape-mode = "record"'
+            )
+        if len({model.contents for model in named}) > 1:
+            digests = ", ".join(model.digest[:12] for model in named)
+            raise DataError(
+                f"{key} is {name!r}; tape {self.tape.path} has answers of several models of that name ({digests}), and a "
+                'replay looks at no model\'s files; take tape-mode = "record", which asks only for what is missing'
+            )
+        return ModelRef(name=named[0].name, path="", digest=named[0].digest)
+
+    def taped(self, key: str, maker: str, name: str, model: ModelRef) -> TapedModel:
+        """Returns what stands on the tape for a model that a config key names."""
+        asked = asked_name(maker, name)
+        return TapedModel(role=_ROLES[key], maker=maker, asked=asked, name=model.name, digest=model.digest)
+
+
+_ROLES: Mapping[str, Literal["cloud", "consistency"]] = MappingProxyType(
+    {"cloud-model": "cloud", "consistency-model": "consistency"}
+)
+
+
+def asked_name(maker: str, name: str) -> str:
+    """Returns a model's name without its folder, which differs between machines."""
+    return Path(name).name if is_path(name) and maker != "openai" else name
+
+
+@contextmanager
+def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[Recording]:
+    """Gives the run's tape as `tape` and `tape-mode` say; without one it is kept in memory for as long as the run."""
+    path = None if config.tape_mode == "off" else tape_file(config)
+    with Tape(path, writable=config.tape_mode != "replay") as tape:
+        use = TapeUse(
+            path=str(path or ""), mode=config.tape_mode, calls_taken=0, calls_asked=0, tokens=0, scores_taken=0,
+            scores_computed=0,
+        )  # fmt: skip
+        yield Recording(
+            tape=tape,
+            replays=config.tape_mode == "replay",
+            budget_calls=config.budget_calls,
+            budget_tokens=config.budget_tokens,
+            note=note,
+            use=use,
+        )

@@ -1,0 +1,102 @@
+"""Every method in one federation: who trains on what, who answers, what leaves."""
+
+from pathlib import Path
+
+import pytest
+from federation import USERS, Federation, Outcome
+
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.methods import METHODS
+from strategies.collaboration import ASK
+
+# rkd-ft needs a model's distributions, which no test double has: its own test is below.
+NAMES = [name for name in METHODS if name != "rkd-ft"]
+ALL = ",".join(NAMES)
+
+
+@pytest.fixture(scope="module")
+def outcome(four: Federation) -> Outcome:
+    return four.run(four.config(methods=ALL, share_policy="all"))
+
+
+def test_every_user_finishes_every_method(outcome: Outcome) -> None:
+    assert outcome.failures == ""
+    own = {(r.user_id, r.method) for r in outcome.ledger.results() if r.adapter_of in (None, r.user_id)}
+    assert own == {(user, method) for user in USERS for method in NAMES}
+
+
+def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
+    ledger = outcome.ledger
+    sent, kept = ledger.sent(), ledger.selected()
+    assert sent.keys() == {"eda-ft", "cdcda", "cdcda:random", "cdcda:all"}
+    assert sent["cdcda"] == kept
+    assert sent["cdcda:all"].keys() == {pair.id for pair in ledger.pairs()}
+    assert sorted(sent["cdcda:random"].values()) == sorted(kept.values())
+    assert sent["cdcda:random"].keys() <= sent["cdcda:all"].keys()
+    assert sent["eda-ft"].keys() == {pair.id for pair in ledger.variants()}
+    for training in ledger.trainings():
+        user, method = training.adapter.user_id, training.adapter.method
+        assert training.synthetic == sum(owner == user for owner in sent.get(method, {}).values())
+
+
+def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(outcome: Outcome) -> None:
+    [pooled] = [t for t in outcome.ledger.trainings() if t.adapter.method == "global-ft"]
+    assert (pooled.adapter.user_id, pooled.private) == ("", len(outcome.ledger.shared()))
+    assert {r.adapter_of for r in outcome.ledger.results() if r.method == "global-ft"} == {None}
+
+
+def test_only_trained_methods_have_a_swap_test(outcome: Outcome) -> None:
+    swapped = {r.method for r in outcome.ledger.results() if r.adapter_of not in (None, r.user_id)}
+    assert swapped == {name for name in NAMES if METHODS[name].trains}
+
+
+def test_questions_leave_only_for_the_clouds_own_answers(four: Federation, outcome: Outcome) -> None:
+    assert {phase for _, phase in outcome.sent if phase == ASK} == {ASK}
+    queries = {upload.user_id: upload.query_count for upload in outcome.ledger.uploads()}
+    asked = outcome.ledger.questions()
+    assert {key: count for key, (count, _) in asked.items()} == {
+        (user, method): queries[user] for user in USERS for method in ("cloud", "cloud+rag")
+    }
+    # What retrieval puts before a question leaves with it.
+    assert all(asked[user, "cloud+rag"][1] > asked[user, "cloud"][1] for user in USERS)
+    without = four.run(four.config(methods="device,device+rag,direct-ft"))
+    assert ASK not in {phase for _, phase in without.sent}
+    assert without.ledger.questions() == {}
+
+
+def test_the_same_numbers_in_another_order_of_arrival(four: Federation, outcome: Outcome) -> None:
+    again = four.run(four.config(methods=ALL, share_policy="all"), order=5)
+    assert again.rows() == outcome.rows()
+
+
+def test_a_run_of_the_cloud_alone_trains_and_loads_nothing_on_devices(four: Federation) -> None:
+    alone = four.run(four.config(methods="cloud"))
+    assert alone.failures == ""
+    assert [phase.name for phase in alone.folder.manifest().phases] == [
+        "prepare", "connect", "share", "ask", "answer", "evaluate",
+    ]  # fmt: skip
+    assert alone.ledger.uploads()[0].shared == 0
+
+
+def test_global_ft_wants_everything(four: Federation) -> None:
+    with pytest.raises(ConfigError, match="global-ft trains on all"):
+        four.config(methods="device,global-ft", share_policy="ratio", share_ratio=0.5)
+    with pytest.raises(ConfigError, match="global-ft trains on all"):
+        four.config(methods="device,global-ft", share_policy="none")
+
+
+def test_a_teachers_distributions_reach_the_device_and_its_training(four: Federation, tiny_llama: Path) -> None:
+    config = four.config(
+        methods="direct-ft,rkd-ft", share_policy="ratio", share_ratio=0.5, cloud_engine="transformers",
+        cloud_model=str(tiny_llama), device_executor="local", device_model=str(tiny_llama), base_epochs=0, epochs=1,
+        device="cpu", quantization="none", rkd_top_k=4,
+    )  # fmt: skip
+    outcome = four.run(config)
+    assert outcome.failures == ""
+    shared = {upload.user_id: upload.shared for upload in outcome.ledger.uploads() if upload.shared}
+    taught = outcome.ledger.taught()
+    assert {user: examples for user, (examples, _) in taught.items()} == shared
+    assert all(size > 0 for _, size in taught.values())
+    weights = {(t.adapter.user_id, t.adapter.method): t.adapter.weights_digest for t in outcome.ledger.trainings()}
+    for user in USERS:
+        assert (weights[user, "rkd-ft"] != weights[user, "direct-ft"]) == (user in shared)

@@ -1,0 +1,75 @@
+"""The cloud answers the devices' questions: what it is asked, and whose answer is whose."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.messages import Question, Questions
+from cdcda_flower.tasks import task_named
+from strategies.cloud.answers import answered
+from strategies.cloud.engine import GenerationRequest, OnAnswer
+
+DEFAULTS = read_defaults(Path(__file__).resolve().parents[2] / "pyproject.toml")
+MOVIES, HEADLINES = task_named("lamp-2"), task_named("lamp-4")
+
+
+def config_of(form: str, task: str) -> RunConfig:
+    return RunConfig.from_flwr(DEFAULTS | {"prompt-form": form, "task": task})
+
+
+@dataclass
+class LastWords:
+    """A generator that repeats the end of its prompt."""
+
+    asked: list[GenerationRequest] = field(default_factory=list)
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        self.asked += requests
+        for place, request in enumerate(requests):
+            on_answer(place, (f" {request.prompt.split()[-1]}\n",), 1)
+
+
+def asked_by(user: str, *words: str) -> Questions:
+    questions = [
+        Question(method=method, query_id=f"{n}", prompt=f"{method} {word}")
+        for method in ("cloud", "cloud+rag")
+        for n, word in enumerate(words)
+    ]
+    return Questions(user_id=user, questions=tuple(questions))
+
+
+def test_every_answer_comes_back_to_its_user_method_and_place() -> None:
+    done: list[int] = []
+    asked = [asked_by("b", "one", "two"), asked_by("a", "three")]
+    found = answered(
+        asked, MOVIES, config_of("guided", "lamp-2"), LastWords(), lambda place, own, tokens: done.append(tokens)
+    )
+    assert found == {
+        ("b", "cloud"): ("one", "two"),
+        ("b", "cloud+rag"): ("one", "two"),
+        ("a", "cloud"): ("three",),
+        ("a", "cloud+rag"): ("three",),
+    }
+    assert sum(done) == 6
+
+
+@pytest.mark.parametrize(
+    ("form", "task", "prefix", "choices"),
+    [
+        ("guided", "lamp-2", "Answer:", MOVIES.labels),
+        ("guided", "lamp-4", "Answer:", ()),
+        ("paper", "lamp-2", "", ()),
+    ],
+)
+def test_questions_are_asked_once_greedily_in_the_configs_form(
+    form: str, task: str, prefix: str, choices: tuple[str, ...]
+) -> None:
+    generator = LastWords()
+    answered([asked_by("a", "x")], task_named(task), config_of(form, task), generator, lambda *_: None)
+    assert {(r.prefix, r.then, r.samples, r.choices, r.greedy) for r in generator.asked} == {
+        (prefix, "", 1, choices, True)
+    }
+    assert len({r.seed for r in generator.asked}) == len(generator.asked)

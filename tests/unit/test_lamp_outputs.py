@@ -1,0 +1,86 @@
+"""Two files in LaMP's format become answers, and every kind of bad file is said in one message."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdcda_flower.data.lamp_outputs import read_answers
+from cdcda_flower.errors import DataError
+from cdcda_flower.tasks import task_named
+
+MOVIES = task_named("lamp-2")
+ROWS = [("q1", "comedy"), ("q2", "action"), ("q3", "comedy"), ("q4", "classic"), ("q5", "comedy")]
+
+
+def _content(rows: list[tuple[Any, Any]], task: Any = "LaMP_2") -> str:
+    return json.dumps({"task": task, "golds": [{"id": query_id, "output": output} for query_id, output in rows]})
+
+
+def _write(folder: Path, predictions: str, golds: str) -> tuple[Path, Path]:
+    paths = folder / "P.json", folder / "G.json"
+    for path, content in zip(paths, (predictions, golds), strict=True):
+        path.write_text(content, encoding="utf-8")
+    return paths
+
+
+def test_answers_stand_in_the_order_of_the_golds(tmp_path: Path) -> None:
+    answers = read_answers(*_write(tmp_path, _content(ROWS[::-1]), _content(ROWS)), MOVIES)
+    assert list(answers.golds.items()) == list(answers.predictions.items()) == ROWS
+    assert "comedy" not in repr(answers)
+
+
+def test_predictions_are_kept_as_they_stand_and_ids_may_be_numbers(tmp_path: Path) -> None:
+    files = _write(tmp_path, _content([(1, " Comedy \n"), ("2", "")]), _content([("1", " comedy "), (2, "action")]))
+    answers = read_answers(*files, MOVIES)
+    assert answers.predictions == {"1": " Comedy \n", "2": ""}
+    assert answers.golds == {"1": "comedy", "2": "action"}
+
+
+GOOD = _content(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "golds", "message"),
+    [
+        ("{", GOOD, "P.json: malformed JSON: Expecting property name"),
+        ("", GOOD, "P.json: malformed JSON: Expecting value at character 0"),
+        ("[" * 100_000, GOOD, "nested too deeply"),
+        ("9" * 5_000, GOOD, "a number is too long"),
+        ("[]", GOOD, 'P.json: expected {"task"'),
+        ('{"task": "LaMP_2"}', GOOD, 'P.json: expected {"task"'),
+        ('{"task": "LaMP_2", "golds": {}}', GOOD, 'P.json: expected {"task"'),
+        ('{"golds": []}', GOOD, "P.json: task is missing"),
+        ('{"task": "LaMP_2", "golds": ["q1"]}', GOOD, "entry 1 of golds has no id or no output"),
+        ('{"task": "LaMP_2", "golds": [{"id": "q1"}]}', GOOD, "entry 1 of golds has no id or no output"),
+        (_content([(True, "comedy")]), GOOD, "entry 1 of golds has no id or no output"),
+        (_content(ROWS, "LaMP_3"), GOOD, "P.json: task is \"LaMP_3\", but files of lamp-2 say 'LaMP_2'"),
+        (GOOD, _content(ROWS, ["LaMP_2"]), "G.json: task is [\"LaMP_2\"], but files of lamp-2 say 'LaMP_2'"),
+        (_content([*ROWS, ("q1", "x")]), GOOD, "P.json: two golds have the id 'q1'"),
+        (_content([*ROWS, ("1", "x"), (1, "x")]), GOOD, "P.json: two golds have the id '1'"),
+        (_content([*ROWS[1:], ("q1", None)]), GOOD, "P.json: the output of 'q1' is null; it must be a text"),
+        (_content([*ROWS[1:], ("q1", 4)]), GOOD, "P.json: the output of 'q1' is a number; it must be a text"),
+        (_content([*ROWS[1:], ("q1", ["a"])]), GOOD, "P.json: the output of 'q1' is a list; it must be a text"),
+        (_content([*ROWS[1:], ("q1", {})]), GOOD, "P.json: the output of 'q1' is a JSON object; it must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", "Comedy")]), "G.json, query 'q1': 'Comedy' is no label of lamp-2; labels: sci-fi"),
+        (GOOD, _content([*ROWS[1:], ("q1", None)]), "G.json: the output of 'q1' is missing or empty"),
+        (_content([]), _content([]), "G.json: golds is empty"),
+        (GOOD, _content(ROWS[4:]), "4 query ids of "),
+        (GOOD, _content(ROWS[4:]), "(such as 'q1', 'q2', 'q3')"),
+        (_content(ROWS[1:]), GOOD, "G.json are not in "),
+    ],
+)  # fmt: skip
+def test_bad_files_are_named(tmp_path: Path, predictions: str, golds: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_answers(*_write(tmp_path, predictions, golds), MOVIES)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
+    good, _ = _write(tmp_path, GOOD, GOOD)
+    (tmp_path / "bytes.json").write_bytes(b'{"task": "\xff"}')
+    for path, message in (("absent.json", "No such file"), (".", "Is a directory"), ("bytes.json", "no UTF-8 at byte")):
+        with pytest.raises(DataError, match=message):
+            read_answers(good, tmp_path / path, MOVIES)

@@ -1,0 +1,94 @@
+"""Retrieval: which items come, in which words, in how many; all six tasks."""
+
+import pytest
+
+from cdcda_flower.tasks import TASKS, Task, task_named
+from cdcda_flower.types import Example
+from clients.retrieval import sought, with_history
+
+
+def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
+    form = task.forms[0]
+    return [
+        Example(id=str(n), query=form.wording + x if form.query_field else "", response=y)
+        for n, (x, y) in enumerate(texts)
+    ]
+
+
+def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000) -> str:
+    return with_history(task, task.forms[0], own, [query], items=items, words=words)[0]
+
+
+FILMS = (
+    ("a ship sinks in the ice", "classic"),
+    ("a robot learns to love", "sci-fi"),
+    ("two cops chase a ship", "action"),
+)
+
+
+def test_the_items_that_share_words_come_first_in_lamps_words() -> None:
+    task = task_named("lamp-2")
+    query = task.test_wording + "a robot steals a ship"
+    assert asked(task, history(task, *FILMS), query) == (
+        'the tag for the movie: "a robot learns to love" is "sci-fi", and '
+        f'the tag for the movie: "two cops chase a ship" is "action". {query}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "y", "before"),
+    [
+        ("lamp-3", "fine lamp", "5", '5 is the score for "fine lamp". '),
+        ("lamp-4", "the bridge closed", "Old bridge", '"Old bridge" is the title for "the bridge closed". '),
+        (
+            "lamp-5", "we prove it", "A proof",
+            '"A proof" is the title for "we prove it". Following the given patterns, ',
+        ),
+        ("lamp-7", "", "so tired today", '"so tired today" are written by a person. Following the given patterns, '),
+    ],
+)  # fmt: skip
+def test_each_task_has_its_own_words(name: str, x: str, y: str, before: str) -> None:
+    task = task_named(name)
+    query = task.test_wording + "something else"
+    assert asked(task, history(task, (x, y)), query) == before + query
+
+
+def test_lamp_1_is_spliced_behind_the_title_and_sought_by_the_candidates() -> None:
+    task = task_named("lamp-1")
+    query = (
+        'For an author who has written the paper with the title "Own", which reference is related? Just answer with [1] '
+        'or [2] without explanation. [1]: "Ships" [2]: "Robots and ice"'
+    )
+    assert sought(task, query) == "Ships Robots and ice"
+    own = history(task, ("an abstract", "Own words"), ("another", "Robots at sea"))
+    found = asked(task, own, query, items=1)
+    assert found == query.replace('title "Own"', 'title "Robots at sea", and "Own"')
+
+
+def test_without_common_words_the_most_recent_items_come() -> None:
+    task = task_named("lamp-2")
+    found = asked(task, history(task, *FILMS), task.test_wording + "zebra", items=1)
+    assert found.startswith('the tag for the movie: "two cops chase a ship" is "action". ')
+
+
+def test_all_items_together_keep_the_bound_and_what_one_leaves_goes_to_the_next() -> None:
+    task = task_named("lamp-4")
+    own = history(task, ("short", "ship"), (" ".join(["long"] * 100), "ship"))
+    query = task.test_wording + "ship short"
+    found = asked(task, own, query, words=60).removesuffix(query)
+    # Seven words are the first item's; the second one fills what is left, its own wording included.
+    assert len(found.replace(", and ", " ").split()) == 60
+    assert found.count("long") == 60 - 6 - 5
+
+
+def test_text_is_never_read_as_a_template() -> None:
+    task = task_named("lamp-3")
+    found = asked(task, history(task, ("a {x} {y} {entries} {question}", "1")), task.test_wording + "{entries}")
+    assert found == '1 is the score for "a {x} {y} {entries} {question}". ' + task.test_wording + "{entries}"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_more_items_than_the_history_has_are_all_of_them(name: str) -> None:
+    task = task_named(name)
+    found = asked(task, history(task, ("alpha", "1"), ("beta", "2")), task.test_wording + "gamma", items=9)
+    assert found.endswith("gamma")

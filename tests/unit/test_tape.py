@@ -1,0 +1,187 @@
+"""The tape's file: what comes back, what is found damaged, who may write at once."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.errors import DataError, RunError
+from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
+from cdcda_flower.runs.tape_audit import audit, drop_damaged, tape_stats
+
+CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
+JUDGE = TapedModel(role="consistency", maker="nli", asked="wanli", name="wanli", digest="")
+HEARD = "a sailor's secret"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A tape with 20 calls and 10 scores."""
+    path = tmp_path / "cache" / "tape.sqlite"
+    with Tape(path, writable=True) as tape:
+        tape.add_model(CLOUD)
+        tape.add_model(JUDGE)
+        for n in range(20):
+            tape.add_call(f"call-{n}", CLOUD, TapedCall(samples=(f"{HEARD} {n}", "Ü\n2"), tokens=3))
+        tape.add_scores(JUDGE, {f"score-{n}": n / 7 for n in range(10)})
+    return path
+
+
+def test_what_was_recorded_comes_back_and_nothing_else(path: Path) -> None:
+    with Tape(path, writable=False) as tape:
+        assert tape.models() == (CLOUD, JUDGE)
+        assert tape.calls(["call-7", "call-99"]) == {"call-7": TapedCall(samples=(f"{HEARD} 7", "Ü\n2"), tokens=3)}
+        assert tape.scores(["score-1", "call-1"]) == {"score-1": 1 / 7}
+        assert tape.calls([]) == {}
+        with pytest.raises(RunError, match="cannot be read or written: attempt to write a readonly database"):
+            tape.add_call("new", CLOUD, TapedCall(samples=("x",), tokens=1))
+    assert HEARD not in repr(TapedCall(samples=(HEARD,), tokens=1))
+
+
+def test_a_closed_tape_is_one_file_that_may_lie_on_a_read_only_disk(path: Path) -> None:
+    assert [file.name for file in path.parent.iterdir()] == ["tape.sqlite"]
+    path.chmod(0o400)
+    path.parent.chmod(0o500)
+    try:
+        with Tape(path, writable=False) as tape:
+            assert len(tape.calls(["call-1"])) == 1
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_more_samples_replace_fewer_and_fewer_never_more(path: Path) -> None:
+    with Tape(path, writable=True) as tape:
+        for samples in (("a", "b", "c"), ("x",), ("d", "e", "f")):
+            tape.add_call("call-1", CLOUD, TapedCall(samples=samples, tokens=1))
+        assert tape.calls(["call-1"])["call-1"].samples == ("a", "b", "c")
+
+
+def test_two_runs_may_record_into_one_tape_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "tape.sqlite"
+
+    def record(name: str) -> None:
+        with Tape(path, writable=True) as tape:
+            tape.add_model(CLOUD)
+            for n in range(50):
+                tape.add_call(f"{name}-{n}", CLOUD, TapedCall(samples=(name,), tokens=1))
+
+    threads = [threading.Thread(target=record, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert audit(path).rows == {"models": 1, "calls": 150, "scores": 0}
+
+
+def test_what_was_added_outlives_a_process_that_never_closed(path: Path) -> None:
+    tape = Tape(path, writable=True)
+    tape.__enter__()
+    tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+    with Tape(path, writable=False) as reader:
+        assert len(reader.calls(["late"])) == 1
+    tape.__exit__(None, None, None)
+
+
+def test_a_tape_in_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Tape(None, writable=True) as tape:
+        tape.add_call("a", CLOUD, TapedCall(samples=("x",), tokens=1))
+        assert len(tape.calls(["a"])) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_stats_count_by_model(path: Path) -> None:
+    cloud, judge = tape_stats(path)
+    assert (cloud.model, cloud.calls, cloud.samples, cloud.tokens, cloud.scores) == (CLOUD, 20, 40, 60, 0)
+    assert (judge.model, judge.calls, judge.samples, judge.tokens, judge.scores) == (JUDGE, 0, 0, 0, 10)
+
+
+def _read_all(path: Path) -> None:
+    with Tape(path, writable=True) as tape:
+        tape.calls([f"call-{n}" for n in range(100)])
+        tape.scores([f"score-{n}" for n in range(100)])
+        tape.models()
+
+
+def _change(statement: str) -> Callable[[Path], None]:
+    def act(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(statement)
+
+    return act
+
+
+def _flip(path: Path) -> None:
+    whole = bytearray(path.read_bytes())
+    place = whole.index(f"{HEARD} 7".encode())
+    whole[place] ^= 0x80  # no UTF-8 any more
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        (_flip, "calls"),
+        (_change("UPDATE calls SET samples = '[\"other\"]' WHERE key = 'call-7'"), "calls"),
+        (_change("UPDATE calls SET tokens = 4 WHERE key = 'call-7'"), "calls"),
+        (_change("UPDATE calls SET key = 'call-70' WHERE key = 'call-7'"), "calls"),
+        (_change("UPDATE calls SET samples = x'00ff' WHERE key = 'call-7'"), "calls"),
+        (_change("UPDATE scores SET value = 0.5 WHERE key = 'score-7'"), "scores"),
+        (_change("UPDATE models SET digest = 'd2' WHERE digest = 'd1'"), "models"),
+    ],
+)
+def test_a_changed_row_is_found_named_and_can_be_dropped(
+    path: Path, change: Callable[[Path], None], table: str
+) -> None:
+    assert audit(path).count == 0
+    change(path)
+    found = audit(path)
+    assert {name: len(rows) for name, rows in found.damaged.items() if rows} == {table: 1}
+    with pytest.raises(DamagedTapeError, match="cdcda tape verify") as caught:
+        _read_all(path)
+    assert HEARD not in str(caught.value)
+    after = drop_damaged(path)
+    assert (after.count, after.structure, after.rows[table]) == (0, "", found.rows[table] - 1)
+
+
+@pytest.mark.parametrize("left", [0.0, 0.001, 0.01, 0.4, 0.75, 0.99])
+def test_a_file_that_was_cut_off_is_never_read_as_a_whole_one(path: Path, left: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * left)])
+    with pytest.raises(DataError, match=r"is no tape, or nothing is left of it|is damaged"):
+        _read_all(path)
+    if left > 0.001:
+        assert audit(path).structure
+        assert drop_damaged(path).structure
+    else:
+        with pytest.raises(DataError, match="is no tape, or nothing is left of it"):
+            audit(path)
+
+
+def test_a_file_of_another_kind_or_version_is_refused_and_left_alone(tmp_path: Path, path: Path) -> None:
+    text, ledger = tmp_path / "a.txt", tmp_path / "ledger.sqlite"
+    text.write_text("hello " * 1000)
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("CREATE TABLE t (a)")
+    _change("PRAGMA user_version = 9")(path)
+    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 1")):
+        before = file.read_bytes()
+        for writable in (False, True):
+            with pytest.raises(DataError, match=said) as caught, Tape(file, writable=writable):
+                pass
+            assert str(file) in str(caught.value)
+        assert file.read_bytes() == before
+
+
+def test_a_tape_that_is_not_there_is_made_to_record_and_missed_to_replay(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"none.sqlite does not exist; a run with tape-mode"),
+        Tape(tmp_path / "none.sqlite", writable=False),
+    ):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be made"), Tape(tmp_path / "file" / "tape", writable=True):
+        pass

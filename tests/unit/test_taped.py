@@ -1,0 +1,343 @@
+"""Cloud and scorer behind a tape: record and replay, k, other models, budgets, failures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny_ref
+
+from cdcda_flower.config import RunConfig, Scalar, read_defaults
+from cdcda_flower.errors import ConfigError, DataError, RunError
+from cdcda_flower.language.generation import CausalGenerator
+from cdcda_flower.runs.folder import CloudUsage, TapeUse
+from cdcda_flower.types import ModelRef
+from strategies.cloud import taped as cloud_taped
+from strategies.cloud.echo import EchoGenerator
+from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, answers
+from strategies.cloud.taped import taped_cloud
+from strategies.recording import Recording, recording
+from strategies.selection import taped as scorer_taped
+from strategies.selection.scorers import ConsistencyScorer, EchoScorer
+from strategies.selection.taped import taped_scorer
+
+DEFAULTS = read_defaults(Path(__file__).resolve().parents[2] / "pyproject.toml")
+MODEL = ModelRef(name="qwen", path="", digest="d" * 64)
+ASKED = GenerationRequest(
+    prompt="one two three four five six", prefix="", then="", samples=3, seed=1, max_new_tokens=12, choices=(),
+    greedy=False,
+)  # fmt: skip
+REQUESTS = [replace(ASKED, seed=seed) for seed in range(10)]
+
+
+@dataclass
+class Counting:
+    """The echo engine, which notes what it was asked; it fails at the n-th answer, and may count as a server does."""
+
+    name = "echo"
+    fails_at: int = -1
+    server: bool = False
+    uncounted: int = 0
+    asked: list[GenerationRequest] = field(default_factory=list)
+    usage: CloudUsage | None = None
+
+    def __post_init__(self) -> None:
+        if self.server:
+            self.usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Answers in turn."""
+        for index, request in enumerate(requests):
+            if len(self.asked) == self.fails_at:
+                raise RunError("the server died")
+            self.asked.append(request)
+            if self.server:
+                n = len(self.asked)
+                self.usage = CloudUsage(
+                    requests=n, retries=0, prompt_tokens=9 * n, completion_tokens=5 * n, uncounted=self.uncounted
+                )
+            [texts] = answers(EchoGenerator(), [request], on_answer=lambda *_: None)
+            on_answer(index, texts, 5)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+Open = Callable[..., "Opened"]
+
+
+@dataclass
+class Opened:
+    """A taped cloud, its account and what its engine was asked."""
+
+    cloud: TextGenerator
+    recording: Recording
+    engine: Counting
+    uses: list[TapeUse]
+
+    def texts(self, *requests: GenerationRequest) -> list[tuple[str, ...]]:
+        return answers(self.cloud, requests or REQUESTS, on_answer=lambda *_: None)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Opens taped clouds over one tape; closing one ends its run."""
+    with ExitStack() as stack:
+
+        def start(engine: Counting | None = None, model: ModelRef = MODEL, **keys: Scalar) -> Opened:
+            stack.pop_all().close()
+            used, config, uses = engine or Counting(), config_of(tmp_path, **keys), list[TapeUse]()
+
+            @contextmanager
+            def counting(config: RunConfig, model: ModelRef) -> Iterator[TextGenerator]:
+                yield used
+
+            monkeypatch.setattr(cloud_taped, "cloud_engine", counting)
+            tape = stack.enter_context(recording(config, uses.append))
+            found = tape.model("cloud-model", config.cloud_engine, config.cloud_model, lambda: model)
+            return Opened(stack.enter_context(taped_cloud(config, found, tape)), tape, used, uses)
+
+        yield start
+
+
+def config_of(tmp_path: Path, **keys: Scalar) -> RunConfig:
+    given = {key.replace("_", "-"): value for key, value in keys.items()}
+    return RunConfig.from_flwr(DEFAULTS | {"tape": str(tmp_path / "tape.sqlite"), "cloud-model": "qwen"} | given)
+
+
+def nothing(config: RunConfig, *_: object) -> Iterator[TextGenerator]:
+    raise AssertionError("nothing may be loaded")
+
+
+def test_what_is_on_the_tape_is_not_asked_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened().texts()
+    second = opened()
+    assert second.texts() == first
+    assert second.engine.asked == []
+    assert (second.uses[-1].calls_taken, second.uses[-1].calls_asked, second.uses[-1].tokens) == (10, 0, 0)
+    replay = opened(tape_mode="replay")
+    monkeypatch.setattr(cloud_taped, "cloud_engine", nothing)
+    told: list[int] = []
+    assert answers(replay.cloud, REQUESTS, on_answer=lambda index, _, tokens: told.append(tokens)) == first
+    assert told == [0] * 10
+    assert replay.cloud.name == second.cloud.name == "qwen@dddddddddddd"
+    assert replay.cloud.usage is None
+
+
+def test_only_what_is_missing_is_asked(opened: Open) -> None:
+    opened().texts(*REQUESTS[:4])
+    more = opened()
+    assert more.texts() == opened(tape_mode="off").texts()
+    assert more.engine.asked == REQUESTS[4:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "a"}, {"prefix": "a"}, {"then": "a"}, {"seed": 77}, {"max_new_tokens": 13}, {"choices": ("a",)},
+        {"samples": 1, "greedy": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_another_request_is_another_call(opened: Open, change: dict[str, object]) -> None:
+    opened().texts(ASKED)
+    other = opened()
+    other.texts(replace(ASKED, **change))  # type: ignore[arg-type]
+    assert len(other.engine.asked) == 1
+
+
+@pytest.mark.parametrize("keys", [{"temperature": 0.8}, {"cloud_engine": "llama-cpp", "cloud_model": "/a/qwen.gguf"}])
+def test_another_temperature_or_engine_is_another_call(opened: Open, keys: dict[str, Scalar]) -> None:
+    opened().texts(ASKED)
+    other = opened(**keys)
+    other.texts(ASKED)
+    assert len(other.engine.asked) == 1
+
+
+def test_the_same_model_in_another_folder_is_the_same(opened: Open) -> None:
+    gguf = {"cloud_engine": "llama-cpp", "cloud_model": "/a/qwen.gguf"}
+    first = opened(model=replace(MODEL, name="/a/qwen.gguf"), **gguf).texts()
+    elsewhere = opened(model=replace(MODEL, name="/b/qwen.gguf"), **gguf | {"cloud_model": "/b/qwen.gguf"})
+    assert (elsewhere.texts(), elsewhere.engine.asked) == (first, [])
+    replay = opened(tape_mode="replay", **gguf | {"cloud_model": "/no/such/folder/qwen.gguf"})
+    assert replay.texts() == first
+
+
+def test_a_recording_with_more_samples_serves_fewer(opened: Open) -> None:
+    five = opened().texts(*(replace(one, samples=5) for one in REQUESTS))
+    for k in (1, 3, 5):
+        replay = opened(tape_mode="replay")
+        assert replay.texts(*(replace(one, samples=k) for one in REQUESTS)) == [texts[:k] for texts in five]
+
+
+def test_more_samples_than_recorded_are_an_error_in_replay_and_asked_for_whole_otherwise(opened: Open) -> None:
+    opened().texts()
+    more = [replace(one, samples=5) for one in REQUESTS]
+    with pytest.raises(DataError, match=r"k is 5; tape .*tape\.sqlite has 3 samples per call of qwen \(transformers\)"):
+        opened(tape_mode="replay").texts(*more)
+    record = opened()
+    texts = record.texts(*more)
+    assert record.engine.asked == more
+    assert opened(tape_mode="replay").texts(*more) == texts
+    assert opened(tape_mode="replay").texts() == [row[:3] for row in texts]
+
+
+def test_equal_requests_are_asked_once_with_the_most_samples(opened: Open) -> None:
+    run = opened()
+    texts = run.texts(ASKED, replace(ASKED, samples=5), replace(ASKED, samples=1))
+    assert [len(row) for row in texts] == [3, 5, 1]
+    assert texts[1][:3] == texts[0]
+    assert run.engine.asked == [replace(ASKED, samples=5)]
+    assert run.uses[-1].calls_asked == 1
+
+
+def test_a_replay_says_what_is_missing_before_anything_is_handed_over(opened: Open) -> None:
+    opened().texts(*REQUESTS[:4])
+    replay = opened(tape_mode="replay")
+    told: list[int] = []
+    with pytest.raises(
+        DataError, match=r"lacks 6 of the 10 calls that this run makes of qwen \(transformers\)"
+    ) as caught:
+        replay.cloud.generate(REQUESTS, on_answer=lambda index, *_: told.append(index))
+    assert 'tape-mode = "record"' in str(caught.value)
+    assert told == []
+
+
+def test_a_tape_of_another_model_is_said_with_both_names(opened: Open) -> None:
+    opened().texts(ASKED)
+    with pytest.raises(
+        DataError, match=r"cloud-model is 'llama' \(transformers\).* has answers of qwen \(transformers\)"
+    ):
+        opened(tape_mode="replay", cloud_model="llama")
+    opened(model=replace(MODEL, digest="e" * 64)).texts(ASKED)
+    with pytest.raises(DataError, match=r"several models of that name \(dddddddddddd, eeeeeeeeeeee\)"):
+        opened(tape_mode="replay")
+
+
+def test_without_a_tape_everything_is_asked_and_nothing_kept(opened: Open, tmp_path: Path) -> None:
+    for _ in range(2):
+        run = opened(tape_mode="off")
+        run.texts()
+        assert len(run.engine.asked) == 10
+        assert run.uses[-1].path == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_was_answered_before_a_failure_stays(opened: Open) -> None:
+    failing = opened(Counting(fails_at=6))
+    with pytest.raises(RunError, match="the server died"):
+        failing.texts()
+    assert (failing.uses[-1].calls_asked, failing.uses[-1].tokens) == (6, 30)
+    again = opened()
+    again.texts()
+    assert again.engine.asked == REQUESTS[6:]
+
+
+def test_a_budget_in_calls_stops_and_the_next_run_pays_the_rest(opened: Open) -> None:
+    with pytest.raises(
+        RunError, match="budget-calls is 7 and 7 calls were asked; 3 of 10 calls remain; raise"
+    ) as caught:
+        opened(budget_calls=7).texts()
+    assert "tape.sqlite keeps what was paid for" in str(caught.value)
+    again = opened(budget_calls=3)
+    again.texts()
+    assert again.engine.asked == REQUESTS[7:]
+    assert opened(tape_mode="replay").texts() == opened(tape_mode="off").texts()
+
+
+@pytest.mark.parametrize(("server", "each"), [(False, 5), (True, 14)])
+def test_a_budget_in_tokens_is_never_exceeded(opened: Open, server: bool, each: int) -> None:
+    # A request may cost 48 (3 samples of 12 + 4), at a server 321, and does cost 5, at a server 14.
+    budget = 400 if server else 80
+    requests = [replace(ASKED, seed=seed) for seed in range(100)]
+    run = opened(Counting(server=server), budget_tokens=budget)
+    with pytest.raises(RunError, match=rf"budget-tokens is {budget}, \d+ tokens were spent on \d+ calls") as caught:
+        run.texts(*requests)
+    done = len(run.engine.asked)
+    assert run.uses[-1].tokens == done * each <= budget
+    assert f"{100 - done} of 100 calls remain" in str(caught.value)
+    again = opened(Counting(server=server))
+    again.texts(*requests)
+    assert again.engine.asked == requests[done:]
+
+
+def test_a_budget_in_tokens_needs_a_server_that_counts(opened: Open) -> None:
+    opened(Counting(server=True), budget_tokens=10_000).texts()
+    with pytest.raises(ConfigError, match="does not count its tokens; set it to 0 and give budget-calls"):
+        opened(Counting(server=True, uncounted=1), tape_mode="off", budget_tokens=700).texts()
+
+
+def test_a_real_model_replays_byte_by_byte(tiny_qwen2: Path, opened: Open, tmp_path: Path) -> None:
+    ref = tiny_ref(tiny_qwen2)
+    requests = [*REQUESTS, replace(ASKED, samples=1, greedy=True)]
+
+    class Tiny(Counting):
+        def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+            model = CausalGenerator(ref, torch.device("cpu"), temperature=0.7, batch_tokens=20_000)
+            model.generate(requests, on_answer=on_answer)
+            model.close()
+
+    texts = opened(Tiny(), model=ref).texts(*requests)
+    assert len({text for row in texts for text in row}) > 20
+    assert opened(tape_mode="replay").texts(*requests) == texts
+
+
+@dataclass
+class Judge:
+    """The echo scorer, which notes what it was asked."""
+
+    name = "echo"
+    calls: list[int] = field(default_factory=list)
+
+    def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
+        self.calls.append(len(premises))
+        return EchoScorer().score(premises, hypotheses)
+
+
+@contextmanager
+def judging(
+    config: RunConfig, model: ModelRef, judge: Judge, patch: pytest.MonkeyPatch
+) -> Iterator[tuple[ConsistencyScorer, list[TapeUse]]]:
+    @contextmanager
+    def given(config: RunConfig) -> Iterator[ConsistencyScorer]:
+        yield judge
+
+    patch.setattr(scorer_taped, "make_scorer", given)
+    uses: list[TapeUse] = []
+    with recording(config, uses.append) as tape:
+        key = "consistency-model"
+        found = tape.model(key, config.consistency_scorer, config.consistency_model, lambda: model)
+        with taped_scorer(config, found, tape) as scorer:
+            yield scorer, uses
+
+
+def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_taped, "_KEPT_AT_ONCE", 4)
+    first, second = ["a b", "c d", "a b", "e f", "g"], ["a c", "d c", "a c", "f", ""]
+    both = [*first, *second], [*second, *first]
+    config, judge = config_of(tmp_path), Judge()
+    with judging(config, MODEL, judge, monkeypatch) as (scorer, uses):
+        scores = scorer.score(*both)
+        assert scorer.score(first[:1], second[:1]) == scores[:1]
+    assert scores == EchoScorer().score(*both)
+    assert judge.calls == [4, 4]
+    assert (uses[-1].scores_computed, uses[-1].scores_taken) == (8, 1)
+    replay, idle = config_of(tmp_path, tape_mode="replay"), Judge()
+    with judging(replay, MODEL, idle, monkeypatch) as (scorer, _):
+        assert scorer.name == "embedding"
+        assert scorer.score(*both) == scores
+        with pytest.raises(
+            DataError, match=r"lacks 1 of the 2 scores of embedding \(embedded\) that this run asks for"
+        ):
+            scorer.score(["a b", "new"], ["a c", "pair"])
+    assert idle.calls == []
+
+
+def test_scores_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for digest in ("d1", "d2", ""):
+        judge = Judge()
+        with judging(config_of(tmp_path), replace(MODEL, digest=digest), judge, monkeypatch) as (scorer, _):
+            scorer.score(["a"], ["b"])
+        assert judge.calls == [1]
