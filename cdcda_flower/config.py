@@ -18,6 +18,8 @@ from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
+# The paper's three filters, in the order of its equations 2 to 4.
+FILTERS = ("consistency", "diversity", "length")
 # The keys that may name a test double, by the value "echo".
 DOUBLE_KEYS = ("cloud-engine", "consistency-scorer", "device-executor")
 
@@ -91,6 +93,9 @@ class RunConfig(BaseModel):
     budget_tokens: Count = Field(
         description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
     )
+    filters: str = Field(
+        description='which filters select, comma-separated: consistency, diversity, length, or "none"; all three judge'
+    )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
     epsilon_min_len: Annotated[float, Field(ge=0)] = Field(description="least length ratio of x_syn to x (equation 4)")
@@ -140,6 +145,12 @@ class RunConfig(BaseModel):
         return tuple(name.strip() for name in self.methods.split(","))
 
     @property
+    def filter_names(self) -> tuple[str, ...]:
+        """The filters that select, in the paper's order; none keeps every pair."""
+        named = {name.strip() for name in self.filters.split(",")}
+        return tuple(name for name in FILTERS if name in named)
+
+    @property
     def doubles(self) -> tuple[str, ...]:
         """The keys that name a test double; a run with one is refused by reports."""
         return doubles_in(self.to_flwr())
@@ -179,6 +190,14 @@ class RunConfig(BaseModel):
                 f'cloud-engine is {value!r}; {taught[0]} needs cloud-engine = "transformers": the other engines give '
                 "texts, not the distributions behind them (a .gguf file as cloud-model is fine)"
             )
+        return value
+
+    @field_validator("filters")
+    @classmethod
+    def _known_filters(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if names != ["none"] and (len(set(names)) != len(names) or not set(names) <= set(FILTERS)):
+            raise ConfigError(f'filters is {value!r}; name each of {", ".join(FILTERS)} at most once, or write "none"')
         return value
 
     @field_validator("share_ratio")

@@ -16,6 +16,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
+from experiments.filters_command import study
 from experiments.launch import Terminated, launch, prepare_only
 from experiments.paper.case import CaseOrder
 from experiments.paper.command import PaperOrder, report_paper
@@ -166,6 +167,16 @@ def score(
         print(json.dumps(found.document(), indent=2))
     else:
         _stdout().print(found.table())
+
+
+@app.command()
+def filters(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="a run with cdcda; for Shapley values one per subset")
+    ],
+) -> None:
+    """Say what each filter keeps at other thresholds and, from a run of every subset, what it is worth."""
+    study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), _stdout())
 
 
 @app.command()

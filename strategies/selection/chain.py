@@ -1,11 +1,12 @@
-"""Runs every filter on every pair, and keeps the pairs that all filters keep."""
+"""Runs every filter on every pair, and keeps the pairs that all chosen filters keep."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+from cdcda_flower.config import FILTERS
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import SyntheticPair, Upload, Verdict
-from strategies.selection.filters import FILTERS, Thresholds, consistency, diversity, length
+from strategies.selection.filters import Thresholds, consistency, diversity, length
 from strategies.selection.rouge_l import rouge_l_scores
 from strategies.selection.scorers import ConsistencyScorer
 
@@ -37,8 +38,10 @@ def judge(
     return verdicts
 
 
-def selected(pairs: Sequence[SyntheticPair], verdicts: Iterable[Verdict]) -> tuple[SyntheticPair, ...]:
-    """Returns the pairs that all three filters keep; a pair that a filter has not judged is an error."""
+def selected(
+    pairs: Sequence[SyntheticPair], verdicts: Iterable[Verdict], filters: Collection[str]
+) -> tuple[SyntheticPair, ...]:
+    """Returns the pairs that all of `filters` keep; a pair that one of the three has not judged is an error."""
     keeps: dict[str, dict[str, bool]] = {}
     for verdict in verdicts:
         keeps.setdefault(verdict.pair_id, {})[verdict.filter] = verdict.keep
@@ -48,7 +51,7 @@ def selected(pairs: Sequence[SyntheticPair], verdicts: Iterable[Verdict]) -> tup
             raise DataError(
                 f"pair {pair.id} has no verdict of {', '.join(sorted(missing))}; judge all pairs before selecting"
             )
-    return tuple(pair for pair in pairs if all(keeps[pair.id].values()))
+    return tuple(pair for pair in pairs if all(keeps[pair.id][name] for name in filters))
 
 
 def _source_texts(pairs: Sequence[SyntheticPair], uploads: Iterable[Upload], task: Task) -> list[str]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
-from cdcda_flower.config import RunConfig
+from cdcda_flower.config import FILTERS, RunConfig
 from cdcda_flower.types import Verdict
 
-CONSISTENCY, DIVERSITY, LENGTH = FILTERS = ("consistency", "diversity", "length")
+CONSISTENCY, DIVERSITY, LENGTH = FILTERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class AugmentationSupply:
             verdicts = judge(augmented.pairs, uploads, task, Thresholds.of(self.config), scorer)
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(augmented.pairs), 0)
-        kept = selected(augmented.pairs, verdicts)
+        kept = selected(augmented.pairs, verdicts, self.config.filter_names)
         for user_id, pairs in by_user(kept).items():
             self.ledger.add_selected(user_id, [pair.id for pair in pairs])
         return Written(augmented.pairs, kept)

@@ -57,6 +57,8 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"methods": "device,device"}, "name each method once"),
         ({"policy_args": "[1]"}, "write a JSON object"),
         ({"plugin_dir": "plugins"}, "must be absolute"),
+        ({"filters": "length,magic"}, "filters is 'length,magic'; name each of consistency, diversity, length"),
+        ({"filters": "none,length"}, "at most once, or write"),
         ({"epsilon_min_len": 2.0}, "must be above epsilon-min-len"),
         ({"eda_alpha_sr": 1.5}, "eda-alpha-sr is 1.5"),
         ({f"eda_alpha_{name}": 0 for name in ("sr", "ri", "rs", "rd")}, "eda-alpha-rd is 0.0, as -sr, -ri and -rs are"),

@@ -81,8 +81,12 @@ def test_every_pair_has_all_verdicts_and_no_filter_skips() -> None:
     verdicts = judge(pairs, uploads, MOVIES, THRESHOLDS, EchoScorer())
     assert [(v.pair_id, v.filter) for v in verdicts] == [(p.id, f) for p in pairs for f in FILTERS]
     assert [v.keep for v in verdicts] == [True, False, True, False, True, False, True, True, True]
-    assert selected(pairs, verdicts) == (pairs[2],)
-    assert selected(pairs, reversed(verdicts)) == (pairs[2],)
+    assert selected(pairs, verdicts, FILTERS) == (pairs[2],)
+    assert selected(pairs, verdicts, ("length",)) == tuple(
+        p for p, v in zip(pairs, verdicts[2::3], strict=True) if v.keep
+    )
+    assert selected(pairs, verdicts, ()) == tuple(pairs)
+    assert selected(pairs, reversed(verdicts), FILTERS) == (pairs[2],)
 
 
 def test_equal_item_ids_of_two_users_stay_apart() -> None:
@@ -98,12 +102,12 @@ def test_missing_source_or_verdict_is_an_error() -> None:
     with pytest.raises(DataError, match="ann/7/0 names a source that was not shared"):
         judge([pair_of("ann", "7", "x")], [], MOVIES, THRESHOLDS, EchoScorer())
     with pytest.raises(DataError, match="ann/1/0 has no verdict of consistency, diversity"):
-        selected([pair_of("ann", "1", "x")], [length("ann/1/0", 1, 1, THRESHOLDS)])
+        selected([pair_of("ann", "1", "x")], [length("ann/1/0", 1, 1, THRESHOLDS)], FILTERS)
 
 
 def test_no_pairs_is_fine() -> None:
     assert judge([], [], MOVIES, THRESHOLDS, EchoScorer()) == []
-    assert selected([], []) == ()
+    assert selected([], [], FILTERS) == ()
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "Dd", "e-f", "7", "é", ""]), max_size=80).map(" ".join)

@@ -1,0 +1,142 @@
+"""What each filter does: acceptance at other thresholds, and its share in the users' gain over all subsets (Shapley)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
+from types import MappingProxyType
+
+from cdcda_flower.config import FILTERS
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.scoring.statistics import Interval, bootstrap_mean
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Verdict
+from experiments.paired import Answers, values_of
+from experiments.paper.runs import PaperRun
+
+METHOD, BASELINE = "cdcda", "direct-ft"
+Subset = frozenset[str]
+
+_KEEPS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
+    {
+        "consistency": lambda score, bound: score >= bound,
+        "diversity": lambda score, bound: score <= bound,
+        # The bounds of equation 4 lie around 1: a ratio at most so far from it is kept.
+        "length": lambda score, bound: abs(score - 1) <= bound,
+    }
+)
+BOUNDS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "consistency": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "diversity": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "length": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetGain:
+    """One run: what its filters kept, and what `cdcda` gained over `direct-ft` (positive is better), over its users."""
+
+    subset: Subset
+    kept: int
+    gain: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """A filter's Shapley value: its mean marginal gain over all orders in which the filters could be added."""
+
+    filter: str
+    value: Interval
+
+
+def subsets() -> tuple[Subset, ...]:
+    """Returns the eight subsets of the three filters, smallest first."""
+    return tuple(frozenset(chosen) for size in range(len(FILTERS) + 1) for chosen in combinations(FILTERS, size))
+
+
+def label(subset: Subset) -> str:
+    """Returns the subset as the key `filters` writes it."""
+    return ",".join(name for name in FILTERS if name in subset) or "none"
+
+
+def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
+    """Returns filter -> bound -> share of the pairs that the filter alone would keep there."""
+    scores: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        scores.setdefault(verdict.filter, []).append(verdict.score)
+    return {
+        name: {bound: sum(_KEEPS[name](score, bound) for score in scores[name]) / len(scores[name]) for bound in bounds}
+        for name, bounds in BOUNDS.items()
+        if name in scores
+    }
+
+
+def kept_by(verdicts: Iterable[Verdict]) -> dict[Subset, int]:
+    """Returns how many pairs each subset of the filters keeps, at the thresholds of the run."""
+    passed: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        passed.setdefault(verdict.pair_id, set()).update({verdict.filter} if verdict.keep else ())
+    return {subset: sum(subset <= own for own in passed.values()) for subset in subsets()}
+
+
+def shapley(value_of: Mapping[Subset, float]) -> dict[str, float]:
+    """Returns each filter's Shapley value (Shapley 1953); together they are value(all) - value(none)."""
+    n = len(FILTERS)
+    found = dict.fromkeys(FILTERS, 0.0)
+    for name in FILTERS:
+        for subset in subsets():
+            if name not in subset:
+                weight = factorial(len(subset)) * factorial(n - len(subset) - 1) / factorial(n)
+                found[name] += weight * (value_of[subset | {name}] - value_of[subset])
+    return found
+
+
+def gains(runs: Sequence[PaperRun]) -> dict[Subset, dict[str, float]]:
+    """Returns subset -> user -> gain of `cdcda` over `direct-ft` on the headline metric, positive where it is better.
+
+    Raises BadInputError where a run lacks one of the two methods or two runs have the same filters.
+    """
+    found: dict[Subset, dict[str, float]] = {}
+    for run in runs:
+        subset = frozenset(name for name in FILTERS if name in str(run.values["filters"]).replace(" ", "").split(","))
+        if subset in found:
+            raise BadInputError(
+                f"run {run.name} has the filters of another run ({label(subset)}); name one run of each"
+            )
+        for method in (METHOD, BASELINE):
+            if not run.own.get(method):
+                raise BadInputError(
+                    f"run {run.name} has no results of {method}; the study compares {METHOD} with {BASELINE}"
+                )
+        found[subset] = _user_gains(run, run.own[METHOD], run.own[BASELINE])
+    return found
+
+
+def _user_gains(run: PaperRun, ours: Answers, theirs: Answers) -> dict[str, float]:
+    users = sorted(ours.keys() & theirs.keys())
+    task = task_named(run.config.task)
+    metric = task.headline
+    first, second = values_of(task, theirs, users)[metric], values_of(task, ours, users)[metric]
+    return {user: task.better(metric) * (b - a) for user, a, b in zip(users, first, second, strict=True)}
+
+
+def gain_of(subset: Subset, own: Mapping[str, float], kept: int, *, seed: int) -> SubsetGain:
+    """Returns a subset's mean gain with its bootstrap interval over users."""
+    interval = bootstrap_mean(list(own.values()), seed=derive_seed(seed, "filters", label(subset)))
+    return SubsetGain(subset=subset, kept=kept, gain=interval)
+
+
+def contributions(found: Mapping[Subset, Mapping[str, float]], *, seed: int) -> tuple[Contribution, ...]:
+    """Returns every filter's Shapley value over the users that all eight runs have, with bootstrap intervals over users."""
+    users = sorted(set.intersection(*(set(own) for own in found.values())))
+    values = [shapley({subset: own[user] for subset, own in found.items()}) for user in users]
+    return tuple(
+        Contribution(
+            filter=name,
+            value=bootstrap_mean([own[name] for own in values], seed=derive_seed(seed, "shapley", name)),
+        )
+        for name in FILTERS
+    )
