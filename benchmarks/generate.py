@@ -24,7 +24,7 @@ from cdcda_flower.runs.places import cache_folder
 from strategies.cloud.engine import GenerationRequest
 
 K, PROMPTS = 5, 200
-OURS_SAMPLE, ONE_BY_ONE_SAMPLE, LLAMA_SAMPLE = 40, 6, 6
+OURS_SAMPLE, ONE_BY_ONE_SAMPLE, LLAMA_SAMPLE = 20, 3, 4
 SLOTS, SLOT_TOKENS = 8, 1024
 TEMPERATURE = 0.7
 LARGE = "qwen-coder-1.5b/*.gguf"
@@ -57,7 +57,8 @@ def measure(settings: Settings) -> list[Case]:
     else:
         print(f"llama-cpp is left out: no {LARGE} in ${MODELS_VARIABLE} or ~/.cache/cdcda-models", file=sys.stderr)
     cases.append(_llama_cpp("llama-cpp-smollm2", _Engine(small), small, settings))
-    cases.append(_llama_cpp("llama-cpp-smollm2-transformers", _Ours("embedded"), small, settings))
+    if settings.full:
+        cases.append(_llama_cpp("llama-cpp-smollm2-transformers", _Ours("embedded"), small, settings))
     return cases
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
-from cdcda_flower.language.orders import Job, TrainOrder, model_spec
+from cdcda_flower.language.orders import Job, Trained, TrainOrder, model_spec
 from cdcda_flower.language.recipe import user_recipe
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
@@ -20,26 +20,31 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
         raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
     job = Job(pairs, user_recipe(config), derive_seed(config.seed, "pooled"))
     order = TrainOrder(job, str(folder))
-    if config.device_executor == "echo":
-        weights, steps, tokens, first, last, seconds = (
-            digest([pairs, base.digest]),
-            len(pairs),
-            len(pairs),
-            1.0,
-            0.5,
-            0.0,
-        )
-    else:
-        # torch takes seconds to import; a run of doubles needs none.
-        from cdcda_flower.language.device_model import DeviceModel
-
-        spec = model_spec(config, base, slots=1, dequantised=config.quantization == "nf4")
-        [(weights, steps, tokens, first, last, seconds)] = DeviceModel(spec).train([order])
+    double = config.device_executor == "echo"
+    trained = _doubled(pairs, base) if double else _trained(config, base, order)
     adapter = AdapterRef(
-        user_id="", method=METHOD, base_digest=base.digest, training_digest=digest([pairs]), weights_digest=weights,
+        user_id="", method=METHOD, base_digest=base.digest, training_digest=digest([pairs]), weights_digest=trained.weights_digest,
         path=str(folder),
     )  # fmt: skip
     return TrainingReport(
-        adapter=adapter, private=len(pairs), synthetic=0, tokens=tokens, steps=steps, first_loss=first, last_loss=last,
-        seconds=seconds,
+        adapter=adapter, private=len(pairs), synthetic=0, tokens=trained.tokens, steps=trained.steps,
+        first_loss=trained.first_loss, last_loss=trained.last_loss, seconds=trained.seconds,
     )  # fmt: skip
+
+
+def _trained(config: RunConfig, base: ModelRef, order: TrainOrder) -> Trained:
+    # torch takes seconds to import; a run of doubles needs none.
+    from cdcda_flower.language.device_model import DeviceModel
+    from cdcda_flower.language.models import release
+
+    spec = model_spec(config, base, slots=1, dequantised=config.quantization == "nf4")
+    try:
+        [trained] = DeviceModel(spec).train([order])
+    finally:
+        # The devices need the memory next.
+        release()
+    return trained
+
+
+def _doubled(pairs: Sequence[tuple[str, str]], base: ModelRef) -> Trained:
+    return Trained(digest([pairs, base.digest]), len(pairs), len(pairs), 1.0, 0.5, 0.0)

@@ -74,10 +74,12 @@ class Trainer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._trainings or self._answers or self._scores))
-            try:
-                self._model()
-            except Exception as error:  # noqa: BLE001 - the boundary: without a model everybody's work fails, with the reason
-                self._fail(self._emptied(), error)
+            # Scores alone need no device model, and a run whose answers all come from the cloud has none.
+            if self._trainings or self._answers:
+                try:
+                    self._model()
+                except Exception as error:  # noqa: BLE001 - the boundary: without a model everybody's work fails, with the reason
+                    self._fail(self._emptied(), error)
             if self._trainings:
                 self._carry_out(partial(self._next, self._trainings), self._train)
             if self._answers:

@@ -1,6 +1,6 @@
 """A sweep's cells one after another: what is skipped, tried again, gone past, and what the command line says.
 
-`launch` is a stand-in that writes the run folder that a real run would: real ones are in tests/e2e/test_sweep.py.
+`launch` is a stand-in that writes the run folder that a real run would: real ones are in tests/e2e/test_sweeping.py.
 """
 
 from collections.abc import Callable, Iterator
