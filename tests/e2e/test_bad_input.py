@@ -17,7 +17,7 @@ from experiments.cli import run_command
 MISTAKES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "unknown key": ({"shere-ratio": 1.0}, ("'shere-ratio'", "did you mean 'share-ratio'")),
     "unknown task": ({"task": "lamp-6"}, ("lamp-6", "lamp-1", "lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7")),
-    "unknown method": ({"methods": "device,magic"}, ("methods", "'magic'", "device, direct-ft, cdcda")),
+    "unknown method": ({"methods": "device,magic"}, ("methods", "'magic'", "cloud, cloud+rag, device", "cdcda")),
     "unknown policy": ({"share-policy": "newest"}, ("'newest'", "ratio", "none", "all", "recent", "module:Class")),
     "no such policy file": ({"share-policy": "mine:Newest"}, ("share-policy", "'mine'", "beside the run's TOML file")),
     "policy arguments of a built-in": ({"policy-args": '{"count": 3}'}, ("policy-args", "'ratio'", "takes none")),
