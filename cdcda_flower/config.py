@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -27,6 +28,19 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+# What a method with a teacher's distributions needs, and why.
+_OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "cloud-engine": (
+            ("transformers",),
+            "the other engines give texts, not the distributions behind them (a .gguf file as cloud-model is fine)",
+        ),
+        "tape-mode": (("record", "off"), "no tape holds distributions"),
+        "device-executor": (("local", "fleet"), "a double learns nothing from distributions"),
+    }
+)
 
 
 def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -180,16 +194,16 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
 
-    @field_validator("cloud_engine")
+    @field_validator("cloud_engine", "tape_mode", "device_executor")
     @classmethod
-    def _engine_of_a_teacher(cls, value: str, info: ValidationInfo) -> str:
+    def _what_a_teacher_needs(cls, value: str, info: ValidationInfo) -> str:
         names = [name.strip() for name in info.data.get("methods", "").split(",")]
         taught = [name for name in names if name in METHODS and METHODS[name].supply == "teacher"]
-        if taught and value != "transformers":
-            raise ConfigError(
-                f'cloud-engine is {value!r}; {taught[0]} needs cloud-engine = "transformers": the other engines give '
-                "texts, not the distributions behind them (a .gguf file as cloud-model is fine)"
-            )
+        key = _kebab(str(info.field_name))
+        allowed, why = _OF_A_TEACHER[key]
+        if taught and value not in allowed:
+            wanted = " or ".join(f'{key} = "{one}"' for one in allowed)
+            raise ConfigError(f"{key} is {value!r}; {taught[0]} needs {wanted}: {why}")
         return value
 
     @field_validator("filters")

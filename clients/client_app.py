@@ -23,7 +23,7 @@ from cdcda_flower.messages import (
 )
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import Upload, UserFailure
+from cdcda_flower.types import Example, Upload, UserFailure, UserHistory
 from cdcda_flower.wire import decode, encode
 from clients.device import Device, open_device
 from clients.evaluate import ask, evaluate
@@ -32,7 +32,7 @@ from clients.personalize import personalize
 from clients.questions import asked
 from clients.sharing.egress import checked_examples, guarded
 from clients.sharing.plugins import make_policy
-from clients.sharing.policies import NoShare
+from clients.sharing.policies import NoShare, SharePolicy
 
 log = logging.getLogger(__name__)
 
@@ -81,22 +81,29 @@ def evaluate_user(message: Message, context: Context) -> Message:
 
 def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDict:
     history = device.history()
-    policy = make_policy(config) if request.wanted else NoShare()
-    # Read before the policy sees the history: a name set afterwards could carry text.
-    name = policy.name
-    chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", device.user_id))
+    name, chosen = _chosen(history, config, make_policy(config) if request.wanted else NoShare())
     upload = Upload(
         user_id=device.user_id,
         policy=name,
         history_size=len(history.examples),
         query_count=len(history.queries),
-        examples=checked_examples(chosen, history.examples, policy=name),
+        examples=chosen,
     )
     return guarded(upload, history.examples)
 
 
+def _chosen(history: UserHistory, config: RunConfig, policy: SharePolicy) -> tuple[str, tuple[Example, ...]]:
+    """Returns the policy's name and what it lets go: the same whenever it is asked."""
+    # Read before the policy sees the history: a name set afterwards could carry text.
+    name = policy.name
+    chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", history.user_id))
+    return name, checked_examples(chosen, history.examples, policy=name)
+
+
 def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
-    return encode(asked(device, config, request.methods))
+    history = device.history()
+    _, shared = _chosen(history, config, make_policy(config))
+    return encode(asked(history, config, request.methods, shared))
 
 
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
@@ -112,7 +119,7 @@ def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest)
 
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    ask(device, request.jobs, make_executor(config, request.base), config)
+    ask(device.history(), request.jobs, make_executor(config, request.base), config)
     return encode(Submitted())
 
 

@@ -8,7 +8,7 @@ from cdcda_flower.messages import AnswerJob
 from cdcda_flower.methods import METHODS
 from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import Task, task_named
-from cdcda_flower.types import Example, Prediction, UserResult
+from cdcda_flower.types import Example, Prediction, UserHistory, UserResult
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
 from clients.questions import prompts
@@ -21,7 +21,9 @@ class Answers(NamedTuple):
     seconds: float
 
 
-def ask(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig) -> Pending[list[Answers]]:
+def ask(
+    history: UserHistory, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig
+) -> Pending[list[Answers]]:
     """Hands over one pass over the user's queries per job that the device answers; the results come in the jobs' order.
 
     Jobs with retrieval have prompts of their own. What the cloud answered is passed on.
@@ -35,8 +37,8 @@ def ask(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: R
         for retrieval in (False, True)
     }
     handed = [
-        (own, executor.answer(prompts(device, config, retrieval=retrieval), [jobs[place].adapter for place in own]))
-        for retrieval, own in places.items()
+        (own, executor.answer(prompts(history, config, among=items), [jobs[place].adapter for place in own]))
+        for items, own in ((None, places[False]), (history.examples, places[True]))
         if own
     ]
 
@@ -54,8 +56,9 @@ def ask(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: R
 
 def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig) -> list[UserResult]:
     """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
-    task, queries = task_named(config.task), device.history().queries
-    answers = ask(device, jobs, executor, config)()
+    task, history = task_named(config.task), device.history()
+    queries = history.queries
+    answers = ask(history, jobs, executor, config)()
     predictions = [_parsed(task, queries, own.outputs) for own in answers]
     golds = {query.id: query.response for query in queries}
     sums: list[Mapping[str, float]] = [

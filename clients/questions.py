@@ -1,46 +1,50 @@
 """A device's held-out queries, as they are put to a model: alone, or with items of the user's history before them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Question, Questions
 from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import task_named
-from clients.device import Device
+from cdcda_flower.types import Example, UserHistory
 
 # What exceeds max-tokens is cut from the prompt's end, where the question stands; a word takes up to 1.5 tokens.
 _TOKENS_PER_WORD = 1.5
 
 
-def prompts(device: Device, config: RunConfig, *, retrieval: bool) -> list[str]:
-    """Returns one prompt per held-out query, in their order."""
-    own = device.history()
+def prompts(own: UserHistory, config: RunConfig, *, among: Sequence[Example] | None) -> list[str]:
+    """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone."""
     queries = [query.query for query in own.queries]
-    if not retrieval:
+    if among is None:
         return queries
     # bm25s takes half a second to import, which no other method needs.
     from clients.retrieval import with_history
 
     task = task_named(config.task)
-    room = int((config.max_tokens - task.max_answer_tokens) / _TOKENS_PER_WORD) - max(len(q.split()) for q in queries)
+    words = int((config.max_tokens - task.max_answer_tokens) / _TOKENS_PER_WORD)
     return with_history(
         task,
         task.form(config.profile_form),
-        own.examples,
+        among,
         queries,
         items=config.rag_items,
-        words=max(0, min(config.rag_words, room)),
+        words=[max(0, min(config.rag_words, words - len(query.split()))) for query in queries],
     )
 
 
-def asked(device: Device, config: RunConfig, methods: Iterable[str]) -> Questions:
-    """Returns what the device asks the cloud: its queries' inputs per method, never what the user answered."""
-    ids = [query.id for query in device.history().queries]
+def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:
+    """Returns what the device asks the cloud: its queries' inputs per method, never what the user answered.
+
+    History items before a question are among the `shared` ones: retrieval sends nothing that the share policy keeps back.
+    """
+    ids = [query.id for query in own.queries]
     return Questions(
-        user_id=device.user_id,
+        user_id=own.user_id,
         questions=tuple(
             Question(method=method, query_id=query_id, prompt=prompt)
             for method in methods
-            for query_id, prompt in zip(ids, prompts(device, config, retrieval=METHODS[method].retrieval), strict=True)
+            for query_id, prompt in zip(
+                ids, prompts(own, config, among=shared if METHODS[method].retrieval else None), strict=True
+            )
         ),
     )

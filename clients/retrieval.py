@@ -1,7 +1,7 @@
 """Retrieval: items of the user's own history before a question, in LaMP's words (Salemi et al. 2023, Table 5)."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from bm25s import BM25
 
@@ -9,24 +9,34 @@ from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.types import Example
 
 _SEPARATOR = ", and "
+# LaMP's own words around an item are up to eight; with fewer of the item's it says nothing.
+_LEAST_WORDS = 12
 
 
 def with_history(
-    task: Task, form: ProfileForm, history: Sequence[Example], queries: Iterable[str], *, items: int, words: int
+    task: Task,
+    form: ProfileForm,
+    history: Sequence[Example],
+    queries: Sequence[str],
+    *,
+    items: int,
+    words: Sequence[int],
 ) -> list[str]:
     """Returns each question behind the `items` history items that BM25 ranks highest, the best first.
 
-    All items of a question together take at most `words` words; an item gets an equal part, and what a short one leaves
-    goes to those after it. Ties go to the more recent item. Words are split at spaces and compared as they are written,
+    All items of a question together take at most its number of `words`; an item gets an equal part, and what a short one
+    leaves goes to those after it. Items that would get less than a few words are left out. Ties go to the more recent item. Words are split at spaces and compared as they are written,
     as in LaMP's code.
     """
+    if not history:
+        return list(queries)
     texts = [_indexed(task, form, example).split() or [""] for example in history]
     index = BM25()
     index.index(texts, show_progress=False)
     found = []
-    for query in queries:
-        best = _best(index, history, sought(task, query), items)
-        found.append(_joined(task, query, _entries(task, form, best, words)))
+    for query, room in zip(queries, words, strict=True):
+        best = _best(index, history, sought(task, query), min(items, room // _LEAST_WORDS))
+        found.append(_joined(task, query, _entries(task, form, best, room)))
     return found
 
 

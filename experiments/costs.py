@@ -60,8 +60,11 @@ def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     """Returns the tokens that the cloud wrote; they are written once for all methods of a run that train on its pairs."""
     if stays_at_home(method):
         return 0
-    written = sum(phase.tokens for phase in folder.manifest().phases if phase.name == GENERATE)
-    return written or None if trains_on_pairs(method) else None
+    manifest = folder.manifest()
+    # What an earlier run wrote and the tape gave was not written here, and its tokens were not counted here.
+    if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
+        return None
+    return sum(phase.tokens for phase in manifest.phases if phase.name == GENERATE) or None
 
 
 def _bytes_up(method: str, measured: Measured) -> int | None:

@@ -18,12 +18,14 @@ from experiments.paper.runs import PaperRun
 METHOD, BASELINE = "cdcda", "direct-ft"
 Subset = frozenset[str]
 
+# 13 words for 10 are 0.3 more, not 0.30000000000000004.
+_ROUNDING = 1e-9
 _KEEPS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
     {
         "consistency": lambda score, bound: score >= bound,
         "diversity": lambda score, bound: score <= bound,
         # The bounds of equation 4 lie around 1: a ratio at most so far from it is kept.
-        "length": lambda score, bound: abs(score - 1) <= bound,
+        "length": lambda score, bound: abs(score - 1) <= bound + _ROUNDING,
     }
 )
 BOUNDS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -62,13 +64,20 @@ def label(subset: Subset) -> str:
     return ",".join(name for name in FILTERS if name in subset) or "none"
 
 
-def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
-    """Returns filter -> bound -> share of the pairs that the filter alone would keep there."""
+def acceptance(verdicts: Iterable[Verdict], *, longest: float) -> dict[str, dict[float, float]]:
+    """Returns filter -> bound -> share of the pairs that the filter alone would keep there.
+
+    The cloud stops writing at `longest` times the source's length: bounds beyond it are left out.
+    """
     scores: dict[str, list[float]] = {}
     for verdict in verdicts:
         scores.setdefault(verdict.filter, []).append(verdict.score)
     return {
-        name: {bound: sum(_KEEPS[name](score, bound) for score in scores[name]) / len(scores[name]) for bound in bounds}
+        name: {
+            bound: sum(_KEEPS[name](score, bound) for score in scores[name]) / len(scores[name])
+            for bound in bounds
+            if name != "length" or 1 + bound <= longest + _ROUNDING
+        }
         for name, bounds in BOUNDS.items()
         if name in scores
     }

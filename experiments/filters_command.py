@@ -31,13 +31,15 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console:
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
     check_comparable(runs, axes={"filters"})
-    for key in ("task", "seed"):
+    for key in ("task", "seed", "share-policy", "share-ratio", "policy-args"):
         if len(values := sorted({str(run.values[key]) for run in runs})) > 1:
-            raise BadInputError(f"{key} is {' and '.join(values)} in these runs; the study is of one task and one seed")
+            raise BadInputError(
+                f"{key} is {' and '.join(values)} in these runs; the study is of one task, seed and shared part"
+            )
     verdicts = LedgerReader(runs[0].folder.ledger_path).verdicts()
     if not verdicts:
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
-    console.print(_acceptance(acceptance(verdicts)))
+    console.print(_acceptance(acceptance(verdicts, longest=float(runs[0].values["epsilon-max-len"]))))
     kept = kept_by(verdicts)
     console.print(_gains(runs, kept) if len(runs) > 1 else _kept(kept))
     for line in _missing(runs):
@@ -49,7 +51,9 @@ def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
     for bound in BOUNDS["consistency"]:
         table.add_column(f"{bound:g}", justify="right")
     for name, by_bound in found.items():
-        table.add_row(name, _BOUND_NAMES[name], *(f"{100 * share:.0f}%" for share in by_bound.values()))
+        table.add_row(
+            name, _BOUND_NAMES[name], *(f"{100 * by_bound[b]:.0f}%" if b in by_bound else "-" for b in BOUNDS[name])
+        )
     return table
 
 

@@ -79,6 +79,10 @@ def _cells(grid: Grid, given: frozenset[str], runs_dir: Path | None) -> tuple[Ce
     if problems:
         raise ConfigError(together(problems, len(choices)))
     _refuse_twins(cells)
+    if len(folders := {cell.config.runs_dir for cell in cells}) > 1:
+        raise ConfigError(
+            f"runs-dir is {' and '.join(sorted(folders))}; all cells of a sweep have one: give --runs-dir, or set it once in [keys]"
+        )
     return tuple(cells)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.errors import ConfigError
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import METHODS, Supply
 from cdcda_flower.runs.folder import RunFolder
@@ -23,7 +22,7 @@ from strategies.recording import Recording
 from strategies.supply.choices import Pairs, Written, by_user, random_of_size
 from strategies.supply.eda import eda_pairs
 from strategies.supply.supply import AugmentationSupply
-from strategies.supply.teacher import Targets, teacher_supply
+from strategies.supply.teacher import Targets, check_teacher, teacher_supply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,9 @@ class CloudSide:
     def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
         """Returns what each method sends back; the LLM writes once for all of them."""
         methods = [METHODS[name] for name in self.config.method_names]
+        if any(method.supply == "teacher" for method in methods):
+            # Before anything is paid for; M_base has the vocabulary of the device's model.
+            check_teacher(self.config, self.models.cloud(), self.models.device())
         written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
         paired = [method for method in methods if method.supply not in {"nothing", "teacher"}]
         sent = {method.name: self._choice(method.supply, uploads, written) for method in paired}
@@ -67,11 +69,6 @@ class CloudSide:
 
     def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, Targets]:
         """Returns the LLM's distributions over what each user shared, in the vocabulary of M_base."""
-        if self.recording.replays:
-            raise ConfigError(
-                'tape-mode is "replay"; rkd-ft needs the distributions of the cloud\'s model, which no tape holds: take '
-                'tape-mode = "record", or leave the method out'
-            )
         teacher = self.models.cloud()
         with self.phases.phase("teach", sum(len(upload.examples) for upload in uploads)):
             targets = teacher_supply(uploads, self.config, teacher, base, self.phases.advance)
@@ -113,4 +110,6 @@ class CloudSide:
             return by_user(variants)
         if supply == "random":
             return random_of_size(written, seed=self.config.seed)
+        if supply not in {"selected", "all"}:
+            raise ValueError(f"nobody makes the supply {supply!r}")
         return by_user(written.kept if supply == "selected" else written.pairs)

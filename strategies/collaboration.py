@@ -32,8 +32,9 @@ from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.teacher import TeacherTargets
-from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, Upload, UserFailure
+from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload, UserFailure
 from cdcda_flower.wire import decode, encode, payload_bytes
+from strategies.supply.choices import Pairs
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personali
 SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
 _NO_MODEL = ModelRef(name="none", path="", digest="")
 
-Pairs = Mapping[str, tuple[SyntheticPair, ...]]
 Reply = TypeVar("Reply", Upload, Questions, PersonalizeReply, EvaluateReply)
 
 

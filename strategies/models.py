@@ -49,7 +49,7 @@ class Models:
 
     def base(self, prepared: Prepared, phases: Phases) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
-        source = self._device()
+        source = self.device()
         if source is _ECHO:
             return source
         with phases.phase("base", prepared.base_row_count * self._config.base_epochs):
@@ -62,7 +62,8 @@ class Models:
             return api_model(self._config)
         return _ECHO if self._config.cloud_engine == "echo" else find_causal(self._config.cloud_model)
 
-    def _device(self) -> ModelRef:
+    def device(self) -> ModelRef:
+        """Returns the model that devices start from."""
         if self._config.device_executor == "echo":
             ref = _ECHO
         else:

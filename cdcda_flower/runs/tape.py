@@ -184,6 +184,8 @@ def _write_empty(path: Path) -> None:
 def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     """Returns a connection to a tape; raises DataError where there is no file, no tape, or one of a newer version."""
     place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    if path is not None and path.exists() and not path.is_file():
+        raise DataError(f"tape {path} is a folder, or no file for another reason; name a file in `tape`")
     if path is not None and not path.is_file():
         raise DataError(
             f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
@@ -212,6 +214,7 @@ def close(connection: sqlite3.Connection, *, writable: bool) -> None:
         # Another run that uses it keeps it in WAL; what is damaged was said before.
         with suppress(sqlite3.DatabaseError):
             connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
 
@@ -239,10 +242,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # On a full disk SQLite has rolled back already, and would say that there is nothing to roll back.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The cloud behind the tape: what was asked before is taken from it, the rest is asked, within the budget, and recorded."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import accumulate
@@ -17,7 +17,7 @@ from strategies.cloud.engines import cloud_engine
 from strategies.recording import Recording
 
 # Of the way engines read a request; a change makes what was recorded stale.
-_VERSION = 1
+_VERSION = 2
 # What a chat template writes around a prompt: roles, marks, the default system turn of some models.
 _TEMPLATE_TOKENS = 64
 # A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these.
@@ -87,31 +87,42 @@ class TapedGenerator:
         self._recording.add(calls=(len(taken), 0))
         if missing:
             asked = {key: replace(requests[places[key][0]], samples=wanted[key]) for key in missing}
-            self._ask(asked, hand_over)
+            self._ask(asked, {key: found[key].samples for key in missing if key in found}, hand_over)
 
-    def _ask(self, asked: dict[str, GenerationRequest], hand_over: Callable[[str, tuple[str, ...], int], None]) -> None:
+    def _ask(
+        self,
+        asked: dict[str, GenerationRequest],
+        known: Mapping[str, tuple[str, ...]],
+        hand_over: Callable[[str, tuple[str, ...], int], None],
+    ) -> None:
         self._engine = self._engine or self._start()
         self._recording.tape.add_model(self._model)
         left = list(asked)
         while left:
             part = left[: self._affordable([asked[key] for key in left], len(asked))]
-            self._write(self._engine, {key: asked[key] for key in part}, hand_over)
+            self._write(self._engine, {key: asked[key] for key in part}, known, hand_over)
             left = left[len(part) :]
 
     def _write(
         self,
         engine: TextGenerator,
         asked: dict[str, GenerationRequest],
+        known: Mapping[str, tuple[str, ...]],
         hand_over: Callable[[str, tuple[str, ...], int], None],
     ) -> None:
-        """Has the engine write; every answer is on the tape before anybody else hears of it, and in the account."""
+        """Has the engine write; every answer is on the tape before anybody else hears of it, and in the account.
+
+        Samples that a smaller k has `known` stay the first ones: what was recorded is what a replay of it gives.
+        """
         keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
 
         def keep(index: int, samples: tuple[str, ...], tokens: int) -> None:
             nonlocal done, written
-            self._recording.tape.add_call(keys[index], self._model, TapedCall(samples=samples, tokens=tokens))
+            first = known.get(keys[index], ())
+            every = (*first, *samples[len(first) :])
+            self._recording.tape.add_call(keys[index], self._model, TapedCall(samples=every, tokens=tokens))
             done, written = done + 1, written + tokens
-            hand_over(keys[index], samples, tokens)
+            hand_over(keys[index], every, tokens)
 
         try:
             engine.generate(list(asked.values()), on_answer=keep)
@@ -175,8 +186,10 @@ class TapedGenerator:
     def _key(self, request: GenerationRequest) -> str:
         """Returns what a request is, but for its number of samples: k = 5 on the tape serves k = 1 to 4."""
         r, model = request, self._model
-        asked: Json = [r.prompt, r.prefix, r.then, r.seed, r.max_new_tokens, r.choices, r.greedy]
-        return digest(["call", _VERSION, model.maker, model.contents, self._temperature, asked])[:32]
+        # The likeliest answer depends on neither.
+        drawn = [] if r.greedy else [r.seed, self._temperature]
+        asked: Json = [r.prompt, r.prefix, r.then, r.max_new_tokens, r.choices, r.greedy]
+        return digest(["call", _VERSION, model.maker, model.contents, drawn, asked])[:32]
 
 
 def _counted(usage: CloudUsage | None) -> int:

@@ -69,7 +69,8 @@ def test_cdcda_trained_on_pairs_that_the_cloud_wrote(first: Done) -> None:
 def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> None:
     document = json.loads(cdcda(place, "report", "first", "--json").out)
     assert list(document) == [
-        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user",
+        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user", "history",
+        "costs",
     ]  # fmt: skip
     assert (document["run"], document["status"], document["task"], document["seed"]) == (
         "first", "finished", "lamp-3", 7,
@@ -86,7 +87,9 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
     assert {(c["a"], c["b"]) for c in document["comparisons"]} == {
         ("device", "direct-ft"), ("device", "cdcda"), ("direct-ft", "cdcda"),
     }  # fmt: skip
-    wanted = {"a", "b", "metric", "difference", "low", "high", "wins", "ties", "losses"}
+    wanted = {
+        "a", "b", "metric", "users", "difference", "low", "high", "wins", "ties", "losses", "p", "p_holm", "effect",
+    }  # fmt: skip
     assert all(comparison.keys() == wanted for comparison in document["comparisons"])
     assert document["pairs"].keys() == {"generated", "unparsable", "kept", "rejected_by"}
     assert document["swap"].keys() == {"direct-ft", "cdcda"}

@@ -100,3 +100,13 @@ def test_a_teachers_distributions_reach_the_device_and_its_training(four: Federa
     weights = {(t.adapter.user_id, t.adapter.method): t.adapter.weights_digest for t in outcome.ledger.trainings()}
     for user in USERS:
         assert (weights[user, "rkd-ft"] != weights[user, "direct-ft"]) == (user in shared)
+
+
+def test_retrieval_for_the_cloud_sends_nothing_that_the_policy_keeps_back(four: Federation) -> None:
+    asked = {
+        policy: four.run(four.config(methods="cloud,cloud+rag", share_policy=policy)).ledger.questions()
+        for policy in ("none", "all")
+    }
+    for user in USERS:
+        assert asked["none"][user, "cloud+rag"] == asked["none"][user, "cloud"]
+        assert asked["all"][user, "cloud+rag"][1] > asked["all"][user, "cloud"][1]

@@ -10,7 +10,7 @@ from tiny_models import tiny_ref
 
 from cdcda_flower.errors import ModelError
 from cdcda_flower.language.models import compute_dtype, load_causal, load_tokenizer, pick_device, resolve_causal
-from cdcda_flower.language.sources import embedded_path, files_digest
+from cdcda_flower.language.sources import embedded_path, files_digest, model_files
 from cdcda_flower.types import ModelRef
 
 
@@ -64,15 +64,27 @@ def test_a_missing_package_of_the_embedded_model_is_named() -> None:
 
 def test_a_local_folder_is_used_where_it_is(tiny_llama: Path, tmp_path: Path) -> None:
     ref = resolve_causal(str(tiny_llama), tmp_path / "cache")
-    assert ref == ModelRef(
-        name=str(tiny_llama), path=str(tiny_llama), digest=files_digest([tiny_llama / "model.safetensors"])
-    )
+    assert ref == ModelRef(name=str(tiny_llama), path=str(tiny_llama), digest=files_digest(model_files(tiny_llama)))
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_digest_tells_weights_apart_wherever_they_lie(tiny_llama: Path, tiny_qwen2: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_llama, tmp_path / "copy")
     assert tiny_ref(copy).digest == tiny_ref(tiny_llama).digest != tiny_ref(tiny_qwen2).digest
+
+
+def test_a_digest_is_of_all_that_a_model_computes_with(tiny_llama: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_llama, tmp_path / "copy")
+    (copy / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert tiny_ref(copy).digest != tiny_ref(tiny_llama).digest
+    # Weights in the older form count as well; a folder without any would have everybody's digest.
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    older = tiny_ref(copy).digest
+    (copy / "pytorch_model.bin").write_bytes(b"other")
+    assert tiny_ref(copy).digest != older
+    (copy / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match="holds no weights"):
+        tiny_ref(copy)
 
 
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen2"])

@@ -16,7 +16,7 @@ def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
 
 
 def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000) -> str:
-    return with_history(task, task.forms[0], own, [query], items=items, words=words)[0]
+    return with_history(task, task.forms[0], own, [query], items=items, words=[words])[0]
 
 
 FILMS = (
@@ -92,3 +92,19 @@ def test_more_items_than_the_history_has_are_all_of_them(name: str) -> None:
     task = task_named(name)
     found = asked(task, history(task, ("alpha", "1"), ("beta", "2")), task.test_wording + "gamma", items=9)
     assert found.endswith("gamma")
+
+
+def test_each_question_has_its_own_room() -> None:
+    task = task_named("lamp-2")
+    query = task.test_wording + "a ship"
+    own = history(task, *FILMS)
+    with_room, without = with_history(task, task.forms[0], own, [query, query], items=2, words=[100, 5])
+    assert with_room.endswith(query)
+    assert with_room != query
+    # No room for an item is no item: the question must not be cut for it.
+    assert without == query
+
+
+def test_without_a_history_the_question_stands_alone() -> None:
+    task = task_named("lamp-2")
+    assert with_history(task, task.forms[0], [], ["a"], items=2, words=[100]) == ["a"]

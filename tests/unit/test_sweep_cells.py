@@ -180,6 +180,7 @@ def test_refused_values_are_named_with_their_cells(tmp_path: Path) -> None:
         ("[axes]\nk = [1]\n[[cells]]\nk = 2\n", "'k' is on an axis and in [[cells]]; keep one"),
         ("[axes]\nk = [1]\n[[skip]]\nepochs = 2\n", "[[skip]] names 'epochs', which is on no axis"),
         ("[axes]\nk = [1]\n[[skip]]\nk = 1\n", "[[skip]] leaves no cell"),
+        ("[[cells]]\nk = 1\nruns-dir = '/a'\n[[cells]]\nk = 2\nruns-dir = '/b'\n", "runs-dir is /a and /b; all cells"),
     ],
 )
 def test_contradictions(tmp_path: Path, text: str, message: str) -> None:

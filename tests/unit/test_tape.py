@@ -185,3 +185,24 @@ def test_a_tape_that_is_not_there_is_made_to_record_and_missed_to_replay(tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be made"), Tape(tmp_path / "file" / "tape", writable=True):
         pass
+    with pytest.raises(DataError, match="is a folder"), Tape(tmp_path, writable=True):
+        pass
+
+
+def test_a_full_disk_is_said_as_one_and_loses_nothing(path: Path) -> None:
+    with Tape(path, writable=True) as tape:
+        assert tape._connection is not None
+        (pages,) = tape._connection.execute("PRAGMA page_count").fetchone()
+        tape._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(RunError, match="cannot be read or written: database or disk is full; see to its disk"):
+            tape.add_call("large", CLOUD, TapedCall(samples=("x" * 100_000,), tokens=1))
+        assert len(tape.calls([f"call-{n}" for n in range(20)])) == 20
+
+
+def test_a_copy_made_after_the_run_is_whole_though_somebody_reads(path: Path, tmp_path: Path) -> None:
+    with Tape(path, writable=False), Tape(path, writable=True) as tape:
+        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(path.read_bytes())
+    with Tape(copy, writable=False) as tape:
+        assert tape.calls(["late"])

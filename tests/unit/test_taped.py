@@ -341,3 +341,29 @@ def test_scores_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: py
         with judging(config_of(tmp_path), replace(MODEL, digest=digest), judge, monkeypatch) as (scorer, _):
             scorer.score(["a"], ["b"])
         assert judge.calls == [1]
+
+
+def test_what_was_recorded_stays_when_more_samples_are_asked(opened: Open) -> None:
+    """As with a cloud that writes otherwise each time."""
+
+    @dataclass
+    class Fickle(Counting):
+        def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+            for index, request in enumerate(requests):
+                self.asked.append(request)
+                on_answer(index, tuple(f"{request.samples}:{n}" for n in range(request.samples)), 1)
+
+    few = [replace(request, samples=2) for request in REQUESTS]
+    recorded = opened(Fickle()).texts(*few)
+    more = opened(Fickle())
+    assert more.texts(*REQUESTS) == [("2:0", "2:1", "3:2")] * 10
+    assert len(more.engine.asked) == 10
+    assert opened(tape_mode="replay").texts(*few) == recorded == [("2:0", "2:1")] * 10
+
+
+def test_a_greedy_answer_depends_on_neither_seed_nor_temperature(opened: Open) -> None:
+    greedy = replace(ASKED, samples=1, greedy=True)
+    opened().texts(greedy)
+    again = opened(temperature=1.5)
+    again.texts(replace(greedy, seed=99))
+    assert again.engine.asked == []

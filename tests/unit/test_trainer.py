@@ -13,9 +13,19 @@ from tiny_models import tiny_ref
 from cdcda_flower.errors import DataError
 from cdcda_flower.language import fleet, models
 from cdcda_flower.language.device_model import device_model
-from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ModelSpec, Order, Result, Trained, TrainOrder
+from cdcda_flower.language.orders import (
+    Answered,
+    AnswerOrder,
+    Job,
+    ModelSpec,
+    Order,
+    Result,
+    ScoreOrder,
+    Trained,
+    TrainOrder,
+)
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.types import AdapterRef
+from cdcda_flower.types import AdapterRef, ModelRef
 from clients.executors.trainer import Trainer
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=1, batch_size=2, max_tokens=64)
@@ -158,3 +168,9 @@ def test_a_model_that_does_not_load_is_everybodys_error_said_once(spec: ModelSpe
             await trainer.results([order(tmp_path, "c")])
 
     run(work())
+
+
+def test_scores_alone_need_no_device_model(spec: ModelSpec, tmp_path: Path) -> None:
+    none = replace(spec, base=ModelRef(name="none", path=str(tmp_path / "none"), digest=""))
+    [scores] = run(Trainer(none).results([ScoreOrder(("a cat",), ("a cat",), "embedded", 5)]))
+    assert scores == pytest.approx([1.0], abs=1e-3)
