@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
@@ -41,6 +41,12 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "device-executor": (("local", "fleet"), "a double learns nothing from distributions"),
     }
 )
+
+
+def filters_in(text: str) -> tuple[str, ...]:
+    """Returns the filters that a value of the key `filters` names, in the paper's order; "none" names none."""
+    named = {name.strip() for name in text.split(",")}
+    return tuple(name for name in FILTERS if name in named)
 
 
 def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -161,8 +167,7 @@ class RunConfig(BaseModel):
     @property
     def filter_names(self) -> tuple[str, ...]:
         """The filters that select, in the paper's order; none keeps every pair."""
-        named = {name.strip() for name in self.filters.split(",")}
-        return tuple(name for name in FILTERS if name in named)
+        return filters_in(self.filters)
 
     @property
     def doubles(self) -> tuple[str, ...]:
@@ -197,8 +202,7 @@ class RunConfig(BaseModel):
     @field_validator("cloud_engine", "tape_mode", "device_executor")
     @classmethod
     def _what_a_teacher_needs(cls, value: str, info: ValidationInfo) -> str:
-        names = [name.strip() for name in info.data.get("methods", "").split(",")]
-        taught = [name for name in names if name in METHODS and METHODS[name].supply == "teacher"]
+        taught = [method.name for method in _methods(info) if method.supply == "teacher"]
         key = _kebab(str(info.field_name))
         allowed, why = _OF_A_TEACHER[key]
         if taught and value not in allowed:
@@ -216,16 +220,22 @@ class RunConfig(BaseModel):
 
     @field_validator("share_ratio")
     @classmethod
-    def _all_for_the_pooled(cls, value: float, info: ValidationInfo) -> float:
-        names = [name.strip() for name in info.data.get("methods", "").split(",")]
-        part = value < 1 and info.data.get("share_policy") in {"ratio", "recent"}
-        if part or info.data.get("share_policy") == "none":
-            for name in names:
-                if name in METHODS and METHODS[name].pooled:
-                    raise ConfigError(
-                        f"share-ratio is {value:g}, share-policy {info.data.get('share_policy')!r}; {name} trains on all "
-                        "users' data together: let everything go (share-ratio 1), or leave the method out"
-                    )
+    def _enough_is_shared(cls, value: float, info: ValidationInfo) -> float:
+        policy = info.data.get("share_policy")
+        share = {"none": 0.0, "all": 1.0, "ratio": value, "recent": value}.get(str(policy))
+        if share is None:  # a policy of one's own: what it lets go is known when it was asked
+            return value
+        for method in _methods(info):
+            said = f"share-policy is {policy!r} and share-ratio {value:g}; {method.name}"
+            if method.pooled and share < 1:
+                raise ConfigError(
+                    f"{said} trains on all users' data together: let everything go, or leave the method out"
+                )
+            if method.answers == "cloud" and method.retrieval and share == 0:
+                raise ConfigError(
+                    f"{said} sends history items that the policy lets go, and it lets none go: share some, or take "
+                    "the method without retrieval"
+                )
         return value
 
     @field_validator("prompt_form")
@@ -326,6 +336,12 @@ class RunConfig(BaseModel):
     def to_flwr(self) -> dict[str, Scalar]:
         """Returns the flat key set that `from_flwr` reads."""
         return self.model_dump(by_alias=True)
+
+
+def _methods(info: ValidationInfo) -> list[Method]:
+    """Returns the known methods of a config in the making; unknown ones are said by their own rule."""
+    names = [name.strip() for name in info.data.get("methods", "").split(",")]
+    return [METHODS[name] for name in names if name in METHODS]
 
 
 def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """What cloud and devices say to each other, one request and one reply per phase."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cdcda_flower.teacher import TeacherTargets
@@ -38,20 +39,11 @@ class AskRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """One held-out query as the cloud is to answer it; what the user's own answer was stays on the device."""
-
-    method: str
-    query_id: str
-    prompt: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What one device asks the cloud."""
+    """What one device asks the cloud: by method one prompt per held-out query; what the user answered stays there."""
 
     user_id: str
-    questions: tuple[Question, ...]
+    prompts: Mapping[str, tuple[str, ...]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
 
 
 def _chosen(history: UserHistory, config: RunConfig, policy: SharePolicy) -> tuple[str, tuple[Example, ...]]:
-    """Returns the policy's name and what it lets go: the same whenever it is asked."""
+    """Returns the policy's name and what it lets go, always asked with the same seed."""
     # Read before the policy sees the history: a name set afterwards could carry text.
     name = policy.name
     chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", history.user_id))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.messages import Question, Questions
+from cdcda_flower.messages import Questions
 from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, UserHistory
@@ -37,14 +37,8 @@ def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: S
 
     History items before a question are among the `shared` ones: retrieval sends nothing that the share policy keeps back.
     """
-    ids = [query.id for query in own.queries]
+    among = {method: shared if METHODS[method].retrieval else None for method in methods}
     return Questions(
         user_id=own.user_id,
-        questions=tuple(
-            Question(method=method, query_id=query_id, prompt=prompt)
-            for method in methods
-            for query_id, prompt in zip(
-                ids, prompts(own, config, among=shared if METHODS[method].retrieval else None), strict=True
-            )
-        ),
+        prompts={method: tuple(prompts(own, config, among=items)) for method, items in among.items()},
     )

@@ -13,8 +13,6 @@ from experiments.paired import Answers
 from experiments.recorded import shares, stays_at_home, trains_on_pairs
 from experiments.results import MethodCosts
 
-# The method whose pairs the ledger's `selected` holds.
-SELECTED_FOR = "cdcda"
 GENERATE = "generate"
 
 
@@ -58,7 +56,8 @@ def text_bytes(pairs: Sequence[SyntheticPair]) -> int:
 
 def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     """Returns the tokens that the cloud wrote; they are written once for all methods of a run that train on its pairs."""
-    if stays_at_home(method):
+    known = METHODS.get(method)
+    if known and known.answers == "device" and not known.augmented:
         return 0
     manifest = folder.manifest()
     # What an earlier run wrote and the tape gave was not written here, and its tokens were not counted here.

@@ -1,12 +1,11 @@
 """What each filter does: acceptance at other thresholds, and its share in the users' gain over all subsets (Shapley)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import factorial
 from types import MappingProxyType
 
-from cdcda_flower.config import FILTERS
+from cdcda_flower.config import FILTERS, filters_in
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.scoring.statistics import Interval, bootstrap_mean
 from cdcda_flower.seeding import derive_seed
@@ -14,8 +13,8 @@ from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Verdict
 from experiments.paired import Answers, values_of
 from experiments.paper.runs import PaperRun
+from experiments.recorded import METHOD, UNSHARED
 
-METHOD, BASELINE = "cdcda", "direct-ft"
 Subset = frozenset[str]
 
 # 13 words for 10 are 0.3 more, not 0.30000000000000004.
@@ -28,35 +27,17 @@ _KEEPS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
         "length": lambda score, bound: abs(score - 1) <= bound + _ROUNDING,
     }
 )
-BOUNDS: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {
-        "consistency": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "diversity": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "length": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubsetGain:
-    """One run: what its filters kept, and what `cdcda` gained over `direct-ft` (positive is better), over its users."""
-
-    subset: Subset
-    kept: int
-    gain: Interval
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
-    """A filter's Shapley value: its mean marginal gain over all orders in which the filters could be added."""
-
-    filter: str
-    value: Interval
+BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def subsets() -> tuple[Subset, ...]:
     """Returns the eight subsets of the three filters, smallest first."""
     return tuple(frozenset(chosen) for size in range(len(FILTERS) + 1) for chosen in combinations(FILTERS, size))
+
+
+def subset_of(run: PaperRun) -> Subset:
+    """Returns the filters that selected in a run."""
+    return frozenset(filters_in(str(run.values["filters"])))
 
 
 def label(subset: Subset) -> str:
@@ -74,11 +55,11 @@ def acceptance(verdicts: Iterable[Verdict], *, longest: float) -> dict[str, dict
         scores.setdefault(verdict.filter, []).append(verdict.score)
     return {
         name: {
-            bound: sum(_KEEPS[name](score, bound) for score in scores[name]) / len(scores[name])
-            for bound in bounds
+            bound: sum(keeps(score, bound) for score in scores[name]) / len(scores[name])
+            for bound in BOUNDS
             if name != "length" or 1 + bound <= longest + _ROUNDING
         }
-        for name, bounds in BOUNDS.items()
+        for name, keeps in _KEEPS.items()
         if name in scores
     }
 
@@ -110,17 +91,17 @@ def gains(runs: Sequence[PaperRun]) -> dict[Subset, dict[str, float]]:
     """
     found: dict[Subset, dict[str, float]] = {}
     for run in runs:
-        subset = frozenset(name for name in FILTERS if name in str(run.values["filters"]).replace(" ", "").split(","))
+        subset = subset_of(run)
         if subset in found:
             raise BadInputError(
                 f"run {run.name} has the filters of another run ({label(subset)}); name one run of each"
             )
-        for method in (METHOD, BASELINE):
+        for method in (METHOD, UNSHARED):
             if not run.own.get(method):
                 raise BadInputError(
-                    f"run {run.name} has no results of {method}; the study compares {METHOD} with {BASELINE}"
+                    f"run {run.name} has no results of {method}; the study compares {METHOD} with {UNSHARED}"
                 )
-        found[subset] = _user_gains(run, run.own[METHOD], run.own[BASELINE])
+        found[subset] = _user_gains(run, run.own[METHOD], run.own[UNSHARED])
     return found
 
 
@@ -132,20 +113,17 @@ def _user_gains(run: PaperRun, ours: Answers, theirs: Answers) -> dict[str, floa
     return {user: task.better(metric) * (b - a) for user, a, b in zip(users, first, second, strict=True)}
 
 
-def gain_of(subset: Subset, own: Mapping[str, float], kept: int, *, seed: int) -> SubsetGain:
-    """Returns a subset's mean gain with its bootstrap interval over users."""
-    interval = bootstrap_mean(list(own.values()), seed=derive_seed(seed, "filters", label(subset)))
-    return SubsetGain(subset=subset, kept=kept, gain=interval)
+def contributions(found: Mapping[Subset, Mapping[str, float]], *, seed: int) -> dict[str, Interval]:
+    """Returns filter -> Shapley value, its mean marginal gain over all orders of adding the filters.
+
+    Over the users that all eight runs have (`common`), with a bootstrap interval over them.
+    """
+    values = [shapley({subset: own[user] for subset, own in found.items()}) for user in common(found)]
+    return {
+        name: bootstrap_mean([own[name] for own in values], seed=derive_seed(seed, "shapley", name)) for name in FILTERS
+    }
 
 
-def contributions(found: Mapping[Subset, Mapping[str, float]], *, seed: int) -> tuple[Contribution, ...]:
-    """Returns every filter's Shapley value over the users that all eight runs have, with bootstrap intervals over users."""
-    users = sorted(set.intersection(*(set(own) for own in found.values())))
-    values = [shapley({subset: own[user] for subset, own in found.items()}) for user in users]
-    return tuple(
-        Contribution(
-            filter=name,
-            value=bootstrap_mean([own[name] for own in values], seed=derive_seed(seed, "shapley", name)),
-        )
-        for name in FILTERS
-    )
+def common(found: Mapping[Subset, Mapping[str, float]]) -> list[str]:
+    """Returns the users that all runs have."""
+    return sorted(set.intersection(*(set(own) for own in found.values())))

@@ -10,6 +10,9 @@ from cdcda_flower.errors import DataError
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
 
+# What the paper's tables and the filter study are about, and the same without the cloud's pairs.
+METHOD, UNSHARED = "cdcda", "direct-ft"
+
 # A run of another version may hold a method that this version does not know: nothing is said of what it sends.
 
 

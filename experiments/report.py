@@ -14,10 +14,10 @@ from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.scoring.metrics import lenient_part, pool, values
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
-from experiments.costs import SELECTED_FOR, Measured, costs_of
+from experiments.costs import Measured, costs_of
 from experiments.history import by_history
 from experiments.paired import Answers, compare, swaps
-from experiments.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
+from experiments.recorded import METHOD, RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
 
@@ -63,7 +63,7 @@ def read_report(folder: RunFolder) -> Report:
     pairs, verdicts, unparsable = ledger.pairs(), ledger.verdicts(), ledger.unparsable()
     uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
     # A ledger from before other methods sent pairs holds what the filters kept.
-    sent = ledger.sent() or {SELECTED_FOR: kept}
+    sent = ledger.sent() or {METHOD: kept}
     measured = Measured(
         folder=folder,
         uploads=uploads,
@@ -82,7 +82,7 @@ def read_report(folder: RunFolder) -> Report:
         pairs=_pair_counts(pairs, len(unparsable), verdicts, kept),
         swap=swaps(task, own, results, config.seed),
         references={name: _method(task, sums, config.num_users) for name, sums in _references(folder).items()},
-        users=_user_rows(task, own, uploads, trainings, (pairs, kept)),
+        users=_user_rows(task, own, uploads, trainings, (pairs, sent)),
         unparsable_reasons=dict(Counter(output.reason for output in unparsable)),
         scores={
             f: tuple(v.score for v in verdicts if v.filter == f) for f in dict.fromkeys(v.filter for v in verdicts)
@@ -139,15 +139,16 @@ def _user_rows(
     own: Mapping[str, Answers],
     uploads: Sequence[UploadRow],
     trainings: Sequence[TrainingReport],
-    written: tuple[Sequence[SyntheticPair], Mapping[str, str]],
+    written: tuple[Sequence[SyntheticPair], Mapping[str, Mapping[str, str]]],
 ) -> tuple[UserRow, ...]:
-    pairs, kept_pairs = written
+    pairs, sent = written
     upload_of = {upload.user_id: upload for upload in uploads}
     training_of = {(report.adapter.user_id, report.adapter.method): report for report in trainings}
-    generated, kept = Counter(pair.provenance.user_id for pair in pairs), Counter(kept_pairs.values())
+    generated = Counter(pair.provenance.user_id for pair in pairs)
     rows = []
     for method, by_user in own.items():
         augmented = trains_on_pairs(method)
+        kept = Counter(sent.get(method, {}).values() if augmented else ())
         for user, result in sorted(by_user.items()):
             upload, training = upload_of.get(user), training_of.get((user, method))
             rows.append(
@@ -155,18 +156,11 @@ def _user_rows(
                     user_id=user, method=method, queries=result.queries, unparsed=result.unparsed,
                     metrics=values(task, result.sums), history=upload.history_size if upload else 0,
                     shared=upload.shared if upload and shares(method) else 0, generated=generated[user] if augmented else 0,
-                    kept=_kept(method, kept[user], training), train_tokens=training.tokens if training else 0,
+                    kept=kept[user], train_tokens=training.tokens if training else 0,
                     seconds=result.seconds + (training.seconds if training else 0.0),
                 )
             )  # fmt: skip
     return tuple(rows)
-
-
-def _kept(method: str, selected: int, training: TrainingReport | None) -> int:
-    """Returns the cloud's pairs that a method trained on; a variant's are in no table of their own but its training's count."""
-    if method == SELECTED_FOR:
-        return selected
-    return training.synthetic if training is not None and trains_on_pairs(method) else 0
 
 
 def _references(folder: RunFolder) -> dict[str, Answers]:

@@ -53,7 +53,7 @@ class CloudSide:
 
     def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
         """Returns the LLM's own answers by user and method."""
-        total = sum(len(own.questions) for own in questions)
+        total = sum(len(prompts) for own in questions for prompts in own.prompts.values())
         with self.phases.phase("answer", total), self._cloud() as cloud:
             return answered(
                 questions,

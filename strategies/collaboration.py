@@ -199,8 +199,7 @@ class CollaborationStrategy(Strategy):
         replies = grid.send_and_receive([Message(request, self._node_of[user_id], ASK) for user_id in users])
         asked = []
         for own, _ in self._received(replies, Questions, ASK, users):
-            for method in methods:
-                prompts = [question.prompt for question in own.questions if question.method == method]
+            for method, prompts in own.prompts.items():
                 self.ledger.add_questions(own.user_id, method, prompts)
             asked.append(own)
         return asked

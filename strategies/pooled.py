@@ -18,6 +18,11 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
     pairs = [(e.query, e.response) for upload in uploads for e in upload.examples]
     if not pairs:
         raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
+    if withheld := [upload.user_id for upload in uploads if len(upload.examples) < upload.history_size]:
+        raise RunError(
+            f"{METHOD} trains on all users' data together, but {len(withheld)} of {len(uploads)} users keep some back "
+            f"({withheld[0]} among them); take a share-policy that lets everything go, or leave the method out"
+        )
     job = Job(pairs, user_recipe(config), derive_seed(config.seed, "pooled"))
     order = TrainOrder(job, str(folder))
     double = config.device_executor == "echo"

@@ -11,12 +11,12 @@ from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.runs import PaperRun
+from experiments.recorded import METHOD, UNSHARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METHOD, UNSHARED = "cdcda", "direct-ft"
 # Paul Tol's "bright" blue and red, which differ for colour-blind readers as well.
 _BLUE, _RED = "#4477AA", "#EE6677"
 

@@ -20,10 +20,11 @@ from experiments.paper.cells import (
 from experiments.paper.grid import Cell, Grid, Row, cell_of
 from experiments.paper.numbers import PaperNumbers
 from experiments.paper.runs import PaperRun
+from experiments.recorded import METHOD, UNSHARED
 
 TableBuilder = Callable[[Sequence[PaperRun], PaperNumbers, Collection[str]], Grid]
 
-METHOD, UNSHARED, AVERAGE = "cdcda", "direct-ft", "average"
+AVERAGE = "average"
 # The paper's "(RS)", "-DS" and "-DS -LDA".
 ABLATIONS = (METHOD, "cdcda:random", "cdcda:all", UNSHARED)
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.messages import Question, Questions
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.messages import Questions
 from cdcda_flower.tasks import Task
 from strategies.cloud.engine import GenerationRequest, OnAnswer, Writer, answers
 
@@ -20,23 +19,24 @@ def answered(
     With the guided form the answer is begun for the model and, where the task has labels, is one of them; with the
     paper's form the model writes freely, and the task's parser reads what it wrote.
     """
-    rows = [(own.user_id, question) for own in asked for question in own.questions]
-    requests = [_request(user_id, question, task, config) for user_id, question in rows]
-    texts = answers(writer, requests, on_answer=on_answer)
+    rows = [
+        (own.user_id, method, prompt) for own in asked for method, prompts in own.prompts.items() for prompt in prompts
+    ]
+    texts = answers(writer, [_request(prompt, task, config) for *_, prompt in rows], on_answer=on_answer)
     found: dict[tuple[str, str], list[str]] = {}
-    for (user_id, question), (text,) in zip(rows, texts, strict=True):
-        found.setdefault((user_id, question.method), []).append(text.strip())
+    for (user_id, method, _), (text,) in zip(rows, texts, strict=True):
+        found.setdefault((user_id, method), []).append(text.strip())
     return {key: tuple(own) for key, own in found.items()}
 
 
-def _request(user_id: str, question: Question, task: Task, config: RunConfig) -> GenerationRequest:
+def _request(prompt: str, task: Task, config: RunConfig) -> GenerationRequest:
     guided = config.prompt_form == "guided"
     return GenerationRequest(
-        prompt=question.prompt,
+        prompt=prompt,
         prefix="Answer:" if guided else "",
         then="",
         samples=1,
-        seed=derive_seed(config.seed, "answer", user_id, question.method, question.query_id),
+        seed=0,  # nothing is drawn
         max_new_tokens=task.max_answer_tokens if guided else _FREE_TOKENS,
         choices=task.labels if guided else (),
         greedy=True,

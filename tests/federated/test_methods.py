@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from federation import USERS, Federation, Outcome
 
-from cdcda_flower.errors import ConfigError
+from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
 from strategies.collaboration import ASK
 
@@ -104,9 +104,22 @@ def test_a_teachers_distributions_reach_the_device_and_its_training(four: Federa
 
 def test_retrieval_for_the_cloud_sends_nothing_that_the_policy_keeps_back(four: Federation) -> None:
     asked = {
-        policy: four.run(four.config(methods="cloud,cloud+rag", share_policy=policy)).ledger.questions()
-        for policy in ("none", "all")
+        ratio: four.run(
+            four.config(methods="cloud,cloud+rag", share_policy="ratio", share_ratio=ratio, rag_words=500)
+        ).ledger.questions()
+        for ratio in (0.2, 1.0)
     }
-    for user in USERS:
-        assert asked["none"][user, "cloud+rag"] == asked["none"][user, "cloud"]
-        assert asked["all"][user, "cloud+rag"][1] > asked["all"][user, "cloud"][1]
+    # Of nine items a fifth is two: fewer than are asked for.
+    sizes = {ratio: own["A", "cloud+rag"][1] for ratio, own in asked.items()}
+    assert asked[0.2]["A", "cloud"][1] < sizes[0.2] < sizes[1.0]
+    with pytest.raises(ConfigError, match="it lets none go"):
+        four.config(methods="cloud,cloud+rag", share_policy="none")
+
+
+def test_global_ft_on_a_part_of_the_data_is_no_result(four: Federation, tmp_path: Path) -> None:
+    (tmp_path / "first_one.py").write_text(
+        "class First:\n    name = 'first'\n    def select(self, history, *, seed):\n        return history[:1]\n"
+    )
+    config = four.config(methods="global-ft", share_policy="first_one:First", plugin_dir=str(tmp_path))
+    with pytest.raises(RunError, match="3 of 4 users keep some back"):
+        four.run(config)

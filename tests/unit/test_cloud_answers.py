@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.messages import Question, Questions
+from cdcda_flower.messages import Questions
 from cdcda_flower.tasks import task_named
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import GenerationRequest, OnAnswer
@@ -33,12 +33,8 @@ class LastWords:
 
 
 def asked_by(user: str, *words: str) -> Questions:
-    questions = [
-        Question(method=method, query_id=f"{n}", prompt=f"{method} {word}")
-        for method in ("cloud", "cloud+rag")
-        for n, word in enumerate(words)
-    ]
-    return Questions(user_id=user, questions=tuple(questions))
+    methods = ("cloud", "cloud+rag")
+    return Questions(user_id=user, prompts={m: tuple(f"{m} {word}" for word in words) for m in methods})
 
 
 def test_every_answer_comes_back_to_its_user_method_and_place() -> None:
@@ -72,4 +68,4 @@ def test_questions_are_asked_once_greedily_in_the_configs_form(
     assert {(r.prefix, r.then, r.samples, r.choices, r.greedy) for r in generator.asked} == {
         (prefix, "", 1, choices, True)
     }
-    assert len({r.seed for r in generator.asked}) == len(generator.asked)
+    assert len(generator.asked) == 2
