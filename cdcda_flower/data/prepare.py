@@ -88,6 +88,7 @@ def _digest(config: RunConfig, task: Task, files: Sequence[Path], folder: Path) 
             "form": task.form(config.profile_form).name,
             "num-users": config.num_users,
             "max-history": config.max_history,
+            "max-queries": config.max_queries,
             "max-words": config.max_words,
             "max-base-rows": config.max_base_rows,
             "seed": config.seed if config.max_base_rows or config.data == EMBEDDED else 0,
@@ -102,7 +103,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
     counts: Counter[str] = Counter()
     targets = choose_targets(_history_sizes(reading, dev, config.num_users), config.num_users)
-    histories = _histories(reading, dev, targets, config.max_history, counts)
+    histories = _histories(reading, dev, targets, config, counts)
     (draft / "public").mkdir()
     held_out = HeldOut(reading, (query for user_id in targets for query in dev.queries_by_user[user_id]))
     rows = _base_examples(
@@ -156,7 +157,7 @@ def _history_sizes(reading: Reading, dev: Split, num_users: int) -> dict[str, in
 
 
 def _histories(
-    reading: Reading, dev: Split, targets: Sequence[str], max_history: int, counts: Counter[str]
+    reading: Reading, dev: Split, targets: Sequence[str], config: RunConfig, counts: Counter[str]
 ) -> tuple[UserHistory, ...]:
     """Returns the targets' histories in the order of `targets`; adds what cleaning dropped to `counts`."""
     wanted = set(targets)
@@ -166,12 +167,14 @@ def _histories(
             continue
         queries = dev.queries_by_user[profile.user_id]
         examples = reading.item_examples(profile, where=str(dev.questions_file))
-        cleaned = clean(reading, examples, HeldOut(reading, queries))
+        cleaned = clean(
+            reading, examples, HeldOut(reading, queries)
+        )  # of all queries: which are asked moves no history
         counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})
         found[profile.user_id] = UserHistory(
             user_id=profile.user_id,
-            examples=most_recent(cleaned.examples, max_history),
-            queries=tuple(reading.cut(query) for query in queries),
+            examples=most_recent(cleaned.examples, config.max_history),
+            queries=tuple(reading.cut(query) for query in queries[: config.max_queries or None]),
         )
     return tuple(found[user_id] for user_id in targets)
 

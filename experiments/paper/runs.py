@@ -25,7 +25,7 @@ _OPERATION = frozenset(
     }
 )  # fmt: skip
 # What makes other data: no option lets these differ.
-_DATA = frozenset({"data", "profile-form", "num-users", "max-history", "max-words"})
+_DATA = frozenset({"data", "profile-form", "num-users", "max-history", "max-queries", "max-words"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,5 +141,5 @@ def differences(run: PaperRun, setup: Setup, *, axes: Collection[str] = ()) -> t
         reasons.append(f"{run.config.num_users} users")
     if run.config.k != setup.k and "k" not in axes:
         reasons.append(f"k = {run.config.k}")
-    cuts = ("max-history", "max-words", "max-base-rows")
+    cuts = ("max-history", "max-queries", "max-words", "max-base-rows")
     return (*reasons, *(f"{key} = {run.values[key]}" for key in cuts if run.values.get(key)))

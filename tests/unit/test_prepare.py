@@ -102,6 +102,17 @@ def test_limits(tmp_path: Path) -> None:
     assert base_rows(other) != base_rows(prepared)
 
 
+def test_the_first_queries_are_asked_and_all_stay_held_out(tmp_path: Path) -> None:
+    items = [{"id": f"a-{n}", "text": f"review {n}", "score": "1"} for n in range(4)]
+    asked = [row("a", f"q-{n}", items, text=f"review {n}") for n in range(3)]
+    write_split(tmp_path / "lamp", "train", rows({"b": 3}, "t-"))
+    write_split(tmp_path / "lamp", "dev", asked)
+    prepared = _prepare(tmp_path, num_users=1, max_queries=2)
+    assert [query.id for query in read_examples(prepared.private / "a" / "queries.jsonl")] == ["q-0", "q-1"]
+    assert _history(prepared, "a") == ["a-3"]
+    assert _prepare(tmp_path, num_users=1).root != prepared.root
+
+
 def test_a_user_whose_items_all_fall_out_is_no_target(tmp_path: Path) -> None:
     write_folder(tmp_path / "lamp", {"a": 2, "b": 1})
     write_split(
