@@ -37,7 +37,6 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             ("transformers",),
             "the other engines give texts, not the distributions behind them (a .gguf file as cloud-model is fine)",
         ),
-        "tape-mode": (("record", "off"), "no tape holds distributions"),
         "device-executor": (("local", "fleet"), "a double learns nothing from distributions"),
     }
 )
@@ -200,7 +199,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
 
-    @field_validator("cloud_engine", "tape_mode", "device_executor")
+    @field_validator("cloud_engine", "device_executor")
     @classmethod
     def _what_a_teacher_needs(cls, value: str, info: ValidationInfo) -> str:
         taught = [method.name for method in _methods(info) if method.supply == "teacher"]

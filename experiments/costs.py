@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdcda_flower.methods import METHODS
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import PAIRS_TOKENS, RunFolder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
 from experiments.paired import Answers
@@ -55,12 +55,14 @@ def text_bytes(pairs: Sequence[SyntheticPair]) -> int:
 
 
 def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
-    """Returns the tokens that the cloud wrote; they are written once for all methods of a run that train on its pairs."""
+    """Returns the tokens of the cloud's texts; pairs are written once for all methods of a run that train on them."""
     known = METHODS.get(method)
     if known and known.answers == "device" and not known.augmented:
         return 0
     manifest = folder.manifest()
-    # What an earlier run wrote and the tape gave was not written here, and its tokens were not counted here.
+    if manifest.cloud_tokens:
+        return manifest.cloud_tokens.get(PAIRS_TOKENS if trains_on_pairs(method) else method)
+    # A run of an earlier version; what the tape gave it was not counted.
     if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
         return None
     return sum(phase.tokens for phase in manifest.phases if phase.name == GENERATE) or None

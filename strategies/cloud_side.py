@@ -8,7 +8,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import METHODS, Supply
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import PAIRS_TOKENS, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
@@ -40,7 +40,7 @@ class CloudSide:
     def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
         """Returns what each method sends back; the LLM writes once for all of them."""
         methods = [METHODS[name] for name in self.config.method_names]
-        if any(method.supply == "teacher" for method in methods):
+        if any(method.supply == "teacher" for method in methods) and not self.recording.replays:
             # Before anything is paid for; M_base has the vocabulary of the device's model.
             check_teacher(self.config, self.models.cloud(), self.models.device())
         written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
@@ -54,14 +54,21 @@ class CloudSide:
     def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
         """Returns the LLM's own answers by user and method."""
         total = sum(len(prompts) for own in questions for prompts in own.prompts.values())
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
         with self.phases.phase("answer", total), self._cloud() as cloud:
-            return answered(
-                questions,
-                task_named(self.config.task),
-                self.config,
-                cloud,
-                lambda place, texts, tokens: self.phases.advance(1, tokens),
-            )
+            for method in sorted({name for own in questions for name in own.prompts}):
+                # One after the other, so that each one's tokens are known.
+                with self._counted(method):
+                    by_user = answered(
+                        questions,
+                        method,
+                        task_named(self.config.task),
+                        self.config,
+                        cloud,
+                        lambda place, texts, tokens: self.phases.advance(1, tokens),
+                    )
+                found |= {(user_id, method): texts for user_id, texts in by_user.items()}
+        return found
 
     def base(self) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
@@ -71,7 +78,7 @@ class CloudSide:
         """Returns the LLM's distributions over what each user shared, in the vocabulary of M_base."""
         teacher = self.models.cloud()
         with self.phases.phase("teach", sum(len(upload.examples) for upload in uploads)):
-            targets = teacher_supply(uploads, self.config, teacher, base, self.phases.advance)
+            targets = teacher_supply(uploads, self.config, teacher, base, self.recording, self.phases.advance)
         for user_id, own in targets.items():
             self.ledger.add_taught(user_id, [target for _, target in own])
         return targets
@@ -84,14 +91,29 @@ class CloudSide:
         return report
 
     def _written(self, uploads: Sequence[Upload]) -> Written:
-        return AugmentationSupply(
+        supply = AugmentationSupply(
             config=self.config,
             models=self.models,
             open_cloud=self._cloud,
             recording=self.recording,
             ledger=self.ledger,
             phases=self.phases,
-        ).write(uploads)
+        )
+        with self._counted(PAIRS_TOKENS):
+            return supply.write(uploads)
+
+    @contextmanager
+    def _counted(self, purpose: str) -> Iterator[None]:
+        """Notes in the manifest what the cloud's texts took that the block asks for or takes from the tape."""
+        before = self._tokens()
+        try:
+            yield
+        finally:
+            counts = self.folder.manifest().cloud_tokens
+            self.folder.update(cloud_tokens={**counts, purpose: counts.get(purpose, 0) + self._tokens() - before})
+
+    def _tokens(self) -> int:
+        return self.recording.use.tokens + self.recording.use.tokens_taken
 
     @contextmanager
     def _cloud(self) -> Iterator[TextGenerator]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import DataError
+from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.folder import TapeUse
 from cdcda_flower.runs.places import tape_file
@@ -27,19 +27,57 @@ class Recording:
     note: Callable[[TapeUse], object]
     use: TapeUse = field(repr=False)
 
-    def add(self, *, calls: tuple[int, int] = (0, 0), tokens: int = 0, scores: tuple[int, int] = (0, 0)) -> None:
-        """Adds to the account: of calls and of scores those taken from the tape and those not, and the tokens spent."""
+    def add(
+        self,
+        *,
+        calls: tuple[int, int] = (0, 0),
+        tokens: tuple[int, int] = (0, 0),
+        scores: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Adds to the account: of calls, of their tokens and of scores those taken from the tape and those not."""
         use = self.use
         self.use = use.model_copy(
             update={
                 "calls_taken": use.calls_taken + calls[0],
                 "calls_asked": use.calls_asked + calls[1],
-                "tokens": use.tokens + tokens,
+                "tokens_taken": use.tokens_taken + tokens[0],
+                "tokens": use.tokens + tokens[1],
                 "scores_taken": use.scores_taken + scores[0],
                 "scores_computed": use.scores_computed + scores[1],
             }
         )
         self.note(self.use)
+
+    def affordable_calls(self, left: int, total: int) -> int:
+        """Returns for how many of the next `left` calls, of `total` missing ones, `budget-calls` has room.
+
+        Raises RunError where it is none.
+        """
+        if not self.budget_calls:
+            return left
+        room = self.budget_calls - self.use.calls_asked
+        if room <= 0:
+            spent = f"budget-calls is {self.budget_calls} and {self.use.calls_asked} calls were asked"
+            raise self.used_up(spent, left, total)
+        return min(left, room)
+
+    def used_up(self, spent: str, left: int, total: int) -> RunError:
+        """Returns the error of a budget that ended before the calls did."""
+        path = self.tape.path
+        kept = (
+            f"tape {path} keeps what was paid for, and only the rest is asked"
+            if path
+            else "without a tape it begins anew"
+        )
+        return RunError(f"{spent}; {left} of {total} calls remain; raise the budget and run again: {kept}")
+
+    def incomplete(self, model: TapedModel, missing: int, total: int) -> DataError:
+        """Returns the error of a replay whose tape lacks calls."""
+        return DataError(
+            f"tape {self.tape.path} lacks {missing} of the {total} calls that this run makes of {model.asked} "
+            f'({model.maker}); run once with tape-mode = "record", which asks for these only, or replay the config that '
+            "was recorded"
+        )
 
     def model(self, key: str, maker: str, name: str, find: Callable[[], ModelRef]) -> ModelRef:
         """Returns the model that a config key names: what `find` finds, in a replay what the tape was recorded with.

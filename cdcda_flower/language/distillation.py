@@ -11,7 +11,7 @@ outside S were made one. The temperature is 1. Rows of the output matrix beyond 
 count in neither p nor q; CE is taken over all rows, as without a teacher.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig
 
 from cdcda_flower.errors import DataError, ModelError
-from cdcda_flower.language.examples import Teaching, TokenizedExample, answer_logits, collate, packed, tokenize
+from cdcda_flower.language.examples import Teaching, TokenizedExample, answer_logits, collate, packed
 from cdcda_flower.language.models import LoadedModel, load_tokenizer
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import ModelRef
@@ -77,29 +77,26 @@ def check_common_vocabulary(teacher: Vocabulary, student: Vocabulary) -> int:
 @torch.inference_mode()
 def teacher_targets(
     teacher: LoadedModel,
-    pairs: Sequence[tuple[str, str]],
+    rows: Mapping[str, TokenizedExample],
     *,
     top_k: int,
-    max_tokens: int,
+    vocabulary: int,
     batch_tokens: int,
-    on_batch: Callable[[int, int], None],
-) -> list[TeacherTargets]:
-    """Returns what the teacher says about each (query, response), in the device's own form, cut and tokens.
+    on_batch: Callable[[Mapping[str, TeacherTargets], int], None],
+) -> None:
+    """Has the teacher say what it holds likeliest at each position of each row's answer, among the first `vocabulary` tokens.
 
-    `top_k` = 0 takes the whole vocabulary. `on_batch(pairs, tokens)` reports each batch.
+    The rows are the device's own: its form, cut and ids. `on_batch(key -> targets, tokens)` gets each batch.
     """
-    tokenizer = teacher.tokenizer
-    rows = [tokenize(tokenizer, query, response, max_tokens=max_tokens) for query, response in pairs]
-    vocabulary = vocabulary_size(tokenizer)
-    found: dict[int, TeacherTargets] = {}
-    by_length = sorted(range(len(rows)), key=lambda index: (len(rows[index].ids), index))
+    by_length = sorted(rows, key=lambda key: len(rows[key].ids))
     budget = min(batch_tokens, _PASS_TOKENS)
-    for indices in packed(by_length, budget=budget, room=lambda index: len(rows[index].ids)):
-        batch = collate([rows[index] for index in indices], pad=tokenizer.pad_token_id, device=teacher.device)
-        for index, logits in zip(indices, answer_logits(teacher.model, batch), strict=True):
-            found[index] = likeliest(logits[-rows[index].answer :, :vocabulary], top_k or vocabulary)
-        on_batch(len(indices), batch.tokens)
-    return [found[index] for index in range(len(rows))]
+    for keys in packed(by_length, budget=budget, room=lambda key: len(rows[key].ids)):
+        batch = collate([rows[key] for key in keys], pad=teacher.tokenizer.pad_token_id, device=teacher.device)
+        found = {
+            key: likeliest(logits[-rows[key].answer :, :vocabulary], top_k)
+            for key, logits in zip(keys, answer_logits(teacher.model, batch), strict=True)
+        }
+        on_batch(found, batch.tokens)
 
 
 def likeliest(logits: torch.Tensor, top_k: int) -> TeacherTargets:

@@ -51,7 +51,8 @@ class CloudUsage(BaseModel):
 class TapeUse(BaseModel):
     """What a run took from its tape, and what it asked of the cloud or computed instead; `path` is "" without a tape.
 
-    `tokens` counts what the asked calls wrote, and what they read where a server counts that.
+    `tokens` counts what the asked calls wrote, and what they read where a server counts that; `tokens_taken` what the
+    calls from the tape wrote when they were asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,12 +62,20 @@ class TapeUse(BaseModel):
     calls_taken: int
     calls_asked: int
     tokens: int
+    tokens_taken: int = 0
     scores_taken: int
     scores_computed: int
 
 
+PAIRS_TOKENS = "pairs"
+
+
 class Manifest(BaseModel):
-    """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured."""
+    """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
+
+    `cloud_tokens` holds what the cloud's texts took, from the tape or not: for each method that the cloud answers, and
+    under "pairs" for all methods that train on pairs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,6 +91,7 @@ class Manifest(BaseModel):
     models: dict[str, ModelName] = {}
     cloud_usage: CloudUsage | None = None
     tape: TapeUse | None = None
+    cloud_tokens: dict[str, int] = {}
     base_rows: int = 0
     synthetic: bool = False
     started: str = ""

@@ -12,21 +12,19 @@ _FREE_TOKENS = 96
 
 
 def answered(
-    asked: Sequence[Questions], task: Task, config: RunConfig, writer: Writer, on_answer: OnAnswer
-) -> Mapping[tuple[str, str], tuple[str, ...]]:
-    """Returns greedy answers by user and method, in the order of the questions.
+    asked: Sequence[Questions], method: str, task: Task, config: RunConfig, writer: Writer, on_answer: OnAnswer
+) -> Mapping[str, tuple[str, ...]]:
+    """Returns greedy answers to one method's questions by user, in the order of the questions.
 
     With the guided form the answer is begun for the model and, where the task has labels, is one of them; with the
     paper's form the model writes freely, and the task's parser reads what it wrote.
     """
-    rows = [
-        (own.user_id, method, prompt) for own in asked for method, prompts in own.prompts.items() for prompt in prompts
-    ]
-    texts = answers(writer, [_request(prompt, task, config) for *_, prompt in rows], on_answer=on_answer)
-    found: dict[tuple[str, str], list[str]] = {}
-    for (user_id, method, _), (text,) in zip(rows, texts, strict=True):
-        found.setdefault((user_id, method), []).append(text.strip())
-    return {key: tuple(own) for key, own in found.items()}
+    rows = [(own.user_id, prompt) for own in asked for prompt in own.prompts.get(method, ())]
+    texts = answers(writer, [_request(prompt, task, config) for _, prompt in rows], on_answer=on_answer)
+    found: dict[str, list[str]] = {}
+    for (user_id, _), (text,) in zip(rows, texts, strict=True):
+        found.setdefault(user_id, []).append(text.strip())
+    return {user_id: tuple(own) for user_id, own in found.items()}
 
 
 def _request(prompt: str, task: Task, config: RunConfig) -> GenerationRequest:

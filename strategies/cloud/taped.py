@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import ConfigError, DataError, RunError
+from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.tape import TapedCall, TapedModel
 from cdcda_flower.seeding import Json, digest
@@ -84,7 +84,8 @@ class TapedGenerator:
 
         for key in sorted(taken, key=lambda key: places[key]):
             hand_over(key, found[key].samples, 0)
-        self._recording.add(calls=(len(taken), 0))
+        worth = sum(found[key].tokens * wanted[key] // len(found[key].samples) for key in taken)
+        self._recording.add(calls=(len(taken), 0), tokens=(worth, 0))
         if missing:
             asked = {key: replace(requests[places[key][0]], samples=wanted[key]) for key in missing}
             self._ask(asked, {key: found[key].samples for key in missing if key in found}, hand_over)
@@ -129,17 +130,12 @@ class TapedGenerator:
         finally:
             # A server counts what a failed request cost too.
             spent = _counted(engine.usage) - before if engine.usage else written
-            self._recording.add(calls=(0, done), tokens=spent)
+            self._recording.add(calls=(0, done), tokens=(0, spent))
 
     def _affordable(self, requests: Sequence[GenerationRequest], total: int) -> int:
         """Returns how many of the next requests the budget has room for, whatever they write; raises where it is none."""
         recording, use = self._recording, self._recording.use
-        count = len(requests)
-        if recording.budget_calls:
-            count = min(count, recording.budget_calls - use.calls_asked)
-            if count <= 0:
-                spent = f"budget-calls is {recording.budget_calls} and {use.calls_asked} calls were asked"
-                raise self._used_up(spent, len(requests), total)
+        count = recording.affordable_calls(len(requests), total)
         if recording.budget_tokens:
             self._check_counted()
             most = [_most_tokens(request, prompts=self.usage is not None) for request in requests[:count]]
@@ -150,7 +146,7 @@ class TapedGenerator:
                     f"budget-tokens is {recording.budget_tokens:,}, {use.tokens:,} tokens were spent on {use.calls_asked} "
                     f"calls and the next call may take {most[0]:,}"
                 )
-                raise self._used_up(spent, len(requests), total)
+                raise recording.used_up(spent, len(requests), total)
         return count
 
     def _check_counted(self) -> None:
@@ -159,15 +155,6 @@ class TapedGenerator:
                 f"budget-tokens is {self._recording.budget_tokens}; the cloud's server does not count its tokens; "
                 "set it to 0 and give budget-calls instead"
             )
-
-    def _used_up(self, spent: str, left: int, total: int) -> RunError:
-        path = self._recording.tape.path
-        kept = (
-            f"tape {path} keeps what was paid for, and only the rest is asked"
-            if path
-            else "without a tape it begins anew"
-        )
-        return RunError(f"{spent}; {left} of {total} calls remain; raise the budget and run again: {kept}")
 
     def _incomplete(self, wanted: dict[str, int], found: dict[str, TapedCall], total: int) -> DataError:
         path, who = self._recording.tape.path, f"{self._model.asked} ({self._model.maker})"
@@ -178,10 +165,7 @@ class TapedGenerator:
                 f"k is {most}; tape {path} has {least} samples per call of {who} ({len(short)} of {total} calls are too "
                 f'short); lower k to {least}, or run once with tape-mode = "record", which asks these calls again'
             )
-        return DataError(
-            f"tape {path} lacks {len(wanted)} of the {total} calls that this run makes of {who}; "
-            'run once with tape-mode = "record", which asks for these only, or replay the config that was recorded'
-        )
+        return self._recording.incomplete(self._model, len(wanted), total)
 
     def _key(self, request: GenerationRequest) -> str:
         """Returns what a request is, but for its number of samples: k = 5 on the tape serves k = 1 to 4."""

@@ -1,5 +1,6 @@
 """Every method in one federation: who trains on what, who answers, what leaves."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,16 @@ def test_global_ft_wants_everything(four: Federation) -> None:
         four.config(methods="device,global-ft", share_policy="none")
 
 
-def test_a_teachers_distributions_reach_the_device_and_its_training(four: Federation, tiny_llama: Path) -> None:
-    config = four.config(
-        methods="direct-ft,rkd-ft", share_policy="ratio", share_ratio=0.5, cloud_engine="transformers",
-        cloud_model=str(tiny_llama), device_executor="local", device_model=str(tiny_llama), base_epochs=0, epochs=1,
-        device="cpu", quantization="none", rkd_top_k=4,
-    )  # fmt: skip
-    outcome = four.run(config)
+def test_a_teachers_distributions_reach_the_device_and_its_training_and_are_replayed(
+    four: Federation, tiny_llama: Path, tmp_path: Path
+) -> None:
+    teacher = shutil.copytree(tiny_llama, tmp_path / "teacher")
+    keys = {
+        "methods": "direct-ft,rkd-ft", "share_policy": "ratio", "share_ratio": 0.5, "cloud_engine": "transformers",
+        "cloud_model": str(teacher), "device_executor": "local", "device_model": str(tiny_llama), "base_epochs": 0,
+        "epochs": 1, "device": "cpu", "quantization": "none", "rkd_top_k": 4, "tape": str(tmp_path / "tape.sqlite"),
+    }  # fmt: skip
+    outcome = four.run(four.config(**keys, tape_mode="record"))
     assert outcome.failures == ""
     shared = {upload.user_id: upload.shared for upload in outcome.ledger.uploads() if upload.shared}
     taught = outcome.ledger.taught()
@@ -100,6 +104,11 @@ def test_a_teachers_distributions_reach_the_device_and_its_training(four: Federa
     weights = {(t.adapter.user_id, t.adapter.method): t.adapter.weights_digest for t in outcome.ledger.trainings()}
     for user in USERS:
         assert (weights[user, "rkd-ft"] != weights[user, "direct-ft"]) == (user in shared)
+    shutil.rmtree(teacher)
+    replayed = four.run(four.config(**keys, tape_mode="replay"))
+    assert replayed.failures == ""
+    again = {(t.adapter.user_id, t.adapter.method): t.adapter.weights_digest for t in replayed.ledger.trainings()}
+    assert again == weights
 
 
 def test_retrieval_for_the_cloud_sends_nothing_that_the_policy_keeps_back(four: Federation) -> None:

@@ -40,16 +40,15 @@ def asked_by(user: str, *words: str) -> Questions:
 def test_every_answer_comes_back_to_its_user_method_and_place() -> None:
     done: list[int] = []
     asked = [asked_by("b", "one", "two"), asked_by("a", "three")]
-    found = answered(
-        asked, MOVIES, config_of("guided", "lamp-2"), LastWords(), lambda place, own, tokens: done.append(tokens)
-    )
-    assert found == {
-        ("b", "cloud"): ("one", "two"),
-        ("b", "cloud+rag"): ("one", "two"),
-        ("a", "cloud"): ("three",),
-        ("a", "cloud+rag"): ("three",),
-    }
+    for method in ("cloud", "cloud+rag"):
+        words = LastWords()
+        found = answered(
+            asked, method, MOVIES, config_of("guided", "lamp-2"), words, lambda place, own, tokens: done.append(tokens)
+        )
+        assert found == {"b": ("one", "two"), "a": ("three",)}
+        assert all(request.prompt.startswith(f"{method} ") for request in words.asked)
     assert sum(done) == 6
+    assert answered(asked, "device", MOVIES, config_of("guided", "lamp-2"), LastWords(), lambda *_: None) == {}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_questions_are_asked_once_greedily_in_the_configs_form(
     form: str, task: str, prefix: str, choices: tuple[str, ...]
 ) -> None:
     generator = LastWords()
-    answered([asked_by("a", "x")], task_named(task), config_of(form, task), generator, lambda *_: None)
+    answered([asked_by("a", "x", "y")], "cloud", task_named(task), config_of(form, task), generator, lambda *_: None)
     assert {(r.prefix, r.then, r.samples, r.choices, r.greedy) for r in generator.asked} == {
         (prefix, "", 1, choices, True)
     }

@@ -59,7 +59,6 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"plugin_dir": "plugins"}, "must be absolute"),
         ({"filters": "length,magic"}, "filters is 'length,magic'; name each of consistency, diversity, length"),
         ({"filters": "none,length"}, "at most once, or write"),
-        ({"methods": "rkd-ft", "tape_mode": "replay"}, "tape-mode is 'replay'; rkd-ft needs tape-mode = \"record\" or"),
         ({"methods": "rkd-ft", "device_executor": "echo"}, "device-executor is 'echo'; rkd-ft needs"),
         ({"epsilon_min_len": 2.0}, "must be above epsilon-min-len"),
         ({"eda_alpha_sr": 1.5}, "eda-alpha-sr is 1.5"),

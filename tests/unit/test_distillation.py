@@ -170,9 +170,26 @@ def teacher(family: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(
     loaded: LoadedModel, pairs: Sequence[Any], *, top_k: int = 6, max_tokens: int = 64, batch_tokens: int = 4096
 ) -> list[TeacherTargets]:
-    return teacher_targets(
-        loaded, pairs, top_k=top_k, max_tokens=max_tokens, batch_tokens=batch_tokens, on_batch=lambda done, tokens: None
-    )
+    found: dict[str, TeacherTargets] = {}
+    ask(loaded, pairs, lambda done, tokens: found.update(done), top_k=top_k, max_tokens=max_tokens, budget=batch_tokens)
+    return [found[str(index)] for index in range(len(pairs))]
+
+
+def ask(
+    loaded: LoadedModel,
+    pairs: Sequence[Any],
+    on_batch: Any,
+    *,
+    top_k: int = 2,
+    max_tokens: int = 64,
+    budget: int = 4096,
+) -> None:
+    size = vocabulary_size(loaded.tokenizer)
+    rows = {
+        str(n): tokenize(loaded.tokenizer, query, response, max_tokens=max_tokens)
+        for n, (query, response) in enumerate(pairs)
+    }
+    teacher_targets(loaded, rows, top_k=top_k or size, vocabulary=size, batch_tokens=budget, on_batch=on_batch)
 
 
 @pytest.mark.parametrize("max_tokens", [64, 24])
@@ -207,11 +224,9 @@ def test_batches_and_a_shared_prefix_change_nothing_that_is_sent(
     monkeypatch.setattr(examples, "_LEAST_SAVED_TOKENS", 0)
     assert said(loaded, PAIRS[::-1]) == whole[::-1]
     monkeypatch.setattr(distillation, "_PASS_TOKENS", 60)
-    teacher_targets(
-        loaded, PAIRS, top_k=2, max_tokens=64, batch_tokens=4096, on_batch=lambda *report: reports.append(report)
-    )
+    ask(loaded, PAIRS, lambda *report: reports.append(report))
     assert len(reports) > 1
-    assert sum(done for done, _ in reports) == len(PAIRS)
+    assert sorted(key for done, _ in reports for key in done) == [str(n) for n in range(len(PAIRS))]
     rows = [tokenize(loaded.tokenizer, query, response, max_tokens=64) for query, response in PAIRS]
     assert sum(tokens for _, tokens in reports) == sum(len(row.ids) for row in rows)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cdcda_flower.methods import METHODS
 from experiments.sweep_cells import Cell, read_cells
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ def _cells(name: str, profile: str) -> tuple[Cell, ...]:
 
 
 def test_every_file_of_the_folder_is_read_here() -> None:
-    assert {path.stem for path in FOLDER.glob("*.toml")} == {*SWEEPS, "table1-rkd", "paper", "small"}
+    assert {path.stem for path in FOLDER.glob("*.toml")} == {*SWEEPS, "table1-rkd", "paper", "small", "short"}
 
 
 @pytest.mark.parametrize("profile", ["paper", "small"])
@@ -37,6 +38,13 @@ def test_both_profiles_are_valid_and_the_small_one_holds_without_a_word(name: st
     assert {cell.config.max_history for cell in cells} == {0 if profile == "paper" else 8}
     assert [cell.name for cell in _cells(name, "")] == [cell.name for cell in _cells(name, "small")]
     assert not any(cell.config.doubles for cell in cells)
+
+
+def test_the_short_profile_has_table_1_of_every_task_with_data_on_one_recipe() -> None:
+    cells = _cells("table1", "short")
+    assert {cell.config.task for cell in cells} == {"lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7"}
+    assert {frozenset(cell.config.method_names) for cell in cells} == {frozenset(METHODS) - {"rkd-ft"}}
+    assert {(c.config.max_history, c.config.max_queries, c.config.k, c.config.epochs) for c in cells} == {(6, 4, 2, 1)}
 
 
 def test_the_paper_profile_has_the_papers_models_and_settings(paper: Mapping[str, Mapping[str, object]]) -> None:

@@ -204,6 +204,14 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
     unheard = costs["unheard-of"]
     assert (unheard.cloud_tokens, unheard.bytes_up, unheard.bytes_down, unheard.train_tokens) == (None,) * 4
     assert "│ unheard-of │            - │        - │          - │" in _text(folder)
+    # What a newer run counts by purpose holds, from the tape or not.
+    folder.update(cloud_tokens={"pairs": 77, "cloud": 5})
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_result(_result("u1", "cloud", 1.0, None))
+    costs = read_report(folder).costs
+    assert {name: costs[name].cloud_tokens for name in ("device", "direct-ft", "cdcda", "cloud", "unheard-of")} == {
+        "device": 0, "direct-ft": 0, "cdcda": 77, "cloud": 5, "unheard-of": None,
+    }  # fmt: skip
 
 
 def test_a_run_of_another_version_is_read(folder: RunFolder) -> None:

@@ -117,6 +117,10 @@ def test_what_is_on_the_tape_is_not_asked_again(opened: Open, monkeypatch: pytes
     assert second.texts() == first
     assert second.engine.asked == []
     assert (second.uses[-1].calls_taken, second.uses[-1].calls_asked, second.uses[-1].tokens) == (10, 0, 0)
+    assert second.uses[-1].tokens_taken == 10 * 5
+    fewer = opened()
+    fewer.texts(replace(REQUESTS[0], samples=2))
+    assert fewer.uses[-1].tokens_taken == 5 * 2 // 3
     replay = opened(tape_mode="replay")
     monkeypatch.setattr(cloud_taped, "cloud_engine", nothing)
     told: list[int] = []
