@@ -110,6 +110,7 @@ def notes_of(
         reasons = dict.fromkeys(reason for run in own for reason in differences(run, numbers.setup, axes=axes))
         if reasons:
             notes.append(f"{MARK} not comparable with the paper, {task}: {', '.join(reasons)}.")
+        notes += _versions(task, own)
     notes += [f"--mixed {key}: {_spread(runs, key)}." for key in mixed]
     notes += [note for run in runs for note in _shortfalls(run)]
     listed = "; ".join(
@@ -122,6 +123,16 @@ def encoder_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
     """Returns which encoder made the runs' BERTScores, where there are any."""
     encoders = {m.name for run in runs if (m := run.manifest.models.get("bertscore"))}
     return (f"bert-f1 compares under one encoder only; ours: {', '.join(sorted(encoders))}.",) if encoders else ()
+
+
+def _versions(task: str, runs: Sequence[PaperRun]) -> list[str]:
+    """Says that a task's runs are of different code; an old run that did not note its own is believed."""
+    by_code: dict[str, list[str]] = {}
+    for run in runs:
+        if run.manifest.source_digest:
+            by_code.setdefault(run.manifest.source_digest[:8], []).append(run.name)
+    listed = "; ".join(f"{code}: {', '.join(names)}" for code, names in by_code.items())
+    return [f"{task}: runs of {len(by_code)} versions of the code, {listed}."] if len(by_code) > 1 else []
 
 
 def _spread(runs: Sequence[PaperRun], key: str) -> str:

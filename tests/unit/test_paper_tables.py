@@ -281,3 +281,13 @@ def test_a_narrow_terminal_gets_several_tables_with_whole_numbers() -> None:
     assert text.count("lamp-3") == 2
     assert text.index("0.500 ± 0.100 (3)") < text.index("y ↑")
     assert all(len(line) <= 36 for line in text.splitlines())
+
+
+def test_runs_of_different_code_are_named(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path, f"r{n}", {"device": [1]}, seed=n) for n in range(2))
+    for run, code in ((one, "a" * 64), (two, "b" * 64)):
+        run.update(source_digest=code)
+    note = "lamp-3: runs of 2 versions of the code, aaaaaaaa: r0; bbbbbbbb: r1."
+    assert note in _grid(1, one, two).notes
+    two.update(source_digest="a" * 64)
+    assert not any("versions of the code" in note for note in _grid(1, one, two).notes)
