@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdcda_flower.methods import METHODS
-from cdcda_flower.runs.folder import PAIRS_TOKENS, RunFolder
+from cdcda_flower.runs.folder import PAIRS, RunFolder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
 from experiments.paired import Answers
@@ -45,7 +45,7 @@ def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
         train_tokens=sum(report.tokens for report in trained) if trained else None,
         device_seconds=train_seconds + answer_seconds or None,
         adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
-        seconds_per_query=answer_seconds / queries if answer_seconds else None,
+        seconds_per_query=answer_seconds / queries if answer_seconds else _cloud_seconds(method, measured.folder),
     )
 
 
@@ -60,12 +60,19 @@ def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     if known and known.answers == "device" and not known.augmented:
         return 0
     manifest = folder.manifest()
-    if manifest.cloud_tokens:
-        return manifest.cloud_tokens.get(PAIRS_TOKENS if trains_on_pairs(method) else method)
+    if manifest.cloud_costs:
+        cost = manifest.cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
+        return cost.tokens if cost else None
     # A run of an earlier version; what the tape gave it was not counted.
     if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
         return None
     return sum(phase.tokens for phase in manifest.phases if phase.name == GENERATE) or None
+
+
+def _cloud_seconds(method: str, folder: RunFolder) -> float | None:
+    """Returns the cloud's own time per question, without a network; None where it was not asked in this run."""
+    cost = folder.manifest().cloud_costs.get(method)
+    return cost.seconds / cost.calls_asked if cost and cost.calls_asked else None
 
 
 def _bytes_up(method: str, measured: Measured) -> int | None:

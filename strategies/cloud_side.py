@@ -8,7 +8,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import METHODS, Supply
-from cdcda_flower.runs.folder import PAIRS_TOKENS, RunFolder
+from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
@@ -57,7 +57,7 @@ class CloudSide:
         found: dict[tuple[str, str], tuple[str, ...]] = {}
         with self.phases.phase("answer", total), self._cloud() as cloud:
             for method in sorted({name for own in questions for name in own.prompts}):
-                # One after the other, so that each one's tokens are known.
+                # One after the other, so that what each one costs is known.
                 with self._counted(method):
                     by_user = answered(
                         questions,
@@ -99,21 +99,24 @@ class CloudSide:
             ledger=self.ledger,
             phases=self.phases,
         )
-        with self._counted(PAIRS_TOKENS):
+        with self._counted(PAIRS):
             return supply.write(uploads)
 
     @contextmanager
     def _counted(self, purpose: str) -> Iterator[None]:
-        """Notes in the manifest what the cloud's texts took that the block asks for or takes from the tape."""
-        before = self._tokens()
+        """Adds to the manifest what the cloud does in the block for one purpose."""
+        before = self.recording.use
         try:
             yield
         finally:
-            counts = self.folder.manifest().cloud_tokens
-            self.folder.update(cloud_tokens={**counts, purpose: counts.get(purpose, 0) + self._tokens() - before})
-
-    def _tokens(self) -> int:
-        return self.recording.use.tokens + self.recording.use.tokens_taken
+            use, costs = self.recording.use, self.folder.manifest().cloud_costs
+            spent = CloudCost(
+                calls_taken=use.calls_taken - before.calls_taken,
+                calls_asked=use.calls_asked - before.calls_asked,
+                tokens=use.tokens + use.tokens_taken - before.tokens - before.tokens_taken,
+                seconds=use.seconds - before.seconds,
+            )
+            self.folder.update(cloud_costs={**costs, purpose: spent})
 
     @contextmanager
     def _cloud(self) -> Iterator[TextGenerator]:

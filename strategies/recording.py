@@ -33,8 +33,12 @@ class Recording:
         calls: tuple[int, int] = (0, 0),
         tokens: tuple[int, int] = (0, 0),
         scores: tuple[int, int] = (0, 0),
+        seconds: float = 0.0,
     ) -> None:
-        """Adds to the account: of calls, of their tokens and of scores those taken from the tape and those not."""
+        """Adds to the account: of calls, of their tokens and of scores those taken from the tape and those not.
+
+        `seconds` are those of the calls that were asked.
+        """
         use = self.use
         self.use = use.model_copy(
             update={
@@ -42,6 +46,7 @@ class Recording:
                 "calls_asked": use.calls_asked + calls[1],
                 "tokens_taken": use.tokens_taken + tokens[0],
                 "tokens": use.tokens + tokens[1],
+                "seconds": use.seconds + seconds,
                 "scores_taken": use.scores_taken + scores[0],
                 "scores_computed": use.scores_computed + scores[1],
             }

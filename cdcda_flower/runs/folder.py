@@ -52,7 +52,7 @@ class TapeUse(BaseModel):
     """What a run took from its tape, and what it asked of the cloud or computed instead; `path` is "" without a tape.
 
     `tokens` counts what the asked calls wrote, and what they read where a server counts that; `tokens_taken` what the
-    calls from the tape wrote when they were asked.
+    calls from the tape wrote when they were asked. `seconds` is what the asked calls took, the engine's start not counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,18 +63,29 @@ class TapeUse(BaseModel):
     calls_asked: int
     tokens: int
     tokens_taken: int = 0
+    seconds: float = 0.0
     scores_taken: int
     scores_computed: int
 
 
-PAIRS_TOKENS = "pairs"
+PAIRS = "pairs"
+
+
+class CloudCost(BaseModel):
+    """What the cloud did for one purpose: `tokens` of all its texts, from the tape or not, and `seconds` of the asked ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calls_taken: int = 0
+    calls_asked: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
-    `cloud_tokens` holds what the cloud's texts took, from the tape or not: for each method that the cloud answers, and
-    under "pairs" for all methods that train on pairs.
+    `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +102,7 @@ class Manifest(BaseModel):
     models: dict[str, ModelName] = {}
     cloud_usage: CloudUsage | None = None
     tape: TapeUse | None = None
-    cloud_tokens: dict[str, int] = {}
+    cloud_costs: dict[str, CloudCost] = {}
     base_rows: int = 0
     synthetic: bool = False
     started: str = ""

@@ -1,5 +1,6 @@
 """The cloud behind the tape: what was asked before is taken from it, the rest is asked, within the budget, and recorded."""
 
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -116,6 +117,7 @@ class TapedGenerator:
         Samples that a smaller k has `known` stay the first ones: what was recorded is what a replay of it gives.
         """
         keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
+        started = time.perf_counter()
 
         def keep(index: int, samples: tuple[str, ...], tokens: int) -> None:
             nonlocal done, written
@@ -130,7 +132,7 @@ class TapedGenerator:
         finally:
             # A server counts what a failed request cost too.
             spent = _counted(engine.usage) - before if engine.usage else written
-            self._recording.add(calls=(0, done), tokens=(0, spent))
+            self._recording.add(calls=(0, done), tokens=(0, spent), seconds=time.perf_counter() - started)
 
     def _affordable(self, requests: Sequence[GenerationRequest], total: int) -> int:
         """Returns how many of the next requests the budget has room for, whatever they write; raises where it is none."""

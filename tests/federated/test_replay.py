@@ -64,7 +64,7 @@ def test_it_is_replayed_without_any_model(
     assert use is not None
     assert first is not None
     assert (use.calls_asked, use.tokens, use.scores_computed) == (0, 0, 0)
-    assert (use.tokens_taken, again.folder.manifest().cloud_tokens) == (first.tokens, {"pairs": first.tokens})
+    assert use.tokens_taken == again.folder.manifest().cloud_costs["pairs"].tokens == first.tokens
     assert (use.calls_taken, use.scores_taken) == (first.calls_asked, first.scores_computed + first.scores_taken)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,13 +206,16 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
     assert (unheard.cloud_tokens, unheard.bytes_up, unheard.bytes_down, unheard.train_tokens) == (None,) * 4
     assert "│ unheard-of │            - │        - │          - │" in _text(folder)
     # What a newer run counts by purpose holds, from the tape or not.
-    folder.update(cloud_tokens={"pairs": 77, "cloud": 5})
+    asked = {"calls_asked": 4, "tokens": 5, "seconds": 6.0}
+    folder.update(cloud_costs={"pairs": {"tokens": 77}, "cloud": asked, "cloud+rag": {"calls_taken": 4, "tokens": 8}})
     with Ledger(folder.ledger_path) as ledger:
-        ledger.add_result(_result("u1", "cloud", 1.0, None))
+        for method in ("cloud", "cloud+rag"):
+            ledger.add_result(replace(_result("u1", method, 1.0, None), seconds=0.0))
     costs = read_report(folder).costs
     assert {name: costs[name].cloud_tokens for name in ("device", "direct-ft", "cdcda", "cloud", "unheard-of")} == {
         "device": 0, "direct-ft": 0, "cdcda": 77, "cloud": 5, "unheard-of": None,
     }  # fmt: skip
+    assert (costs["cloud"].seconds_per_query, costs["cloud+rag"].seconds_per_query) == (1.5, None)
 
 
 def test_a_run_of_another_version_is_read(folder: RunFolder) -> None:
