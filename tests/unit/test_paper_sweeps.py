@@ -27,7 +27,14 @@ def _cells(name: str, profile: str) -> tuple[Cell, ...]:
 
 
 def test_every_file_of_the_folder_is_read_here() -> None:
-    assert {path.stem for path in FOLDER.glob("*.toml")} == {*SWEEPS, "table1-rkd", "paper", "small", "short"}
+    assert {path.stem for path in FOLDER.glob("*.toml")} == {
+        *SWEEPS,
+        "table1-rkd",
+        "paper",
+        "small",
+        "short",
+        "embedded",
+    }
 
 
 @pytest.mark.parametrize("profile", ["paper", "small"])
@@ -45,6 +52,14 @@ def test_the_short_profile_has_table_1_of_every_task_with_data_on_one_recipe() -
     assert {cell.config.task for cell in cells} == {"lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7"}
     assert {frozenset(cell.config.method_names) for cell in cells} == {frozenset(METHODS) - {"rkd-ft"}}
     assert {(c.config.max_history, c.config.max_queries, c.config.k, c.config.epochs) for c in cells} == {(6, 4, 2, 1)}
+
+
+def test_the_embedded_profile_needs_no_file_and_shares_its_middle_cell() -> None:
+    every, ratios, ks = (_cells(name, "embedded") for name in ("table1", "table2", "figure2"))
+    assert {c.config.data for c in (*every, *ratios, *ks)} == {"embedded"}
+    assert [set(cell.config.method_names) for cell in every] == [set(METHODS)]
+    assert [cell.config.share_ratio for cell in ratios] == [0.0, 0.3, 0.5, 0.7, 1.0]
+    assert len({cell.digest for cell in (*ratios, *ks)}) == len(ratios) + len(ks) - 1
 
 
 def test_the_paper_profile_has_the_papers_models_and_settings(paper: Mapping[str, Mapping[str, object]]) -> None:
