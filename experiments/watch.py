@@ -46,8 +46,12 @@ def tokens_per_second(state: ProgressState) -> float:
 def pace(state: ProgressState) -> str:
     """Returns "about 0:40 left, 350 tokens/s" or what of it is known."""
     left, speed = eta_s(state), tokens_per_second(state)
-    parts = [] if left is None else [f"about {int(left) // 60}:{int(left) % 60:02d} left"]
+    parts = [] if left is None else [f"about {_minutes(left)} left"]
     return ", ".join(parts + ([f"{speed:,.0f} tokens/s"] if speed else []))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class BarDisplay:
@@ -84,15 +88,19 @@ class LineDisplay:
         self._say = say
         self._clock = clock
         self._phase = ""
-        self._said = 0.0
+        self._began = self._said = 0.0
 
     def show(self, state: ProgressState) -> None:
         """Says the state if it is news."""
         now = self._clock()
         if state.phase == self._phase and now - self._said < LINE_EVERY_S:
             return
-        self._phase, self._said = state.phase, now
-        known = pace(state)
+        if state.phase != self._phase:
+            self._phase, self._began = state.phase, now
+        # A large batch ends after minutes: until then the time is the only sign that it runs.
+        parts = [f"{_minutes(now - self._began)} so far"] if now > self._began else []
+        self._said = now
+        known = ", ".join(parts + ([pace(state)] if pace(state) else []))
         self._say(f"{state.phase}: {state.done}/{state.total}" + (f" ({known})" if known else ""))
 
     def close(self) -> None:
