@@ -20,8 +20,9 @@ lint: install  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
 
+# Two at a time: the end-to-end tests wait for processes to start more than they compute. A file's tests share its one real run.
 test: lint  ## Check style and types, then run all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 format: install  ## Format all code
 	$(BIN)/ruff check --fix .
