@@ -98,9 +98,9 @@ class LineDisplay:
         if state.phase != self._phase:
             self._phase, self._began = state.phase, now
         # A large batch ends after minutes: until then the time is the only sign that it runs.
-        parts = [f"{_minutes(now - self._began)} so far"] if now > self._began else []
+        so_far = f"{_minutes(now - self._began)} so far" if now > self._began else ""
         self._said = now
-        known = ", ".join(parts + ([pace(state)] if pace(state) else []))
+        known = ", ".join(filter(None, (so_far, pace(state))))
         self._say(f"{state.phase}: {state.done}/{state.total}" + (f" ({known})" if known else ""))
 
     def close(self) -> None:

@@ -104,7 +104,7 @@ class CloudSide:
 
     @contextmanager
     def _counted(self, purpose: str) -> Iterator[None]:
-        """Adds to the manifest what the cloud does in the block for one purpose."""
+        """Notes in the manifest what the cloud does in the block for one purpose; each purpose has one block in a run."""
         before = self.recording.use
         try:
             yield

@@ -167,9 +167,8 @@ def _histories(
             continue
         queries = dev.queries_by_user[profile.user_id]
         examples = reading.item_examples(profile, where=str(dev.questions_file))
-        cleaned = clean(
-            reading, examples, HeldOut(reading, queries)
-        )  # of all queries: which are asked moves no history
+        # All queries are held out, also those that are not asked: max-queries moves no history.
+        cleaned = clean(reading, examples, HeldOut(reading, queries))
         counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})
         found[profile.user_id] = UserHistory(
             user_id=profile.user_id,

@@ -68,6 +68,7 @@ class TapeUse(BaseModel):
     scores_computed: int
 
 
+# The purpose, among a run's `cloud_costs`, that is no method: what all that train on pairs share.
 PAIRS = "pairs"
 
 

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.runs.places import cache_folder
@@ -17,6 +17,9 @@ from cdcda_flower.seeding import Json, digest
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import ModelRef, Upload
 from strategies.recording import Recording
+
+if TYPE_CHECKING:
+    from cdcda_flower.language.examples import TokenizedExample
 
 # Of what the teacher is asked; a change makes what was recorded stale.
 _VERSION = 1
@@ -106,7 +109,9 @@ class _Teacher:
             self._ask(missing, keep)
         return [found[key] for key in keys]
 
-    def _ask(self, missing: Mapping[str, Any], keep: Callable[[Mapping[str, TeacherTargets], int], None]) -> None:
+    def _ask(
+        self, missing: Mapping[str, "TokenizedExample"], keep: Callable[[Mapping[str, TeacherTargets], int], None]
+    ) -> None:
         from cdcda_flower.language.distillation import check_common_vocabulary, teacher_targets, vocabulary_of
         from cdcda_flower.language.models import load_causal, loadable, pick_device, release
 
