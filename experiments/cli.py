@@ -107,6 +107,13 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
     pairs: Annotated[int, typer.Option(min=0, help="print so many synthetic pairs with their verdicts")] = 0,
     table: Annotated[list[int] | None, typer.Option(min=1, max=4, help="the paper's table of that number")] = None,
     figure: Annotated[list[int] | None, typer.Option(min=2, max=3, help="the paper's figure of that number")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="compare all methods with this one, paired; `swap`: with another user's adapter; may be repeated",
+        ),
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="of tables")] = "terminal",
     to: Annotated[Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables and figures there")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="take unfinished runs into tables and figures")] = False,
@@ -122,19 +129,24 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
 ) -> None:
     """Show a run's results, or build the paper's tables and figures from several runs."""
     order = PaperOrder(
-        tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())), form=form, to=to,
+        tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())),
+        against=tuple(dict.fromkeys(against or ())), form=form, to=to,
         partial=partial, mixed=tuple(dict.fromkeys(mixed or ())),
         case=CaseOrder(user=user, query=query, golds=golds) if user or query or golds else None,
     )  # fmt: skip
     folders = [_find_run(run) for run in runs]
-    if order.tables or order.figures:
+    if order.tables or order.figures or order.against:
         if csv or as_json or pairs:
-            raise BadInputError("--csv, --json and --pairs are of one run; --table and --figure take --format and --to")
+            raise BadInputError(
+                "--csv, --json and --pairs are of one run; --table, --figure and --against take --format and --to"
+            )
         report_paper(folders, order, read_defaults(find_app().pyproject), _stdout())
     elif order != PaperOrder():
-        raise BadInputError("--format, --to, --partial, --mixed, --user, --query, --golds need --table or --figure")
+        raise BadInputError(
+            "--format, --to, --partial, --mixed, --user, --query, --golds need --table, --figure or --against"
+        )
     elif len(folders) > 1:
-        raise BadInputError(f"{len(folders)} runs were given; give --table or --figure, or one run")
+        raise BadInputError(f"{len(folders)} runs were given; give --table, --figure or --against, or one run")
     else:
         _report_one(folders[0], csv=csv, as_json=as_json, pairs=pairs)
 

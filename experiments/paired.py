@@ -27,16 +27,15 @@ def compare(task: Task, own: Mapping[str, Answers], seed: int) -> tuple[Comparis
         first, second = values_of(task, own[a], users), values_of(task, own[b], users)
         for metric in [m for m in first if m in second and users]:
             key = derive_seed(seed, "compare", a, b, metric)
-            found.append(
-                _comparison((a, b, metric), first[metric], second[metric], better=task.better(metric), seed=key)
-            )
+            found.append(paired((a, b, metric), first[metric], second[metric], better=task.better(metric), seed=key))
     adjusted = iter(holm([c.p for c in found if c.metric == task.headline]))
     return tuple(c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found)
 
 
-def _comparison(
+def paired(
     names: tuple[str, str, str], first: Sequence[float], second: Sequence[float], *, better: int, seed: int
 ) -> Comparison:
+    """Returns b against a on one metric, `names` being a, b and the metric, with one value of each per user."""
     a, b, metric = names
     interval = bootstrap_mean([y - x for x, y in zip(first, second, strict=True)], seed=seed)
     counts, test = tally(first, second, better=better), signed_rank(first, second, better=better)
@@ -46,13 +45,18 @@ def _comparison(
     )  # fmt: skip
 
 
+def swapped_of(method: str, results: Sequence[UserResult]) -> Answers:
+    """Returns user -> the user's queries answered by another user's adapter."""
+    return {r.user_id: r for r in results if r.method == method and r.adapter_of not in (None, r.user_id)}
+
+
 def swaps(
     task: Task, own: Mapping[str, Answers], results: Sequence[UserResult], seed: int
 ) -> dict[str, dict[str, Swap]]:
     """Returns method -> metric -> the own adapter against another user's; Holm's correction as in `compare`."""
     found: dict[str, dict[str, Swap]] = {}
     for method, by_user in own.items():
-        swapped = {r.user_id: r for r in results if r.method == method and r.adapter_of not in (None, r.user_id)}
+        swapped = swapped_of(method, results)
         users = sorted(by_user.keys() & swapped.keys())
         if users:
             mine, other = values_of(task, by_user, users), values_of(task, swapped, users)

@@ -16,7 +16,7 @@ from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
 from experiments.costs import Measured, costs_of
 from experiments.history import by_history
-from experiments.paired import Answers, compare, swaps
+from experiments.paired import Answers, compare, swapped_of, swaps
 from experiments.recorded import METHOD, RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
@@ -35,6 +35,10 @@ class OpenedRun:
     def methods(self) -> dict[str, MethodReport]:
         """Returns every method's results, without statistics."""
         return {name: _method(self.task, by_user, self.config.num_users) for name, by_user in self.own.items()}
+
+    def swapped(self) -> dict[str, Answers]:
+        """Returns method -> user -> the user's queries answered by another user's adapter."""
+        return {name: swapped_of(name, self.results) for name in self.own}
 
 
 def open_run(folder: RunFolder) -> OpenedRun:

@@ -100,17 +100,20 @@ def notes_of(
     runs: Sequence[PaperRun], numbers: PaperNumbers, *, axes: Collection[str] = (), mixed: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Returns what must stand below every table: sources, what does not compare and why, who is missing."""
-    by_task: dict[str, list[PaperRun]] = {}
-    for run in sorted(runs, key=lambda run: run.config.task):
-        by_task.setdefault(run.config.task, []).append(run)
     notes = [
         f"Paper: {numbers.source}. Ours: mean, with ± sample standard deviation and (seeds) where there are several."
     ]
-    for task, own in by_task.items():
+    for task, own in _by_task(runs).items():
         reasons = dict.fromkeys(reason for run in own for reason in differences(run, numbers.setup, axes=axes))
         if reasons:
             notes.append(f"{MARK} not comparable with the paper, {task}: {', '.join(reasons)}.")
-        notes += _versions(task, own)
+    return (*notes, *run_notes(runs, mixed=mixed))
+
+
+def run_notes(runs: Sequence[PaperRun], *, mixed: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns which runs stand in a table, where their code and settings differ, and whom they lack."""
+    by_task = _by_task(runs)
+    notes = [note for task, own in by_task.items() for note in _versions(task, own)]
     notes += [f"--mixed {key}: {_spread(runs, key)}." for key in mixed]
     notes += [note for run in runs for note in _shortfalls(run)]
     listed = "; ".join(
@@ -123,6 +126,13 @@ def encoder_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
     """Returns which encoder made the runs' BERTScores, where there are any."""
     encoders = {m.name for run in runs if (m := run.manifest.models.get("bertscore"))}
     return (f"bert-f1 compares under one encoder only; ours: {', '.join(sorted(encoders))}.",) if encoders else ()
+
+
+def _by_task(runs: Sequence[PaperRun]) -> dict[str, list[PaperRun]]:
+    by_task: dict[str, list[PaperRun]] = {}
+    for run in sorted(runs, key=lambda run: run.config.task):
+        by_task.setdefault(run.config.task, []).append(run)
+    return by_task
 
 
 def _versions(task: str, runs: Sequence[PaperRun]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`cdcda report RUN ... --table N --figure N`: reads the runs, builds what was asked for, prints or writes it."""
+"""`cdcda report RUN ... --table N --figure N --against METHOD`: reads the runs, builds what was asked for, prints or writes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.paper.case import CaseOrder, figure3
+from experiments.paper.comparison import comparison
 from experiments.paper.figures import curves, figure2, save
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
@@ -28,11 +29,13 @@ PICTURES = ("png", "svg")
 class PaperOrder:
     """What was asked for. `to` is a new file, or a folder that gets `table1.md`, `figure2.png`, `figure2.svg`, ...
 
-    `mixed` are config keys that may differ between the runs; a note says so.
+    `against` are methods that all others are compared with. `mixed` are config keys that may differ between the runs; a
+    note says so.
     """
 
     tables: tuple[int, ...] = ()
     figures: tuple[int, ...] = ()
+    against: tuple[str, ...] = ()
     form: Format = "terminal"
     to: Path | None = None
     partial: bool = False
@@ -72,10 +75,12 @@ def _check(order: PaperOrder) -> None:
 
 
 def _grids(runs: Sequence[PaperRun], order: PaperOrder) -> list[Grid]:
-    if order.tables:
+    if order.tables or order.against:
         check_comparable(runs, mixed=order.mixed)
     numbers = paper_numbers()
     grids = [TABLES[number](runs, numbers, order.mixed) for number in order.tables]
+    if order.against:
+        grids.append(comparison(runs, order.against, order.mixed))
     if order.case is not None:
         check_comparable(runs, axes={"k"}, mixed=order.mixed)
         grids.append(figure3(runs, order.case))
@@ -114,7 +119,7 @@ def _target(order: PaperOrder, name: str) -> Path:
 def _is_folder(order: PaperOrder) -> bool:
     assert order.to is not None
     to = order.to.expanduser()
-    return to.is_dir() or len(order.tables) + len(order.figures) > 1 or not to.suffix
+    return to.is_dir() or len(order.tables) + len(order.figures) + bool(order.against) > 1 or not to.suffix
 
 
 def _check_new(file: Path) -> None:

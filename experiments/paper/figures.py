@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.scoring.metrics import values
 from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
-from experiments.paper.runs import PaperRun
+from experiments.paper.runs import PaperRun, by_person
 from experiments.recorded import METHOD, UNSHARED
 
 if TYPE_CHECKING:
@@ -70,14 +70,9 @@ def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
 
 
 def _users(task: Task, metric: str, method: str, runs: Sequence[PaperRun]) -> list[float]:
-    """Returns one value per user: the mean over the seeds in which the user has one."""
-    own: dict[str, dict[int, float]] = {}
-    for run in runs:
-        for user, result in run.own.get(method, {}).items():
-            value = values(task, result.sums).get(metric)
-            if value is not None:
-                own.setdefault(user, {}).setdefault(run.config.seed, value)
-    return [sum(seeds.values()) / len(seeds) for _, seeds in sorted(own.items())]
+    """Returns one value per person: the mean over the seeds in which the person has one."""
+    own = by_person(task, metric, [(run, run.own.get(method, {})) for run in runs])
+    return [fmean(seeds.values()) for _, seeds in sorted(own.items())]
 
 
 def _interval(own: Sequence[float], *names: str) -> Interval:

@@ -49,8 +49,9 @@ class Grid:
 
     @property
     def heading(self) -> str:
-        """The paper's number and the title, for forms that do not number tables themselves."""
-        return f"{self.name[:-1].capitalize()} {self.name[-1]}: {self.title}"
+        """The name, with the paper's number where it has one, and the title."""
+        number = self.name[-1] if self.name[-1].isdigit() else ""
+        return f"{self.name.removesuffix(number).capitalize()} {number}".strip() + f": {self.title}"
 
 
 def cell_of(values: Sequence[float], *, digits: int = 3) -> Cell:

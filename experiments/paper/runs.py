@@ -1,6 +1,6 @@
 """Runs that may stand in one table: finished, of the same data and the same settings but for the table's own axes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -8,6 +8,8 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import UploadRow
+from cdcda_flower.scoring.metrics import values
+from cdcda_flower.tasks import Task
 from experiments.paired import Answers
 from experiments.paper.numbers import Setup
 from experiments.recorded import RecordedConfig, shares
@@ -36,6 +38,7 @@ class PaperRun:
     manifest: Manifest
     config: RecordedConfig
     own: Mapping[str, Answers]
+    swapped: Mapping[str, Answers]
     methods: Mapping[str, MethodReport]
     values: Mapping[str, Scalar]
     uploads: tuple[UploadRow, ...]
@@ -63,14 +66,30 @@ def open_runs(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], *, p
             )
         runs.append(
             PaperRun(
-                folder=folder, manifest=manifest, config=opened.config, own=opened.own, methods=opened.methods(),
-                values={**defaults, **manifest.config}, uploads=opened.ledger.uploads(),
+                folder=folder, manifest=manifest, config=opened.config, own=opened.own, swapped=opened.swapped(),
+                methods=opened.methods(), values={**defaults, **manifest.config}, uploads=opened.ledger.uploads(),
             )
         )  # fmt: skip
     for one, other in combinations(runs, 2):
         if one.folder.path.resolve() == other.folder.path.resolve():
             raise BadInputError(f"run {one.name} is given twice; name each run once")
     return tuple(runs)
+
+
+def by_person(task: Task, metric: str, found: Iterable[tuple[PaperRun, Answers]]) -> dict[str, dict[int, float]]:
+    """Returns person -> seed -> value. Of several runs of one seed the first given counts.
+
+    A persona of the embedded corpus is another person under another seed, whatever its id says: its seed is part of its name.
+    """
+    people: dict[str, dict[int, float]] = {}
+    for run, answers in found:
+        seed = run.config.seed
+        for user, result in answers.items():
+            value = values(task, result.sums).get(metric)
+            if value is not None:
+                person = f"{user} of seed {seed}" if run.manifest.synthetic else user
+                people.setdefault(person, {}).setdefault(seed, value)
+    return people
 
 
 def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mixed: Collection[str] = ()) -> None:

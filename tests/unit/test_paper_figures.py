@@ -24,7 +24,14 @@ def _open(*folders: RunFolder) -> tuple[PaperRun, ...]:
 @pytest.fixture
 def sweep(tmp_path: Path) -> list[RunFolder]:
     return [
-        make_run(tmp_path, f"k{k}s{seed}", {"direct-ft": [4, 4], "cdcda": [4 - k, 4 - k + seed]}, k=k, seed=seed)
+        make_run(
+            tmp_path,
+            f"k{k}s{seed}",
+            {"direct-ft": [4, 4], "cdcda": [4 - k, 4 - k + seed]},
+            k=k,
+            seed=seed,
+            data="/lamp",
+        )
         for k in (1, 2)
         for seed in (1, 2)
     ]
@@ -37,6 +44,17 @@ def test_a_curve_is_the_mean_over_users_of_their_mean_over_seeds(sweep: list[Run
     assert found["mae"].by_k[2].mean == pytest.approx(2.75)
     assert found["mae"].without == (4.0, 4.0, 4.0)
     assert found["rmse"].users == {1: 2, 2: 2}
+
+
+def test_a_persona_of_another_seed_is_another_person(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path, f"k{k}s{seed}", {"cdcda": [seed, 2 * seed]}, k=k, seed=seed, data="embedded")
+        for k in (1, 2)
+        for seed in (1, 2)
+    ]
+    found = {curve.metric: curve for curve in curves(_open(*runs))}
+    assert found["mae"].users == {1: 4, 2: 4}
+    assert found["mae"].by_k[1].mean == pytest.approx((1 + 2 + 2 + 4) / 4)
 
 
 def test_figure_2_is_written_the_same_twice(sweep: list[RunFolder], tmp_path: Path) -> None:
@@ -135,6 +153,8 @@ def test_the_command_prints_and_writes(
     assert second.startswith("task,source,column,value,")
     assert run_command(["report", *paths, "--table", "2"]) == 0
     assert "Table 2: cdcda by the part of the history" in capsys.readouterr().out
+    assert run_command(["report", *paths, "--against", "direct-ft"]) == 0
+    assert "Comparison: methods against others" in capsys.readouterr().out
     out = tmp_path / "out"
     every = [str(folder.path) for folder in sweep]
     assert run_command(["report", *every, "--figure", "2", "--to", str(out)]) == 0
@@ -147,13 +167,14 @@ def test_the_command_leaves_nothing_behind_on_bad_input(
     sweep: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, every = str(sweep[0].path), [str(folder.path) for folder in sweep]
-    assert "give --table or --figure, or one run" in _fails(capsys, *every)
+    assert "give --table, --figure or --against, or one run" in _fails(capsys, *every)
+    assert "'cdcda:all': the runs of lamp-3 have" in _fails(capsys, one, "--against", "cdcda:all")
     assert "k is 1 and 2" in _fails(capsys, *every, "--table", "1", "--to", str(tmp_path / "out"))
     assert "give --to FOLDER" in _fails(capsys, *every, "--figure", "2")
     assert "ends in .png or .svg" in _fails(capsys, *every, "--figure", "2", "--to", str(tmp_path / "f.pdf"))
     assert "name whose with --user" in _fails(capsys, one, "--figure", "3")
     assert "belong to --figure 3" in _fails(capsys, one, "--table", "1", "--user", "u0")
-    assert "need --table or --figure" in _fails(capsys, one, "--to", str(tmp_path / "out"))
+    assert "need --table, --figure or --against" in _fails(capsys, one, "--to", str(tmp_path / "out"))
     assert "take --format and --to" in _fails(capsys, one, "--table", "1", "--json")
     assert not (tmp_path / "out").exists()
     old = tmp_path / "old"
