@@ -44,6 +44,7 @@ class RecordedConfig(BaseModel):
     share_policy: str
     share_ratio: float
     k: int
+    query_split: str = "dev"
 
     @property
     def method_names(self) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def read_report(folder: RunFolder) -> Report:
         manifest=run.manifest,
         task_name=task.name,
         seed=config.seed,
+        query_split=config.query_split,
         methods=run.methods(),
         comparisons=compare(task, own, config.seed),
         pairs=_pair_counts(pairs, len(unparsable), verdicts, kept),

@@ -157,6 +157,7 @@ class Report(_Value):
     manifest: Manifest
     task_name: str
     seed: int
+    query_split: str
     methods: dict[str, MethodReport]
     comparisons: tuple[Comparison, ...]
     pairs: PairCounts
@@ -183,6 +184,7 @@ class Report(_Value):
             "status": self.manifest.status,
             "task": self.task_name,
             "seed": self.seed,
+            "query_split": self.query_split,
             "models": {role: model.model_dump() for role, model in models.items()},
             "methods": {name: method.model_dump(exclude_none=True) for name, method in self.methods.items()},
             "comparisons": [comparison.model_dump() for comparison in self.comparisons],

@@ -88,6 +88,7 @@ def _digest(config: RunConfig, task: Task, files: Sequence[Path], folder: Path) 
             "form": task.form(config.profile_form).name,
             "num-users": config.num_users,
             "max-history": config.max_history,
+            "query-split": config.query_split,
             "max-queries": config.max_queries,
             "max-words": config.max_words,
             "max-base-rows": config.max_base_rows,
@@ -102,10 +103,13 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     reading = Reading(task=task, form=task.form(config.profile_form), max_words=config.max_words)
     train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
     counts: Counter[str] = Counter()
-    targets = choose_targets(_history_sizes(reading, dev, config.num_users), config.num_users)
-    histories = _histories(reading, dev, targets, config, counts)
+    asked = train if config.query_split == "train" else dev
+    targets = choose_targets(
+        _history_sizes(reading, asked, config.num_users), config.num_users, split=config.query_split
+    )
+    histories = _histories(reading, asked, targets, config, counts)
     (draft / "public").mkdir()
-    held_out = HeldOut(reading, (query for user_id in targets for query in dev.queries_by_user[user_id]))
+    held_out = HeldOut(reading, (query for user_id in targets for query in asked.queries_by_user[user_id]))
     rows = _base_examples(
         reading, (dev, train), train.queries_by_user, _Exclusion(frozenset(targets), held_out), counts
     )
@@ -130,16 +134,16 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     write_data_file(facts, draft)
 
 
-def _history_sizes(reading: Reading, dev: Split, num_users: int) -> dict[str, int]:
-    """Returns how many items cleaning leaves of each dev user who may be among the `num_users` with most."""
+def _history_sizes(reading: Reading, asked: Split, num_users: int) -> dict[str, int]:
+    """Returns how many items cleaning leaves of each of the split's users who may be among the `num_users` with most."""
     sizes: dict[str, int] = {}
     longest: list[int] = []  # a heap: its least is what a user must reach
     unfit = 0
-    for profile in dev.profiles():
+    for profile in asked.profiles():
         if len(longest) == num_users and len(profile.items) < longest[0]:
             continue  # cleaning only shortens, and takes a third of the time of a large file
-        held_out = HeldOut(reading, dev.queries_by_user[profile.user_id])
-        cleaned = clean(reading, reading.item_examples(profile, where=str(dev.questions_file)), held_out)
+        held_out = HeldOut(reading, asked.queries_by_user[profile.user_id])
+        cleaned = clean(reading, reading.item_examples(profile, where=str(asked.questions_file)), held_out)
         sizes[profile.user_id] = len(cleaned.examples)
         heapq.heappush(longest, len(cleaned.examples))
         if len(longest) > num_users:
@@ -151,22 +155,22 @@ def _history_sizes(reading: Reading, dev: Split, num_users: int) -> dict[str, in
         others = ", ".join(other.name for other in reading.task.forms if other.name != form.name)
         remedy = f"set profile-form to one of: {others}" if others else "the files are of another task"
         raise DataError(
-            f"{dev.questions_file}: no profile item has the {needs} that profile-form {form.name!r} needs; {remedy}"
+            f"{asked.questions_file}: no profile item has the {needs} that profile-form {form.name!r} needs; {remedy}"
         )
     return sizes
 
 
 def _histories(
-    reading: Reading, dev: Split, targets: Sequence[str], config: RunConfig, counts: Counter[str]
+    reading: Reading, asked: Split, targets: Sequence[str], config: RunConfig, counts: Counter[str]
 ) -> tuple[UserHistory, ...]:
     """Returns the targets' histories in the order of `targets`; adds what cleaning dropped to `counts`."""
     wanted = set(targets)
     found: dict[str, UserHistory] = {}
-    for profile in dev.profiles():
+    for profile in asked.profiles():
         if profile.user_id not in wanted:
             continue
-        queries = dev.queries_by_user[profile.user_id]
-        examples = reading.item_examples(profile, where=str(dev.questions_file))
+        queries = asked.queries_by_user[profile.user_id]
+        examples = reading.item_examples(profile, where=str(asked.questions_file))
         # All queries are held out, also those that are not asked: max-queries moves no history.
         cleaned = clean(reading, examples, HeldOut(reading, queries))
         counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})

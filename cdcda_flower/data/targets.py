@@ -73,7 +73,7 @@ def _paper_title(task: Task, example: Example) -> str:
 
 
 class HeldOut:
-    """The dev queries that no training text may repeat, by id or by text, whole or cut to the word limit."""
+    """The queries that no training text may repeat, by id or by text, whole or cut to the word limit."""
 
     def __init__(self, reading: Reading, queries: Iterable[Example]) -> None:
         """Remembers ids and texts of the queries."""
@@ -125,14 +125,14 @@ def clean(reading: Reading, examples: Iterable[Example | None], held_out: HeldOu
     return Cleaned(tuple(kept), dropped)
 
 
-def choose_targets(history_sizes: Mapping[str, int], num_users: int) -> tuple[str, ...]:
+def choose_targets(history_sizes: Mapping[str, int], num_users: int, *, split: str) -> tuple[str, ...]:
     """Returns the ids, sorted, of the users with the longest history; ties go by user id."""
     able = [user_id for user_id, size in history_sizes.items() if size]
     if len(able) < num_users:
         without = len(history_sizes) - len(able)
         reason = f" ({without} more have no item left after cleaning)" if without else ""
         raise ConfigError(
-            f"num-users is {num_users}, but the dev split has {len(able)} users with a history{reason}; "
+            f"num-users is {num_users}, but the {split} split has {len(able)} users with a history{reason}; "
             f"set num-users to at most {len(able)}"
         )
     longest = sorted(able, key=lambda user_id: (-history_sizes[user_id], user_id))

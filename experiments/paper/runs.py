@@ -27,7 +27,7 @@ _OPERATION = frozenset(
     }
 )  # fmt: skip
 # What makes other data: no option lets these differ.
-_DATA = frozenset({"data", "profile-form", "num-users", "max-history", "max-queries", "max-words"})
+_DATA = frozenset({"data", "profile-form", "num-users", "max-history", "query-split", "max-queries", "max-words"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,5 +160,6 @@ def differences(run: PaperRun, setup: Setup, *, axes: Collection[str] = ()) -> t
         reasons.append(f"{run.config.num_users} users")
     if run.config.k != setup.k and "k" not in axes:
         reasons.append(f"k = {run.config.k}")
+    reasons += ["train queries"] if run.config.query_split == "train" else []
     cuts = ("max-history", "max-queries", "max-words", "max-base-rows")
     return (*reasons, *(f"{key} = {run.values[key]}" for key in cuts if run.values.get(key)))

@@ -69,7 +69,7 @@ def test_cdcda_trained_on_pairs_that_the_cloud_wrote(first: Done) -> None:
 def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> None:
     document = json.loads(cdcda(place, "report", "first", "--json").out)
     assert list(document) == [
-        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user", "history",
+        "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user", "history",
         "costs",
     ]  # fmt: skip
     assert (document["run"], document["status"], document["task"], document["seed"]) == (

@@ -116,7 +116,7 @@ def _text(folder: RunFolder) -> str:
 def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
     document = read_report(folder).document()
     assert list(document) == [
-        "run", "status", "task", "seed", "models", "methods", "comparisons", "pairs", "swap", "per_user",
+        "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user",
         "history", "costs",
     ]  # fmt: skip
     assert json.loads(json.dumps(document)) == document

@@ -101,12 +101,12 @@ def test_a_profile_label_outside_the_set_names_file_user_and_item() -> None:
 
 
 def test_targets_have_the_longest_history_and_ties_go_by_id() -> None:
-    assert choose_targets({"c": 3, "b": 3, "a": 3, "d": 9, "e": 1}, 3) == ("a", "b", "d")
+    assert choose_targets({"c": 3, "b": 3, "a": 3, "d": 9, "e": 1}, 3, split="dev") == ("a", "b", "d")
 
 
 def test_too_few_users_names_both_numbers() -> None:
-    with pytest.raises(ConfigError, match=r"num-users is 3, but the dev split has 2 users with a history \(1 more"):
-        choose_targets({"a": 1, "b": 2, "c": 0}, 3)
+    with pytest.raises(ConfigError, match=r"num-users is 3, but the train split has 2 users with a history \(1 more"):
+        choose_targets({"a": 1, "b": 2, "c": 0}, 3, split="train")
 
 
 def test_the_most_recent_are_the_last() -> None:
