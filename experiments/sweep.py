@@ -5,13 +5,14 @@ The heavy parts of a run are processes of their own (launch.py): one that dies e
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
+from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import source_digest
@@ -62,7 +63,7 @@ class Sweep:
 
     def look(self) -> None:
         """Finds the runs that stand already; changes nothing on disk."""
-        done, code = finished_runs(self.runs_dir), source_digest(self.app.root)
+        done, code = self._finished(), source_digest(self.app.root)
         self.outcomes = [self._standing(cell, done.get(cell.digest), code) for cell in self.cells]
 
     def run(self, console: Console) -> None:
@@ -78,6 +79,9 @@ class Sweep:
             self._go_through(console, "open")
             # What another command runs may be finished when all others are.
             self._go_through(console, "busy")
+
+    def _finished(self) -> Mapping[str, RunFolder]:
+        return finished_runs(self.runs_dir, read_defaults(self.app.pyproject))
 
     def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
         if finished is not None:
@@ -119,7 +123,7 @@ class Sweep:
 
     def _attempt(self, index: int, console: Console) -> None:
         cell = self.cells[index]
-        done = finished_runs(self.runs_dir).get(cell.digest)
+        done = self._finished().get(cell.digest)
         standing = self._standing(cell, done, source_digest(self.app.root))
         self.outcomes[index] = standing if standing.status != "open" else self._launched(index, console)
 

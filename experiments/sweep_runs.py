@@ -5,20 +5,26 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
+from cdcda_flower.runs.identity import values_digest
 
 
-def finished_runs(runs_dir: Path) -> Mapping[str, RunFolder]:
-    """Returns config digest -> the newest finished run of it, whatever it is called and whoever started it."""
+def finished_runs(runs_dir: Path, defaults: Mapping[str, Scalar]) -> Mapping[str, RunFolder]:
+    """Returns config digest -> the newest finished run of it, whatever it is called and whoever started it.
+
+    A run of a version that did not know a key yet is taken to have its default.
+    """
     found: dict[str, tuple[str, RunFolder]] = {}
     for folder in _run_folders(runs_dir):
         manifest = _manifest(folder)
         if manifest is None or manifest.status != "finished":
             continue
-        started, _ = found.get(manifest.config_digest, ("", folder))
+        digest = values_digest({**defaults, **manifest.config})
+        started, _ = found.get(digest, ("", folder))
         if manifest.started >= started:
-            found[manifest.config_digest] = (manifest.started, folder)
+            found[digest] = (manifest.started, folder)
     return {digest: folder for digest, (_, folder) in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""What became of a sweep's cells, as a table and the lines below it."""
+"""What became of a sweep's cells and what they measured, as tables and the lines below them."""
 
 from collections import Counter
 
@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from experiments.paper.render import terminal
 from experiments.sweep import Outcome, Sweep
+from experiments.sweep_results import sweep_results
 from experiments.sweep_runs import free_name
 
 _STYLES = {"finished": "green", "skipped": "dim", "failed": "red", "interrupted": "yellow", "busy": "yellow"}
@@ -15,7 +17,7 @@ _WORDS = {"open": "not run", "skipped": "finished before", "busy": "runs elsewhe
 
 
 def show_sweep(sweep: Sweep, console: Console) -> None:
-    """Prints cell, status, run folder and minutes, then the reasons; nothing where nothing has been looked at yet."""
+    """Prints cell, status, run folder and minutes, then reasons and results; nothing where nothing has been looked at yet."""
     if not sweep.outcomes:
         return
     columns = [Column(name, overflow="fold") for name in ("cell", "status", "run", "minutes")]
@@ -34,6 +36,8 @@ def show_sweep(sweep: Sweep, console: Console) -> None:
     _say(console, f"{_cells(len(sweep.outcomes))}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     if other := sum(outcome.other_code for outcome in sweep.outcomes):
         _say(console, f"* finished by other code than this ({other}); `--fresh` runs them anew")
+    if (results := sweep_results(sweep.name, sweep.outcomes)) is not None:
+        console.print(terminal(results, width=console.width))
 
 
 def _word(outcome: Outcome) -> str:

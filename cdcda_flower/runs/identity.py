@@ -3,7 +3,7 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,7 +25,13 @@ _PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-cal
 
 def config_digest(config: RunConfig) -> str:
     """Returns the digest of every key that can change a result."""
-    return digest({key: value for key, value in config.to_flwr().items() if key not in _PLACES})
+    return values_digest(config.to_flwr())
+
+
+def values_digest(values: Mapping[str, Scalar]) -> str:
+    """Returns the digest of a whole flat config, such as a manifest holds; `plugin-dir` counts where a plugin is loaded."""
+    places = _PLACES if ":" in str(values.get("share-policy", "")) else (*_PLACES, "plugin-dir")
+    return digest({key: value for key, value in values.items() if key not in places})
 
 
 def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import config_digest, source_digest
+from cdcda_flower.runs.identity import source_digest
 from experiments import sweep as module
 from experiments.cli import run_command
 from experiments.launch import Terminated
@@ -50,7 +50,7 @@ class Launches:
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)
         self.names.append(config.run_name.rpartition("-")[0] if config.run_name[-2:-1] == "-" else config.run_name)
         started = f"2026-11-21T10:{len(self.names):02d}:00+00:00"
-        folder.update(config_digest=config_digest(config), source_digest=self.code, started=started)
+        folder.update(config=config.to_flwr(), source_digest=self.code, started=started)
         created(folder)
         if (error := self.ends.get(config.k)) is not None:
             folder.update(status="interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed")
@@ -181,6 +181,23 @@ def test_a_run_of_the_same_config_counts_whatever_it_is_called(
     assert "3 cells: 3 finished before" in out
     assert "grid-k-1" in out
     assert len(launches.names) == 3
+
+
+def test_a_run_from_before_a_key_was_added_and_from_another_folder_counts(
+    sweep: Callable[..., tuple[int, str, str]], launches: Launches, tmp_path: Path
+) -> None:
+    sweep()
+    for name in launches.names:
+        folder = RunFolder(tmp_path / "runs" / name)
+        older = dict(folder.manifest().config)
+        del older["query-split"]
+        folder.update(config={**older, "plugin-dir": "/elsewhere"})
+    assert "3 cells: 3 finished before" in sweep()[1]
+    # Where a plugin is loaded from it, the folder is another run's; a key at another value is too.
+    for number, change in enumerate(({"share-policy": "policies:Mine"}, {"query-split": "train"})):
+        folder = RunFolder(tmp_path / "runs" / launches.names[number])
+        folder.update(config={**folder.manifest().config, **change})
+    assert "3 cells: 2 not run, 1 finished before" in sweep("--dry-run")[1]
 
 
 def test_what_a_machine_lacks_is_said_before_anything_starts(
