@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
     num_users: Positive = Field(description="target users = simulated devices: those with the longest history")
     max_history: Count = Field(description="most recent history items kept per user; 0 = all")
     query_split: Literal["dev", "train"] = Field(
-        description="whose queries are answered: dev for results; train to tune a recipe, so that dev stays unseen"
+        description="split whose users answer its queries: dev for results; train to tune a recipe, so that dev stays unseen"
     )
     max_queries: Count = Field(description="queries that a user's methods answer, the first of the file; 0 = all")
     max_words: Count = Field(description="words kept of a history item's and a query's free text; 0 = all")

@@ -115,8 +115,12 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         ),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="of tables")] = "terminal",
-    to: Annotated[Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables and figures there")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="take unfinished runs into tables and figures")] = False,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables, figures and comparisons there")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="take unfinished runs into tables, figures and comparisons")
+    ] = False,
     mixed: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="let the runs of a table differ in this key; may be repeated"),
@@ -124,10 +128,14 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
     user: Annotated[str, typer.Option(help="figure 3: whose private answers to show")] = "",
     query: Annotated[str, typer.Option(metavar="ID", help="figure 3: to which query; the user's first otherwise")] = "",
     golds: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="figure 3: LaMP's dev_outputs.json with the true answers")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="figure 3: LaMP's dev_outputs.json (train_outputs.json of a run on train queries) with the true answers",
+        ),
     ] = None,
 ) -> None:
-    """Show a run's results, or build the paper's tables and figures from several runs."""
+    """Show a run's results, compare methods over the runs of several seeds, or build the paper's tables and figures."""
     order = PaperOrder(
         tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())),
         against=tuple(dict.fromkeys(against or ())), form=form, to=to,

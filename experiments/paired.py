@@ -47,7 +47,12 @@ def paired(
 
 def swapped_of(method: str, results: Sequence[UserResult]) -> Answers:
     """Returns user -> the user's queries answered by another user's adapter."""
-    return {r.user_id: r for r in results if r.method == method and r.adapter_of not in (None, r.user_id)}
+    return {r.user_id: r for r in results if r.method == method and not is_own(r)}
+
+
+def is_own(result: UserResult) -> bool:
+    """Says whether a user's queries were answered by what is the user's own, and not by another user's adapter."""
+    return result.adapter_of in (None, result.user_id)
 
 
 def swaps(

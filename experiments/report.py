@@ -16,7 +16,7 @@ from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
 from experiments.costs import Measured, costs_of
 from experiments.history import by_history
-from experiments.paired import Answers, compare, swapped_of, swaps
+from experiments.paired import Answers, compare, is_own, swapped_of, swaps
 from experiments.recorded import METHOD, RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
@@ -101,7 +101,7 @@ def read_report(folder: RunFolder) -> Report:
 
 def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[str, Answers]:
     """Returns method -> user -> result, in the config's order, without the swap test's answers."""
-    own = [result for result in results if result.adapter_of in (None, result.user_id)]
+    own = [result for result in results if is_own(result)]
     names = dict.fromkeys([*methods, *(result.method for result in own)])
     return {method: {r.user_id: r for r in own if r.method == method} for method in names}
 

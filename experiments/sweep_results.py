@@ -16,7 +16,9 @@ def sweep_results(name: str, outcomes: Sequence[Outcome]) -> Grid | None:
     Runs of test doubles are left out; a run that cannot be read is named in a note.
     """
     opened: list[tuple[str, OpenedRun]] = []
-    notes = ["Nothing is tested across cells; `cdcda report RUN... --against METHOD` does so over users and seeds."]
+    notes = [
+        "Nothing is tested across cells; `cdcda report RUN... --against METHOD` tests methods within cells of one setting."
+    ]
     for outcome in outcomes:
         if outcome.status in COMPLETE and outcome.folder is not None and not outcome.cell.config.doubles:
             try:
@@ -27,9 +29,15 @@ def sweep_results(name: str, outcomes: Sequence[Outcome]) -> Grid | None:
     rows = tuple(_row(label, run, columns) for label, run in opened)
     if not rows:
         return None
-    tuning = any(run.config.query_split == "train" for _, run in opened)
-    title = f"sweep {name}, pooled over {'train queries: for tuning, no result' if tuning else 'queries'}"
-    return Grid(name="results", title=title, heads=("cell", "metric"), columns=columns, rows=rows, notes=tuple(notes))
+    notes += [note for label, run in opened if (note := _unparsed(label, run))]
+    return Grid(
+        name="results",
+        title=f"sweep {name}, pooled over queries",
+        heads=("cell", "metric"),
+        columns=columns,
+        rows=rows,
+        notes=tuple(notes),
+    )
 
 
 def _row(label: str, run: OpenedRun, columns: Sequence[str]) -> Row:
@@ -39,4 +47,14 @@ def _row(label: str, run: OpenedRun, columns: Sequence[str]) -> Row:
         for column in columns
     )
     arrow = "↑" if run.task.better(headline) > 0 else "↓"
-    return Row(labels=(label or run.manifest.run, f"{headline} {arrow}"), cells=numbers)
+    return Row(labels=(_name(label, run), f"{headline} {arrow}"), cells=numbers)
+
+
+def _name(label: str, run: OpenedRun) -> str:
+    tuning = " (train queries: for tuning, no result)" if run.config.query_split == "train" else ""
+    return (label or run.manifest.run) + tuning
+
+
+def _unparsed(label: str, run: OpenedRun) -> str:
+    counts = [f"{name} {m.unparsed} of {m.queries}" for name, m in run.methods().items() if m.unparsed]
+    return f"{label or run.manifest.run}: unparsed answers, {', '.join(counts)}." if counts else ""

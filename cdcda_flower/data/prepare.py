@@ -103,7 +103,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     reading = Reading(task=task, form=task.form(config.profile_form), max_words=config.max_words)
     train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
     counts: Counter[str] = Counter()
-    asked = train if config.query_split == "train" else dev
+    asked, other = (train, dev) if config.query_split == "train" else (dev, train)
     targets = choose_targets(
         _history_sizes(reading, asked, config.num_users), config.num_users, split=config.query_split
     )
@@ -111,7 +111,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     (draft / "public").mkdir()
     held_out = HeldOut(reading, (query for user_id in targets for query in asked.queries_by_user[user_id]))
     rows = _base_examples(
-        reading, (dev, train), train.queries_by_user, _Exclusion(frozenset(targets), held_out), counts
+        reading, (asked, other), train.queries_by_user, _Exclusion(frozenset(targets), held_out), counts
     )
     seed = derive_seed(config.seed, "base-rows")
     base_count = write_examples(draft / BASE_ROWS_FILE, draw(rows, config.max_base_rows, seed=seed))

@@ -103,11 +103,13 @@ def _gold(task: Task, file: Path | None, query: str) -> str | None:
     if file is None:
         return None
     if not file.is_file():
-        raise BadInputError(f"--golds {str(file)!r} is no file; give LaMP's {task.folder}/dev/dev_outputs.json")
+        raise BadInputError(
+            f"--golds {str(file)!r} is no file; give LaMP's {task.folder}/dev/dev_outputs.json, or train's of a run on train queries"
+        )
     golds = read_golds(file, task)
     if query not in golds:
         raise BadInputError(
-            f"--golds {str(file)!r} has no answer of query {query}; give the file of the run's own data"
+            f"--golds {str(file)!r} has no answer of query {query}; give dev_outputs.json of the run's data, or train_outputs.json of a run on train queries"
         )
     return golds[query]
 

@@ -122,6 +122,14 @@ def run_notes(runs: Sequence[PaperRun], *, mixed: Collection[str] = ()) -> tuple
     return (*notes, f"Runs: {listed}.")
 
 
+def data_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
+    """Returns what kind of numbers these are, where they are none of real users' dev queries."""
+    made_up = sorted({run.config.task for run in runs if run.manifest.synthetic})
+    tuned = any(run.config.query_split == "train" for run in runs)
+    notes = [f"Synthetic data: {', '.join(made_up)}."] if made_up else []
+    return tuple([*notes, "Train queries: for tuning, no result."] if tuned else notes)
+
+
 def encoder_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
     """Returns which encoder made the runs' BERTScores, where there are any."""
     encoders = {m.name for run in runs if (m := run.manifest.models.get("bertscore"))}

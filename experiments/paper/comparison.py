@@ -3,33 +3,42 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.scoring.statistics import LEVEL, holm
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from experiments.paired import Answers, paired
-from experiments.paper.cells import run_notes
+from experiments.paper.cells import collect, data_notes, encoder_notes, run_notes
 from experiments.paper.grid import Cell, Grid, Row
-from experiments.paper.runs import PaperRun, by_person
+from experiments.paper.runs import PaperRun, by_person, method_of
 from experiments.results import Comparison
 
 # What the swap test is called where a method's name is expected.
 SWAP = "swap"
 _COLUMNS = (
-    "people", "mean", "other", "difference", "low", "high", "better", "equal", "worse", "p", "p (Holm)", "effect",
+    "people", "seeds", "mean", "other", "difference", "low", "high", "better", "equal", "worse", "p", "p (Holm)", "effect",
 )  # fmt: skip
 
 # The answers of one column, in the runs that have it.
 _Found = Sequence[tuple[PaperRun, Answers]]
 
 
+class _Pair(NamedTuple):
+    """One column's answers, and those that they are compared with."""
+
+    column: str
+    mine: _Found
+    other: _Found
+
+
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One line of the table; `means` are of the method and of what it stands against."""
+    """One line of the table; `means` are of the method and of what it stands against, over so many seeds."""
 
-    against: str
     means: tuple[float, float]
+    seeds: int
     test: Comparison
 
 
@@ -40,87 +49,95 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
     headline metric against one method, as with a control. Raises BadInputError where a task lacks what is named, and
     where a name stands for several columns.
     """
-    rows = []
+    rows, apart, repeated = [], list[str](), list[str]()
     for task in [task_named(name) for name in sorted({run.config.task for run in runs})]:
         of_task = [run for run in runs if run.config.task == task.name]
-        for name in dict.fromkeys(against):
-            lines = _lines(task, of_task, name)
-            corrected = iter(holm([line.test.p for line in lines if line.test.metric == task.headline]))
-            rows += [_row(task, line, next(corrected) if line.test.metric == task.headline else None) for line in lines]
+        repeated += collect(of_task).repeated
+        for label, pairs in _asked(task, of_task, against).items():
+            lines = [_compared(task, metric, label, pair) for metric in task.metrics for pair in pairs]
+            known = [line for line in lines if line is not None]
+            missing = {pair.column for pair in pairs} - {line.test.b for line in known}
+            apart += [f"{task.name}: {column} and {label} have no person and seed in common." for column in missing]
+            corrected = iter(holm([line.test.p for line in known if line.test.metric == task.headline]))
+            rows += [_row(task, line, next(corrected) if line.test.metric == task.headline else None) for line in known]
     if not rows:
-        raise BadInputError(
-            f"--against {', '.join(against)}: these runs have nothing else that could be compared with it"
-        )
+        raise BadInputError(f"--against {', '.join(against)}: nothing to compare. {' '.join(apart)}".strip())
     return Grid(
         name="comparison", title="methods against others, paired over people",
         heads=("task", "against", "metric", "method"), columns=_COLUMNS, rows=tuple(rows),
         notes=(
+            *data_notes(runs),
             f"difference: mean - other, over people, with its {LEVEL:.0%} bootstrap interval (low, high); of several seeds "
             "a person's mean counts. better, equal, worse: people. p: Wilcoxon signed-rank; "
             "p (Holm): corrected over the rows of a task's first metric against the same method; 0.0000 is less than 0.00005.",
-            *run_notes(runs, mixed=mixed),
+            *apart, *repeated, *encoder_notes(runs), *run_notes(runs, mixed=mixed),
         ),
     )  # fmt: skip
 
 
-def _lines(task: Task, runs: Sequence[PaperRun], name: str) -> list[_Compared]:
-    own = _columns(runs, swapped=False)
-    if name == SWAP:
-        others = _columns(runs, swapped=True)
-        if not others:
+def _asked(task: Task, runs: Sequence[PaperRun], against: Sequence[str]) -> dict[str, list[_Pair]]:
+    """Returns what is compared with each of `against`, under the column or the words that it stands for."""
+    own = _columns(runs)
+    if not own:
+        raise BadInputError(f"the runs of {task.name} have no results yet; name runs that do")
+    swaps = _swaps(own)
+    asked: dict[str, list[_Pair]] = {}
+    for name in against:
+        if name != SWAP:
+            label = _column(name, task, [*own, *([SWAP] if swaps else [])])
+            asked[label] = [_Pair(column, found, own[label]) for column, found in own.items() if column != label]
+        elif swaps:
+            asked["another user's adapter"] = swaps
+        else:
             raise BadInputError(f"--against {SWAP}: the runs of {task.name} have no swap test; set swap-test = true")
-        label = "another user's adapter"
-        pairs = [(column, own[column], other) for column, other in others.items()]
-    else:
-        label = _column(name, task, own)
-        pairs = [(column, answers, own[label]) for column, answers in own.items() if column != label]
-    lines = [
-        _compared(task, metric, (column, mine), (label, other))
-        for metric in task.metrics
-        for column, mine, other in pairs
-    ]
-    return [line for line in lines if line is not None]
+    return asked
 
 
-def _columns(runs: Sequence[PaperRun], *, swapped: bool) -> dict[str, list[tuple[PaperRun, Answers]]]:
+def _columns(runs: Sequence[PaperRun]) -> dict[str, _Found]:
     found: dict[str, list[tuple[PaperRun, Answers]]] = {}
     for run in runs:
-        for method, answers in (run.swapped if swapped else run.own).items():
+        for method, answers in run.own.items():
             if answers:
                 found.setdefault(run.column(method), []).append((run, answers))
-    return found
+    return dict(found)
 
 
-def _column(name: str, task: Task, known: Mapping[str, object]) -> str:
+def _swaps(own: Mapping[str, _Found]) -> list[_Pair]:
+    """Returns each column's own answers and the swapped ones; both of a person are from one run."""
+    pairs = []
+    for column, found in own.items():
+        both = [(run, answers, run.swapped[method_of(column)]) for run, answers in found]
+        mine = [(run, {user: a for user, a in answers.items() if user in other}) for run, answers, other in both]
+        if any(other for *_, other in both):
+            pairs.append(_Pair(column, mine, [(run, other) for run, _, other in both]))
+    return pairs
+
+
+def _column(name: str, task: Task, known: Sequence[str]) -> str:
     """Returns the column that a name stands for: itself, or the only one of that method."""
-    meant = [name] if name in known else [column for column in known if column.partition("@")[0] == name]
+    meant = [name] if name in known else [column for column in known if method_of(column) == name]
     if len(meant) == 1:
         return meant[0]
     if meant:
         raise BadInputError(
-            f"--against {name!r} stands for {' and '.join(meant)} in the runs of {task.name}; name one of them"
+            f"--against {name!r} stands for {', '.join(meant)} in the runs of {task.name}; name one of them"
         )
-    raise BadInputError(
-        f"--against {name!r}: the runs of {task.name} have {', '.join(known)}; name one of them, or {SWAP}"
-    )
+    raise BadInputError(f"--against {name!r}: the runs of {task.name} have {', '.join(known)}; name one of them")
 
 
-def _compared(task: Task, metric: str, mine: tuple[str, _Found], other: tuple[str, _Found]) -> _Compared | None:
+def _compared(task: Task, metric: str, label: str, pair: _Pair) -> _Compared | None:
     """Returns the comparison over the people whom both have; None where there are none, or not this metric."""
-    first, second = by_person(task, metric, other[1]), by_person(task, metric, mine[1])
-    pairs = []
-    for person in sorted(first.keys() & second.keys()):
-        seeds = first[person].keys() & second[person].keys()
-        if seeds:
-            pairs.append(tuple(fmean(of[person][seed] for seed in sorted(seeds)) for of in (first, second)))
-    if not pairs:
+    first, second = by_person(task, metric, pair.other), by_person(task, metric, pair.mine)
+    seeds = {person: sorted(first[person].keys() & second[person].keys()) for person in first.keys() & second.keys()}
+    people = sorted(person for person, common in seeds.items() if common)
+    if not people:
         return None
-    before, after = zip(*pairs, strict=True)
-    names = (other[0], mine[0], metric)
+    before, after = ([fmean(of[person][seed] for seed in seeds[person]) for person in people] for of in (first, second))
+    names = (label, pair.column, metric)
     test = paired(
         names, before, after, better=task.better(metric), seed=derive_seed(0, "comparison", task.name, *names)
     )
-    return _Compared(other[0], (fmean(after), fmean(before)), test)
+    return _Compared((fmean(after), fmean(before)), len({seed for person in people for seed in seeds[person]}), test)
 
 
 def _row(task: Task, line: _Compared, corrected: float | None) -> Row:
@@ -129,8 +146,8 @@ def _row(task: Task, line: _Compared, corrected: float | None) -> Row:
     numbers = (*line.means, test.difference, test.low, test.high)
     counts = (test.wins, test.ties, test.losses)
     cells = (
-        Cell(value=test.users, digits=0), *(Cell(value=number) for number in numbers),
+        Cell(value=test.users, digits=0), Cell(value=line.seeds, digits=0), *(Cell(value=number) for number in numbers),
         *(Cell(value=count, digits=0) for count in counts), Cell(value=test.p, digits=4), Cell(value=corrected, digits=4),
         Cell(value=test.effect, digits=2),
     )  # fmt: skip
-    return Row(labels=(task.name, line.against, f"{test.metric} {arrow}", test.b), cells=cells)
+    return Row(labels=(task.name, test.a, f"{test.metric} {arrow}", test.b), cells=cells)

@@ -53,6 +53,11 @@ class PaperRun:
         return f"{method}@{self.config.share}" if shares(method) else method
 
 
+def method_of(column: str) -> str:
+    """Returns the method of a column: "cdcda" of "cdcda@50"."""
+    return column.partition("@")[0]
+
+
 def open_runs(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], *, partial: bool) -> tuple[PaperRun, ...]:
     """Returns the runs; refuses one of test doubles, one given twice, and, unless `partial`, an unfinished one."""
     runs = []
@@ -103,6 +108,11 @@ def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mi
         raise BadInputError(f"--mixed names {data[0]!r}; runs over different data never stand in one table")
     free = _AXES | _OPERATION | set(axes) | set(mixed)
     for one, other in combinations(runs, 2):
+        if one.config.query_split != other.config.query_split:
+            raise BadInputError(
+                f"runs {one.name} and {other.name}: query-split is {one.config.query_split!r} and "
+                f"{other.config.query_split!r}; what was tuned on is no result: report them apart"
+            )
         if one.config.task == other.config.task:
             _check_pair(one, other, free)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.runs.folder import RunFolder
@@ -20,11 +19,9 @@ def sums_of(task: str, score: float) -> dict[str, float]:
     return {"n": 1.0, "unparsed": 0.0, **own}
 
 
-def make_run(
-    runs: Path, name: str, scores: Scores, *, swapped: Scores = MappingProxyType({}), **config: Scalar
-) -> RunFolder:
+def make_run(runs: Path, name: str, scores: Scores, **config: Scalar) -> RunFolder:
     """A run of users u0, u1, ..., each with 4 + number history items, one query, one shared example and two pairs, the
-    second of which is selected; `swapped` holds the scores under the adapter of another user.
+    second of which is selected.
     """
     users = max(map(len, scores.values()))
     given = {key.replace("_", "-"): value for key, value in config.items()}
@@ -41,16 +38,26 @@ def make_run(
     with Ledger(folder.ledger_path) as ledger:
         for number in range(users):
             _share(ledger, f"u{number}", 4 + number)
-        for adapter_of, by_method in ((None, scores), ("x", swapped)):
-            for method, numbers in by_method.items():
-                for number, score in enumerate(numbers):
-                    ledger.add_result(
-                        UserResult(
-                            user_id=f"u{number}", method=method, adapter_of=adapter_of, queries=1, unparsed=0,
-                            sums=sums_of(str(values["task"]), score), seconds=1.0,
-                        )
-                    )  # fmt: skip
+        _add_results(ledger, str(values["task"]), scores)
     return folder
+
+
+def add_swapped(folder: RunFolder, scores: Scores) -> RunFolder:
+    """Adds what the users score with the adapter of another user."""
+    with Ledger(folder.ledger_path) as ledger:
+        _add_results(ledger, str(folder.manifest().config["task"]), scores, adapter_of="x")
+    return folder
+
+
+def _add_results(ledger: Ledger, task: str, scores: Scores, *, adapter_of: str | None = None) -> None:
+    for method, numbers in scores.items():
+        for number, score in enumerate(numbers):
+            ledger.add_result(
+                UserResult(
+                    user_id=f"u{number}", method=method, adapter_of=adapter_of, queries=1, unparsed=0,
+                    sums=sums_of(task, score), seconds=1.0,
+                )
+            )  # fmt: skip
 
 
 def _share(ledger: Ledger, user: str, history: int) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from paper_runs import make_run
+from paper_runs import add_swapped, make_run
 
 from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError
@@ -66,16 +66,45 @@ def test_holms_family_is_one_tasks_first_metric_against_one_method(tmp_path: Pat
 
 def test_the_swap_test_over_two_seeds(tmp_path: Path) -> None:
     runs = [
-        make_run(
-            tmp_path, f"s{seed}", {"device": [4, 4], "direct-ft": [1, 1]}, swapped={"direct-ft": [2, 1 + seed]}, seed=seed,
-            data="/lamp",
+        add_swapped(
+            make_run(tmp_path, f"s{seed}", {"device": [4, 4], "direct-ft": [1, 1]}, seed=seed, data="/lamp"),
+            {"direct-ft": [2, 1 + seed]},
         )
         for seed in (1, 3)
-    ]  # fmt: skip
+    ]
     grid = _grid(*runs, against=("swap",))
     found = _numbers(grid, "another user's adapter", "mae ↓", "direct-ft")
     assert (found["mean"], found["other"], found["difference"]) == (1.0, 2.5, -1.5)
     assert [row.labels[-1] for row in grid.rows] == ["direct-ft", "direct-ft"]
+
+
+def test_both_sides_of_a_swap_are_of_one_run(tmp_path: Path) -> None:
+    without = make_run(tmp_path, "a", {"direct-ft": [1, 1]}, data="/lamp", swap_test=False)
+    swapped = add_swapped(make_run(tmp_path, "b", {"direct-ft": [5, 5]}, data="/lamp"), {"direct-ft": [5]})
+    found = _numbers(_grid(without, swapped, against=("swap",)), "another user's adapter", "mae ↓", "direct-ft")
+    assert [found[column] for column in ("people", "mean", "other")] == [1, 5, 5]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    one = make_run(tmp_path, "a", {"direct-ft": [1], "device": [2]}, seed=1, share_ratio=1.0)
+    two = make_run(tmp_path, "b", {"cdcda": [2], "device": [3]}, seed=2, share_ratio=1.0)
+    again = make_run(tmp_path, "c", {"device": [4]}, seed=2)
+    grid = _grid(one, two, again, against=("direct-ft",))
+    assert [row.labels[-1] for row in grid.rows] == ["device", "device"]
+    assert "lamp-3: cdcda@100 and direct-ft have no person and seed in common." in grid.notes
+    assert "lamp-3 device, seed 2: the number of b counts; that of c differs by 1.0000" in grid.notes
+    assert "Synthetic data: lamp-3." in grid.notes
+    with pytest.raises(BadInputError, match=r"nothing to compare\. lamp-3: cdcda@100 and direct-ft have no person"):
+        _grid(
+            make_run(tmp_path, "d", {"direct-ft": [1]}, seed=1),
+            make_run(tmp_path, "e", {"cdcda": [1]}, seed=2),
+            against=("direct-ft",),
+        )
+
+
+def test_two_names_of_one_column_are_one_comparison(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", {"direct-ft": [1], "cdcda": [2]}, share_ratio=0.5)
+    assert len(_grid(run, against=("cdcda", "cdcda@50")).rows) == 2
 
 
 def test_shared_parts_are_methods_of_their_own(tmp_path: Path) -> None:
@@ -83,16 +112,16 @@ def test_shared_parts_are_methods_of_their_own(tmp_path: Path) -> None:
     whole = make_run(tmp_path, "b", {"direct-ft": [1, 1], "cdcda": [2, 2]}, share_ratio=1.0)
     assert _numbers(_grid(half, whole, against=("cdcda@50",)), "cdcda@50", "mae ↓", "cdcda@100")["difference"] == 0.5
     assert _numbers(_grid(half, against=("cdcda",)), "cdcda@50", "mae ↓", "direct-ft")["difference"] == -0.5
-    with pytest.raises(BadInputError, match="'cdcda' stands for cdcda@50 and cdcda@100 in the runs of lamp-3"):
+    with pytest.raises(BadInputError, match="'cdcda' stands for cdcda@50, cdcda@100 in the runs of lamp-3"):
         _grid(half, whole, against=("cdcda",))
 
 
 @pytest.mark.parametrize(
     ("against", "said"),
     [
-        ("rkd-ft", "--against 'rkd-ft': the runs of lamp-3 have direct-ft; name one of them, or swap"),
+        ("rkd-ft", "--against 'rkd-ft': the runs of lamp-3 have direct-ft; name one of them"),
         ("swap", "the runs of lamp-3 have no swap test; set swap-test = true"),
-        ("direct-ft", "have nothing else that could be compared"),
+        ("direct-ft", "--against direct-ft: nothing to compare"),
     ],
 )
 def test_what_cannot_be_compared_is_one_error(tmp_path: Path, against: str, said: str) -> None:

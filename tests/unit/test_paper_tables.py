@@ -162,7 +162,6 @@ def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None
         ("max-words", (0, 40)),
         ("max-history", (4, 8)),
         ("max-queries", (0, 2)),
-        ("query-split", ("dev", "train")),
         ("data", ("embedded", "/lamp")),
     ],
 )
@@ -198,6 +197,14 @@ def test_seeds_shares_methods_machines_and_other_tasks_may_differ(tmp_path: Path
         make_run(tmp_path, "c", {"cdcda": [0.5, 0.5]}, task="lamp-4", k=2, max_words=40),
     ]
     check_comparable(_open(*runs))
+
+
+def test_what_was_tuned_on_never_stands_beside_results(tmp_path: Path) -> None:
+    tuned = make_run(tmp_path, "a", {"device": [1]}, query_split="train")
+    with pytest.raises(BadInputError, match="query-split is 'train' and 'dev'"):
+        check_comparable(_open(tuned, make_run(tmp_path, "b", {"device": [0.5]}, task="lamp-4")))
+    grid = _grid(1, tuned)
+    assert any("train queries" in note for note in grid.notes)
 
 
 def test_the_same_path_can_hold_other_files_today(tmp_path: Path) -> None:

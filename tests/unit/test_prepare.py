@@ -115,12 +115,12 @@ def test_the_first_queries_are_asked_and_all_stay_held_out(tmp_path: Path) -> No
 
 def test_tuning_asks_train_queries_over_the_history_of_train(tmp_path: Path) -> None:
     write_split(tmp_path / "lamp", "train", rows({"a": 3, "b": 5, "c": 2}, "t-"))
-    write_split(tmp_path / "lamp", "dev", rows({"a": 9, "b": 1, "d": 2}, "d-"))
+    write_split(tmp_path / "lamp", "dev", rows({"a": 9, "b": 1, "c": 4, "d": 2}, "d-"))
     prepared = _prepare(tmp_path, num_users=2, query_split="train")
     assert prepared.user_ids == ("a", "b")
     assert _history(prepared, "a") == ["a-0", "a-1", "a-2"]
     assert [query.id for query in read_examples(prepared.private / "b" / "queries.jsonl")] == ["t-b"]
-    # Of the others everything but the dev queries; of the targets nothing, not even what dev adds.
+    # Of the others their history of train, of dev where train lacks them; of the targets nothing, not even what dev adds.
     assert {example.id for example in base_rows(prepared)} == {
         "c/item/c-0", "c/item/c-1", "c/train/t-c", "d/item/d-0", "d/item/d-1",
     }  # fmt: skip

@@ -36,7 +36,7 @@ def test_a_finished_cell_is_a_line_with_its_first_metric_by_method(tmp_path: Pat
 def test_a_sweep_over_train_queries_says_that_it_is_for_tuning(tmp_path: Path) -> None:
     grid = sweep_results("grid", _outcomes(tmp_path, "query-split = 'train'"))
     assert grid is not None
-    assert grid.title.endswith("train queries: for tuning, no result")
+    assert grid.rows[0].labels[0] == "k=1 (train queries: for tuning, no result)"
 
 
 def test_doubles_have_no_line_and_a_damaged_run_is_named(tmp_path: Path) -> None:
