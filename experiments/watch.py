@@ -13,6 +13,8 @@ from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.progress import ProgressState, read_progress
 
 POLL_S = 0.5
+# The share of a phase from which on its pace is told.
+_KNOWN = 0.05
 LINE_EVERY_S = 30.0
 # The command may be gone a moment before the manifest's last word is seen.
 LAST_WORD_S = 3.0
@@ -31,8 +33,9 @@ class Display(Protocol):
 
 
 def eta_s(state: ProgressState) -> float | None:
-    """Returns the seconds that the phase still takes at its pace so far, or None before anything is done."""
-    if not state.done:
+    """Returns the seconds that the phase still takes at its pace so far, or None before enough is done to say."""
+    # One answer of a hundred says little: the first batch holds the longest.
+    if state.done < max(1, state.total * _KNOWN):
         return None
     return max(0.0, (state.updated - state.started) / state.done * (state.total - state.done))
 
@@ -47,7 +50,7 @@ def pace(state: ProgressState) -> str:
     """Returns "about 0:40 left, 350 tokens/s" or what of it is known."""
     left, speed = eta_s(state), tokens_per_second(state)
     parts = [] if left is None else [f"about {_minutes(left)} left"]
-    return ", ".join(parts + ([f"{speed:,.0f} tokens/s"] if speed else []))
+    return ", ".join(parts + ([f"{speed:,.0f} tokens/s"] if speed >= 1 else []))
 
 
 def _minutes(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,8 @@ def test_pace_says_what_is_known() -> None:
     assert tokens_per_second(_state(4, 1000)) == pytest.approx(50)
     assert pace(_state(4, 1000)) == "about 0:30 left, 50 tokens/s"
     assert pace(_state(0)) == ""
+    few = replace(_state(4, 2), total=100)
+    assert (eta_s(few), pace(few)) == (None, "")
 
 
 def test_lines_come_at_phase_changes_and_every_half_minute() -> None:
