@@ -72,8 +72,9 @@ def test_what_fails_is_gone_past_and_what_is_finished_is_skipped(place: Place, f
     assert list(place.temporary.iterdir()) == []
 
 
-def _slow(file: Path, name: str) -> Path:
-    text = f"name = '{name}'\nbase = 'base.toml'\n[axes]\nshare-policy = ['policies:Slow', 'none']\n"
+def _slow(file: Path, name: str, *, seed: int) -> Path:
+    """Two cells that no other test's sweep has finished: the seed sees to that."""
+    text = f"name = '{name}'\nbase = 'base.toml'\n[keys]\nseed = {seed}\n[axes]\nshare-policy = ['policies:Slow', 'none']\n"
     (file.parent / f"{name}.toml").write_text(text, encoding="utf-8")
     return file.parent / f"{name}.toml"
 
@@ -92,7 +93,7 @@ def _disturbed(place: Place, file: Path, name: str, number: signal.Signals) -> D
 
 
 def test_ctrl_c_ends_the_run_and_the_sweep_and_leaves_nothing(place: Place, file: Path) -> None:
-    done = _disturbed(place, _slow(file, "stopped"), "stopped", signal.SIGINT)
+    done = _disturbed(place, _slow(file, "stopped", seed=1), "stopped", signal.SIGINT)
     assert done.code == 130, done.err
     assert re.search(r"2 cells: 1 interrupted, 1 not run", done.out)
     assert list(_runs(place, "stopped").values()) == ["interrupted"]
@@ -102,7 +103,7 @@ def test_ctrl_c_ends_the_run_and_the_sweep_and_leaves_nothing(place: Place, file
 
 
 def test_a_killed_sweep_goes_on_and_ends_what_it_left(place: Place, file: Path) -> None:
-    sweep = _slow(file, "killed")
+    sweep = _slow(file, "killed", seed=2)
     assert _disturbed(place, sweep, "killed", signal.SIGKILL).code == -signal.SIGKILL
     assert list(_runs(place, "killed").values()) == ["running"]
     again = cdcda(place, "sweep", str(sweep))
