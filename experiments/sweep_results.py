@@ -1,12 +1,14 @@
 """What a sweep's finished cells measured, one line per cell: to choose a recipe by, or to see a trend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cdcda_flower.errors import CdcdaError
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.tasks import Task
 from experiments.paper.grid import Cell as Number
 from experiments.paper.grid import Grid, Row
 from experiments.report import OpenedRun, open_run
+from experiments.results import MethodReport
 from experiments.sweep import COMPLETE, Outcome
 
 
@@ -25,29 +27,22 @@ def sweep_results(name: str, outcomes: Sequence[Outcome]) -> Grid | None:
                 opened.append((outcome.cell.label, open_run(RunFolder(outcome.folder))))
             except CdcdaError as error:
                 notes.append(str(error))
-    columns = tuple(dict.fromkeys(method for _, run in opened for method in run.own))
-    rows = tuple(_row(label, run, columns) for label, run in opened)
-    if not rows:
+    measured = [(_name(label, run), run, run.methods()) for label, run in opened]
+    if not measured:
         return None
-    notes += [note for label, run in opened if (note := _unparsed(label, run))]
+    columns = tuple(dict.fromkeys(method for *_, methods in measured for method in methods))
+    notes += [note for label, _, methods in measured if (note := _unparsed(label, methods))]
     return Grid(
-        name="results",
-        title=f"sweep {name}, pooled over queries",
-        heads=("cell", "metric"),
-        columns=columns,
-        rows=rows,
-        notes=tuple(notes),
-    )
+        name="results", title=f"sweep {name}, pooled over queries", heads=("cell", "metric"), columns=columns,
+        rows=tuple(_row(label, run.task, methods, columns) for label, run, methods in measured), notes=tuple(notes),
+    )  # fmt: skip
 
 
-def _row(label: str, run: OpenedRun, columns: Sequence[str]) -> Row:
-    headline, methods = run.task.headline, run.methods()
-    numbers = tuple(
-        Number(value=m.metrics[headline].pooled if (m := methods.get(column)) and headline in m.metrics else None)
-        for column in columns
-    )
-    arrow = "↑" if run.task.better(headline) > 0 else "↓"
-    return Row(labels=(_name(label, run), f"{headline} {arrow}"), cells=numbers)
+def _row(label: str, task: Task, methods: Mapping[str, MethodReport], columns: Sequence[str]) -> Row:
+    headline = task.headline
+    found = {name: m.metrics[headline].pooled for name, m in methods.items() if headline in m.metrics}
+    arrow = "↑" if task.better(headline) > 0 else "↓"
+    return Row(labels=(label, f"{headline} {arrow}"), cells=tuple(Number(value=found.get(c)) for c in columns))
 
 
 def _name(label: str, run: OpenedRun) -> str:
@@ -55,6 +50,6 @@ def _name(label: str, run: OpenedRun) -> str:
     return (label or run.manifest.run) + tuning
 
 
-def _unparsed(label: str, run: OpenedRun) -> str:
-    counts = [f"{name} {m.unparsed} of {m.queries}" for name, m in run.methods().items() if m.unparsed]
-    return f"{label or run.manifest.run}: unparsed answers, {', '.join(counts)}." if counts else ""
+def _unparsed(label: str, methods: Mapping[str, MethodReport]) -> str:
+    counts = [f"{name} {m.unparsed} of {m.queries}" for name, m in methods.items() if m.unparsed]
+    return f"{label}: unparsed answers, {', '.join(counts)}." if counts else ""

@@ -19,7 +19,8 @@ def finished_runs(runs_dir: Path, defaults: Mapping[str, Scalar]) -> Mapping[str
     found: dict[str, tuple[str, RunFolder]] = {}
     for folder in _run_folders(runs_dir):
         manifest = _manifest(folder)
-        if manifest is None or manifest.status != "finished":
+        # Without a config it would pass for a run of all defaults.
+        if manifest is None or manifest.status != "finished" or not manifest.config:
             continue
         digest = values_digest({**defaults, **manifest.config})
         started, _ = found.get(digest, ("", folder))

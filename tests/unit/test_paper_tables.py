@@ -158,12 +158,7 @@ def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("key", "values"),
-    [
-        ("max-words", (0, 40)),
-        ("max-history", (4, 8)),
-        ("max-queries", (0, 2)),
-        ("data", ("embedded", "/lamp")),
-    ],
+    [("max-words", (0, 40)), ("max-history", (4, 8)), ("max-queries", (0, 2)), ("data", ("embedded", "/lamp"))],
 )
 def test_runs_over_different_data_are_one_error(tmp_path: Path, key: str, values: Sequence[int | str]) -> None:
     name = key.replace("-", "_")

@@ -193,11 +193,14 @@ def test_a_run_from_before_a_key_was_added_and_from_another_folder_counts(
         del older["query-split"]
         folder.update(config={**older, "plugin-dir": "/elsewhere"})
     assert "3 cells: 3 finished before" in sweep()[1]
+    # Without a config a run is nobody's, not that of all defaults.
+    RunFolder(tmp_path / "runs" / launches.names[2]).update(config={})
+    assert "3 cells: 2 finished before, 1 not run" in sweep("--dry-run")[1]
     # Where a plugin is loaded from it, the folder is another run's; a key at another value is too.
     for number, change in enumerate(({"share-policy": "policies:Mine"}, {"query-split": "train"})):
         folder = RunFolder(tmp_path / "runs" / launches.names[number])
         folder.update(config={**folder.manifest().config, **change})
-    assert "3 cells: 2 not run, 1 finished before" in sweep("--dry-run")[1]
+    assert "3 cells: 3 not run" in sweep("--dry-run")[1]
 
 
 def test_what_a_machine_lacks_is_said_before_anything_starts(

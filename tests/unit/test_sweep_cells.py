@@ -196,3 +196,8 @@ def test_a_missing_base_is_named(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text("name = 'a'\nbase = 'none.toml'\n")
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         read_cells(tmp_path / "sweep.toml")
+
+
+def test_tuning_needs_no_cloud_and_never_asks_dev_queries() -> None:
+    cells = read_cells(Path(__file__).resolve().parents[2] / "experiments" / "conf" / "tune.toml")
+    assert {(cell.config.query_split, cell.config.cloud_model) for cell in cells} == {("train", "embedded")}
