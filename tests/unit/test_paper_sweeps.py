@@ -119,7 +119,9 @@ def test_figure_2_counts_k_from_1_to_5() -> None:
         assert {cell.config.k for cell in _cells("figure2", profile)} == {1, 2, 3, 4, 5}
 
 
-def test_rkd_on_a_small_machine_has_one_family_of_models() -> None:
-    cells = _cells("table1-rkd", "")
+@pytest.mark.parametrize("profile", ["", "small", "short"])
+def test_rkd_on_a_small_machine_has_one_family_of_models(profile: str) -> None:
+    cells = _cells("table1-rkd", profile)
+    assert cells
     assert all("qwen2.5-coder" in name for c in cells for name in (c.config.cloud_model, c.config.device_model))
     assert all("rkd-ft" in cell.config.method_names for cell in cells)
