@@ -24,6 +24,7 @@ from experiments.filter_study import (
     subset_of,
     subsets,
 )
+from experiments.paper.cells import data_notes
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.recorded import METHOD, UNSHARED
 
@@ -42,6 +43,8 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console:
     verdicts = LedgerReader(runs[0].folder.ledger_path).verdicts()
     if not verdicts:
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
+    for note in data_notes(runs):
+        console.print(note, highlight=False)
     console.print(_acceptance(acceptance(verdicts, longest=float(runs[0].values["epsilon-max-len"]))))
     if len(runs) == 1:
         console.print(_kept(kept_by(verdicts)))

@@ -11,6 +11,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.paper.case import CaseOrder, figure3
+from experiments.paper.cells import data_notes
 from experiments.paper.comparison import comparison
 from experiments.paper.figures import curves, figure2, save
 from experiments.paper.grid import Grid
@@ -91,7 +92,7 @@ def _drawn(runs: Sequence[PaperRun], order: PaperOrder) -> "Figure | None":
     if 2 not in order.figures:
         return None
     check_comparable(runs, axes={"k"}, mixed=order.mixed)
-    return figure2(curves(runs))
+    return figure2(curves(runs), notes=data_notes(runs))
 
 
 def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:

@@ -79,8 +79,8 @@ def _interval(own: Sequence[float], *names: str) -> Interval:
     return bootstrap_mean(own, seed=derive_seed(0, "figure2", *names))
 
 
-def figure2(found: Sequence[Curve]) -> "Figure":
-    """Returns the figure: one row per task, one panel per metric."""
+def figure2(found: Sequence[Curve], *, notes: Sequence[str] = ()) -> "Figure":
+    """Returns the figure: one row per task, one panel per metric; the notes stand above, where a cut-out keeps them."""
     # matplotlib takes a second to import and may write its font cache, which no other command should.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -96,6 +96,8 @@ def figure2(found: Sequence[Curve]) -> "Figure":
             panel.set_visible(False)
         for panel, curve in zip(row, by_task[task], strict=False):
             _panel(panel, curve)
+    if notes:
+        figure.suptitle(" ".join(notes), fontsize=8, style="italic")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     return figure

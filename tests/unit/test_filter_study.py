@@ -118,6 +118,12 @@ def test_one_run_says_what_is_kept_and_eight_what_it_is_worth(tmp_path: Path) ->
     assert "missing: none | diversity" in shown([first, others[1], others[3]]).replace("\n", " ")
 
 
+def test_what_is_no_result_is_called_so(tmp_path: Path) -> None:
+    made_up = judged(tmp_path, "made-up", label(ALL), [1.0, 1.0], data="embedded", query_split="train")
+    assert shown([made_up]).startswith("Synthetic data: lamp-3.\nTrain queries: for tuning, no result.\n")
+    assert shown([judged(tmp_path, "real", label(ALL), [1.0, 1.0], data="/lamp")]).startswith("Pairs that each")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -68,6 +68,13 @@ def test_figure_2_is_written_the_same_twice(sweep: list[RunFolder], tmp_path: Pa
     assert "lamp-3 mae (lower is better), 2 users" in (tmp_path / "one.svg").read_text(encoding="utf-8")
 
 
+def test_figure_2_of_personas_says_so_in_the_picture(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, f"k{k}", {"cdcda": [1, 2]}, k=k, data="embedded") for k in (1, 2)]
+    paths = [str(run.path) for run in runs]
+    assert run_command(["report", *paths, "--figure", "2", "--to", str(tmp_path / "k.svg")]) == 0
+    assert "Synthetic data: lamp-3." in (tmp_path / "k.svg").read_text(encoding="utf-8")
+
+
 def test_figure_2_needs_two_k_and_one_share(sweep: list[RunFolder], tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"two values of k at least; these runs have k = 1$"):
         curves(_open(*sweep[:2]))
