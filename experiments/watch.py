@@ -33,9 +33,9 @@ class Display(Protocol):
 
 
 def eta_s(state: ProgressState) -> float | None:
-    """Returns the seconds that the phase still takes at its pace so far, or None before enough is done to say."""
+    """Returns the seconds that the phase still takes at its pace so far; None before enough is done to say, and at its end."""
     # One answer of a hundred says little: the first batch holds the longest.
-    if state.done < max(1, state.total * _KNOWN):
+    if state.done < max(1, state.total * _KNOWN) or state.done >= state.total:
         return None
     return max(0.0, (state.updated - state.started) / state.done * (state.total - state.done))
 

@@ -42,7 +42,7 @@ class CloudSide:
         methods = [METHODS[name] for name in self.config.method_names]
         if any(method.supply == "teacher" for method in methods) and not self.recording.replays:
             # Before anything is paid for; M_base has the vocabulary of the device's model.
-            check_teacher(self.config, self.models.cloud(), self.models.device())
+            check_teacher(self.models.loadable(self.models.cloud()), self.models.device())
         written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
         paired = [method for method in methods if method.supply not in {"nothing", "teacher"}]
         sent = {method.name: self._choice(method.supply, uploads, written) for method in paired}
@@ -72,7 +72,7 @@ class CloudSide:
 
     def base(self) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
-        return self.models.base(self.prepared, self.phases)
+        return self.models.base(self.prepared)
 
     def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, Targets]:
         """Returns the LLM's distributions over what each user shared, in the vocabulary of M_base."""

@@ -18,8 +18,8 @@ _ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
 class Models:
     """What the config's model keys stand for."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, recording: Recording) -> None:
-        self._config, self._folder, self._recording = config, folder, recording
+    def __init__(self, config: RunConfig, folder: RunFolder, recording: Recording, phases: Phases) -> None:
+        self._config, self._folder, self._recording, self._phases = config, folder, recording, phases
         self._cache = cache_folder(config)
         if config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics:
             name = f"{config.bertscore_model}, layer {config.bertscore_layer}"
@@ -47,13 +47,13 @@ class Models:
         counts = {name: count + (getattr(before, name) if before else 0) for name, count in usage.model_dump().items()}
         self._folder.update(cloud_usage=CloudUsage(**counts))
 
-    def base(self, prepared: Prepared, phases: Phases) -> ModelRef:
+    def base(self, prepared: Prepared) -> ModelRef:
         """Returns M_base, trained first where the cache has none."""
         source = self.device()
         if source is _ECHO:
             return source
-        with phases.phase("base", prepared.base_row_count * self._config.base_epochs):
-            base = base_model(self._config, source, prepared, self._cache, phases.advance)
+        with self._phases.phase("base", prepared.base_row_count * self._config.base_epochs):
+            base = base_model(self._config, source, prepared, self._cache, self._phases.advance)
         self._note("base", base.name, base.digest)
         return base
 
@@ -64,15 +64,22 @@ class Models:
 
     def device(self) -> ModelRef:
         """Returns the model that devices start from."""
-        if self._config.device_executor == "echo":
-            ref = _ECHO
-        else:
-            # torch and transformers take seconds to import; a run with doubles needs neither.
-            from cdcda_flower.language.models import resolve_causal
-
-            ref = resolve_causal(self._config.device_model, self._cache)
+        echo = self._config.device_executor == "echo"
+        ref = _ECHO if echo else self.loadable(find_causal(self._config.device_model))
         self._note("device", ref.name, ref.digest)
         return ref
+
+    def loadable(self, model: ModelRef) -> ModelRef:
+        """Returns the model as a folder with safetensors; converting a GGUF file, once, is a phase between others."""
+        # torch and transformers take seconds to import; a run with doubles needs neither.
+        from cdcda_flower.language.models import is_loadable, loadable
+
+        if is_loadable(model, self._cache):
+            return loadable(model, self._cache)
+        with self._phases.phase("convert", 1):
+            folder = loadable(model, self._cache)
+            self._phases.advance(1, 0)
+        return folder
 
     def _note(self, role: str, name: str, digest: str) -> None:
         models = {**self._folder.manifest().models, role: ModelName(name=name, digest=digest)}

@@ -81,7 +81,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
                 config=config,
                 prepared=prepared,
                 folder=folder,
-                models=Models(config, folder, tape),
+                models=Models(config, folder, tape, phases),
                 recording=tape,
                 ledger=ledger,
                 phases=phases,

@@ -38,18 +38,27 @@ def resolve_causal(name: str, cache: Path) -> ModelRef:
     return loadable(find_causal(name), cache)
 
 
+def is_loadable(model: ModelRef, cache: Path) -> bool:
+    """Says whether `loadable` has nothing to convert, which takes minutes for a large file."""
+    return not Path(model.path).is_file() or _converted(model, cache).is_dir()
+
+
 def loadable(model: ModelRef, cache: Path) -> ModelRef:
     """Returns the model as a folder with safetensors; a GGUF file is converted once, into the cache."""
     gguf = Path(model.path)
     if not gguf.is_file():
         return model
-    folder = cache / "models" / f"{gguf.stem}-{model.digest[:16]}-{_CONVERSION}"
+    folder = _converted(model, cache)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_space(folder.parent, gguf)
         with whole_folder(folder) as draft:
             _convert(gguf, draft)
     return ModelRef(name=model.name, path=str(folder), digest=model.digest)
+
+
+def _converted(model: ModelRef, cache: Path) -> Path:
+    return cache / "models" / f"{Path(model.path).stem}-{model.digest[:16]}-{_CONVERSION}"
 
 
 def _convert(gguf: Path, into: Path) -> None:

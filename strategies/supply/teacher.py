@@ -61,12 +61,11 @@ def teacher_supply(
     return {user_id: tuple(targets) for user_id, targets in by_user.items()}
 
 
-def check_teacher(config: RunConfig, teacher: ModelRef, student: ModelRef) -> None:
-    """Raises ModelError where the two have no common vocabulary; their weights stay on disk."""
+def check_teacher(teacher: ModelRef, student: ModelRef) -> None:
+    """Raises ModelError where the two, as folders, have no common vocabulary; their weights stay on disk."""
     from cdcda_flower.language.distillation import check_common_vocabulary, vocabulary_of
-    from cdcda_flower.language.models import loadable
 
-    check_common_vocabulary(vocabulary_of(loadable(teacher, cache_folder(config))), vocabulary_of(student))
+    check_common_vocabulary(vocabulary_of(teacher), vocabulary_of(student))
 
 
 class _Teacher:

@@ -7,7 +7,7 @@ import pytest
 from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
 
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import ModelError, RunError
 from cdcda_flower.runs.folder import RunFolder
 from strategies import server_app
 from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
@@ -139,3 +139,14 @@ def test_an_interrupted_server_does_not_leave_a_running_manifest(four: Federatio
         server_app.main(grid, four.server_context(config))
     (path,) = tmp_path.iterdir()
     assert json.loads((path / "manifest.json").read_text())["status"] == "failed"
+
+
+def test_a_models_conversion_is_a_phase_of_its_own_also_where_it_fails(four: Federation, tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"this is no model")
+    config = four.config(device_executor="local", device_model=str(file))
+    folder = four.folder(config)
+    with pytest.raises(ModelError, match=r"broken.gguf cannot be read as a GGUF model"):
+        server_app.run(four.grid(config), config, folder)
+    names = [phase.name for phase in folder.manifest().phases]
+    assert names == ["prepare", "connect", "share", "generate", "select", "convert"]

@@ -96,6 +96,8 @@ def _state(done: int, tokens: int = 0) -> ProgressState:
 def test_pace_says_what_is_known() -> None:
     assert eta_s(_state(0)) is None
     assert eta_s(_state(4)) == pytest.approx(30)
+    # What comes next has no name yet: "about 0:00 left" would be said for as long as it takes.
+    assert eta_s(_state(10)) is None
     assert tokens_per_second(_state(4, 1000)) == pytest.approx(50)
     assert pace(_state(4, 1000)) == "about 0:30 left, 50 tokens/s"
     assert pace(_state(0)) == ""
