@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -13,6 +14,8 @@ from rich.text import Text
 from experiments.paper.grid import Grid, Row
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
+# A float cannot be broken over pages, and a page holds some 75 lines of a table of full width with its notes.
+_ROWS_OF_A_PAGE = 60
 ENDINGS: Mapping[Format, str] = MappingProxyType({"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"})
 _LATEX = str.maketrans(
     {
@@ -77,7 +80,30 @@ def markdown(grid: Grid) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """Returns a `table*` that needs the packages booktabs and graphicx (a wide table is scaled to the page)."""
+    """Returns a `table*` that needs the packages booktabs and graphicx (a wide table is scaled to the page).
+
+    More rows than a page holds are one `table*` per first label (a task), the notes below the last.
+    """
+    return "\n".join(map(_float, _pages(grid)))
+
+
+def _pages(grid: Grid) -> list[Grid]:
+    first = list(dict.fromkeys(row.labels[0] for row in grid.rows))
+    if len(grid.rows) <= _ROWS_OF_A_PAGE or len(first) < 2:
+        return [grid]
+    return [
+        replace(
+            grid,
+            name=f"{grid.name}-{label}",
+            title=f"{grid.title} ({label})",
+            rows=tuple(row for row in grid.rows if row.labels[0] == label),
+            notes=grid.notes if label == first[-1] else (),
+        )
+        for label in first
+    ]
+
+
+def _float(grid: Grid) -> str:
     shape = "l" * len(grid.heads) + "r" * len(grid.columns)
     lines = [
         r"\begin{table*}", r"\centering", rf"\caption{{{_latex(grid.title)}}}", rf"\label{{tab:{grid.name}}}",

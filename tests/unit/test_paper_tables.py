@@ -4,6 +4,7 @@ import csv
 import io
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,20 @@ def test_latex_is_booktabs_with_everything_escaped() -> None:
     assert r" & paper & 0.250$^{\dagger}$ & 1.000 \\" in text
     assert r"$^{\dagger}$ of \{models\}" in text
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+
+
+def test_latex_of_more_rows_than_a_page_has_one_table_per_task_and_its_notes_once() -> None:
+    rows = [Row(labels=(f"lamp-{2 + n // 40}", f"m{n}"), cells=(Cell(value=n), Cell())) for n in range(80)]
+    text = latex(replace(GRID, rows=tuple(rows)))
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
+    assert r"\caption{50\% of a\_b \& c|d (lamp-2)}" in text
+    assert r"\label{tab:table9-lamp-3}" in text
+    assert all(rf"& m{n} & {n}.000 & -" in text for n in range(80))
+    assert text.index(r"of \{models\}") > text.index("(lamp-3)")
+    assert text.count(r"of \{models\}") == 1
+    # One task alone stays one table, however long.
+    alone = [replace(row, labels=("lamp-2", row.labels[1])) for row in rows]
+    assert latex(replace(GRID, rows=tuple(alone))).count(r"\begin{table*}") == 1
 
 
 def test_csv_has_one_line_per_cell_and_no_number_for_what_is_missing() -> None:
