@@ -145,6 +145,9 @@ class RunConfig(BaseModel):
     lora_alpha: Positive = Field(description="scaling numerator; the update is alpha / r * B A x")
     learning_rate: Rate = Field(description="of a user's adapter (AdamW, linear decay)")
     epochs: Positive = Field(description="passes over a user's training set")
+    steps: Count = Field(
+        description="optimiser steps of a user's adapter, whatever pairs its method adds; 0 = those of `epochs` passes"
+    )
     batch_size: Positive = Field(description="examples per step of a user's adapter")
     rkd_weight: Rate = Field(description="share of the reverse KL in the loss of a pair that the teacher has seen")
     rkd_top_k: Count = Field(description="tokens per position whose probability the teacher sends; 0 = all")

@@ -6,7 +6,7 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.language.orders import Job, Trained, TrainOrder, model_spec
-from cdcda_flower.language.recipe import user_recipe
+from cdcda_flower.language.recipe import pooled_recipe
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
 
@@ -23,7 +23,7 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
             f"{METHOD} trains on all users' data together, but {len(withheld)} of {len(uploads)} users keep some back "
             f"({withheld[0]} among them); take a share-policy that lets everything go, or leave the method out"
         )
-    job = Job(pairs, user_recipe(config), derive_seed(config.seed, "pooled"))
+    job = Job(pairs, pooled_recipe(config), derive_seed(config.seed, "pooled"))
     order = TrainOrder(job, str(folder))
     double = config.device_executor == "echo"
     trained = _doubled(pairs, base) if double else _trained(config, base, order)

@@ -5,6 +5,7 @@ gradient clip and optimiser. What is shared is the pass through the base; a slot
 """
 
 import itertools
+import math
 import random
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from cdcda_flower.language.distillation import mixed, taught, vocabulary_size
 from cdcda_flower.language.examples import Batch, TokenizedExample, answer_logits, collate, packed, tokenize
 from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.language.orders import Job
+from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
 from cdcda_flower.seeding import derive_seed
 
@@ -157,7 +159,7 @@ class _Training:
         recipe = job.recipe
         adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
         order = random.Random(derive_seed(job.seed, "order"))
-        self._batches = [batch for _ in range(recipe.epochs) for batch in _batches(rows, recipe.batch_size, order)]
+        self._batches = _batches(rows, recipe, order)
         self._parameters, self._clip = adapters.parameters[slot], recipe.max_grad_norm
         self._optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _linear(len(self._batches), recipe.warmup))
@@ -199,10 +201,16 @@ class _Training:
         )
 
 
-def _batches(rows: Sequence[TokenizedExample], size: int, order: random.Random) -> list[list[TokenizedExample]]:
-    shuffled = list(rows)
-    order.shuffle(shuffled)
-    return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+def _batches(rows: Sequence[TokenizedExample], recipe: Recipe, order: random.Random) -> list[list[TokenizedExample]]:
+    """Returns the rows of each step; every pass has its own order."""
+    size = recipe.batch_size
+    steps = recipe.steps or recipe.epochs * math.ceil(len(rows) / size)
+    batches: list[list[TokenizedExample]] = []
+    while len(batches) < steps:
+        shuffled = list(rows)
+        order.shuffle(shuffled)
+        batches += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    return batches[:steps]
 
 
 def _linear(steps: int, warmup: float) -> Callable[[int], float]:

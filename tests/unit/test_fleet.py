@@ -70,10 +70,11 @@ def plain_loop(
     rows = list(enumerate(tokenize(base.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs))
     order = random.Random(derive_seed(job.seed, "order"))
     batches = []
-    for _ in range(recipe.epochs):
+    for _ in range(recipe.steps or recipe.epochs):  # a pass has one step at least
         epoch = list(rows)
         order.shuffle(epoch)
         batches += [epoch[at : at + recipe.batch_size] for at in range(0, len(epoch), recipe.batch_size)]
+    batches = batches[: recipe.steps or None]
     optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=0.0, fused=False)
     losses, clipped = [], 0
     for step, batch in enumerate(batches):
@@ -134,6 +135,16 @@ def test_every_user_gets_what_a_plain_loop_gives_it_alone(folder: Path, alone: l
     users = list(range(len(SIZES)))
     random.Random(slots).shuffle(users)
     assert_plain(trained(fleet(folder, slots=slots), users), alone)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_number_of_steps_holds_for_users_with_few_pairs_and_with_many(folder: Path, steps: int) -> None:
+    jobs = [replace(job(user), recipe=replace(RECIPE, steps=steps)) for user in range(len(SIZES))]
+    # One step is less than a pass for most of them, five are more than two passes for all, cut within one for some.
+    assert {5 % math.ceil(size / RECIPE.batch_size) for size in SIZES} == {0, 1, 2}
+    fits = dict(fleet(folder, slots=2).fit(jobs))
+    assert {fit.steps for fit in fits.values()} == {steps}
+    assert_plain(fits, [plain_loop(load_tiny(folder), one) for one in jobs])
 
 
 def test_small_passes_and_a_prefix_per_slot_change_nothing(
