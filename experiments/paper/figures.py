@@ -80,7 +80,7 @@ def _interval(own: Sequence[float], *names: str) -> Interval:
 
 
 def figure2(found: Sequence[Curve], *, notes: Sequence[str] = ()) -> "Figure":
-    """Returns the figure: one row per task, one panel per metric; the notes stand above, where a cut-out keeps them."""
+    """Returns the figure: one row per task, one panel per metric, the notes above."""
     # matplotlib takes a second to import and may write its font cache, which no other command should.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
