@@ -79,7 +79,7 @@ def _interval(own: Sequence[float], *names: str) -> Interval:
     return bootstrap_mean(own, seed=derive_seed(0, "figure2", *names))
 
 
-def figure2(found: Sequence[Curve], *, notes: Sequence[str] = ()) -> "Figure":
+def figure2(found: Sequence[Curve], *, notes: Sequence[str]) -> "Figure":
     """Returns the figure: one row per task, one panel per metric, the notes above."""
     # matplotlib takes a second to import and may write its font cache, which no other command should.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

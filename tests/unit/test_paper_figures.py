@@ -61,7 +61,7 @@ def test_figure_2_is_written_the_same_twice(sweep: list[RunFolder], tmp_path: Pa
     drawn = curves(_open(*sweep))
     for name in ("one", "two"):
         for ending in ("png", "svg"):
-            save(figure2(drawn), tmp_path / f"{name}.{ending}")
+            save(figure2(drawn, notes=()), tmp_path / f"{name}.{ending}")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
