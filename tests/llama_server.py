@@ -20,7 +20,7 @@ from experiments.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "smol"
-_START_S = 60
+_START_S = 600
 
 
 @dataclass

@@ -25,7 +25,7 @@ def test_the_server_touches_no_private_folder(four: Federation, tmp_path: Path) 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,9 +19,9 @@ from cdcda_flower.runs.folder import RunFolder
 from experiments.leftovers import launcher_of
 with launcher_of(RunFolder(Path(sys.argv[1])), Path(sys.argv[2])):
     print("holding", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
-SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
+SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 
 
 @pytest.fixture

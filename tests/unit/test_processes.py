@@ -11,7 +11,7 @@ import pytest
 
 from experiments.processes import MemoryWatch, Ports, RunProcesses, environment, free_ports, port_is_free, summed_pss
 
-SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
+SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 
 

@@ -49,7 +49,7 @@ def order(folder: Path, user: str) -> TrainOrder:
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, timeout=120))
+    return asyncio.run(asyncio.wait_for(work, timeout=600))
 
 
 async def carried_out(trainer: Trainer, orders: Sequence[Order]) -> list[Result]:
