@@ -6,7 +6,7 @@ draws from its own generator.
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,10 +165,19 @@ def _drawn(rows: Sequence[Row], scores_RV: torch.Tensor) -> list[int]:
 
 
 @torch.inference_mode()
-def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device, route: Route = one_adapter) -> int:
+def decode(
+    model: Any,
+    rows: Sequence[Row],
+    stop: Stop,
+    *,
+    device: torch.device,
+    route: Route = one_adapter,
+    on_done: Callable[[int], None] = lambda place: None,
+) -> int:
     """Writes all rows to their end, in place; returns the tokens written.
 
     Rows with the same prompt and slot share its prefill. `route` tells a model with several adapters whose each row is.
+    `on_done` is told the place of each row when its text is whole, while others are still written.
     """
     prefills = list(dict.fromkeys((row.slot, tuple(row.prompt)) for row in rows))
     place = {prefill: index for index, prefill in enumerate(prefills)}
@@ -183,10 +192,14 @@ def decode(model: Any, rows: Sequence[Row], stop: Stop, *, device: torch.device,
     pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
     give_room(cache, rows=pick, room=max(row.room - len(row.prompt) for row in rows))
-    batched = list(rows)
+    batched, unwritten = list(rows), list(range(len(rows)))
     route(batch.slots[pick])
     while True:
         tokens = next_tokens(batched, scores, stop)
+        for index in unwritten:
+            if rows[index].done:
+                on_done(index)
+        unwritten = [index for index in unwritten if not rows[index].done]
         left = [index for index, row in enumerate(batched) if not row.done]
         if not left:
             return sum(len(row.written) for row in rows)

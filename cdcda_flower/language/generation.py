@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -68,12 +69,19 @@ class CausalGenerator:
 
         def write(batch: Sequence[int]) -> None:
             rows = [row for index in batch for row in groups[index]]
-            decode(self._loaded.model, rows, self._stop, device=self._loaded.device)
-            # From the worker: a batch that ends after another one failed is handed over too.
-            with alone:
-                for index in batch:
-                    texts = tuple(self._text(row) for row in groups[index])
-                    on_answer(index, texts, sum(len(row.written) for row in groups[index]))
+            whose = [index for index in batch for _ in groups[index]]
+            left = Counter(whose)
+
+            def hand_over(place: int) -> None:
+                index = whose[place]
+                left[index] -= 1
+                if not left[index]:
+                    with alone:
+                        texts = tuple(self._text(row) for row in groups[index])
+                        on_answer(index, texts, sum(len(row.written) for row in groups[index]))
+
+            # From the worker: what ends after another batch failed is handed over too.
+            decode(self._loaded.model, rows, self._stop, device=self._loaded.device, on_done=hand_over)
 
         with _pool(self._workers) as pool:
             for done in as_completed([pool.submit(write, batch) for batch in self._batches(groups)]):

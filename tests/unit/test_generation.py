@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,9 +54,9 @@ def test_results_come_in_the_order_of_the_requests(generator: CausalGenerator) -
 def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[list[Row]] = []
 
-    def spying(model: object, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
+    def spying(model: object, rows: Sequence[Row], stop: Stop, **more: Any) -> int:
         batches.append(list(rows))
-        return decode(model, rows, stop, device=device)
+        return decode(model, rows, stop, **more)
 
     monkeypatch.setattr(generation, "decode", spying)
     told: dict[int, int] = {}
@@ -68,6 +69,31 @@ def test_batches_hold_the_token_budget(generator: CausalGenerator, monkeypatch: 
         assert taken <= 400 or len(rows) == 2
     assert sorted(told) == list(range(len(requests)))
     assert sum(told.values()) == sum(len(row.written) for rows in batches for row in rows)
+
+
+def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
+    generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[Row]] = []
+
+    def spying(model: object, rows: Sequence[Row], stop: Stop, **more: Any) -> int:
+        batches.append(list(rows))
+        return decode(model, rows, stop, **more)
+
+    monkeypatch.setattr(generation, "decode", spying)
+    told: list[tuple[int, int]] = []
+
+    def hear(index: int, texts: tuple[str, ...], tokens: int) -> None:
+        [rows] = batches
+        told.append((index, sum(row.done for row in rows)))
+        assert len(texts) == 2
+        assert tokens > 0
+
+    # Without end-of-text or a line's end every text is as long as it may be.
+    requests = [replace(ASKED, prefix="", samples=2, max_new_tokens=limit) for limit in (30, 4, 12)]
+    monkeypatch.setattr(generator, "_stop", Stop(eos=frozenset(), newline={}))
+    generator.generate(requests, on_answer=hear)
+    assert told == [(1, 2), (2, 4), (0, 6)]
 
 
 def test_a_prefixed_text_is_one_line_and_a_whole_answer_may_be_more(generator: CausalGenerator) -> None:
@@ -110,10 +136,10 @@ def test_a_greedy_answer_needs_no_seed_and_may_stand_beside_samples(generator: C
 def test_what_was_finished_before_a_failure_is_handed_over(
     generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(model: object, rows: Sequence[Row], stop: Stop, *, device: torch.device) -> int:
+    def failing(model: object, rows: Sequence[Row], stop: Stop, **more: Any) -> int:
         if len(rows[0].prompt) < 60:
             raise MemoryError("full")
-        return decode(model, rows, stop, device=device)
+        return decode(model, rows, stop, **more)
 
     monkeypatch.setattr(generation, "decode", failing)
     requests = [replace(ASKED, prompt="word " * length) for length in (2, 60, 50)]
