@@ -21,9 +21,8 @@ lint: install  ## Check style and types
 	$(BIN)/mypy $(PACKAGES)
 
 # Two at a time: the end-to-end tests wait for processes to start more than they compute. A file's tests share its one real run.
-# In the order of the folders, so that the long files begin early: xdist would put files of few tests last, whose runs take minutes.
 test: lint  ## Check style and types, then run all tests
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 format: install  ## Format all code
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""What can be checked before anything heavy starts: ports, disk, model paths, an API's key, CUDA. Every problem is said at once."""
+"""What can be checked before anything heavy starts: the port, disk, model paths, an API's key, CUDA. Every problem is said at once."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError
 from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape
-from experiments.processes import Ports, free_ports, port_is_free
+from experiments.processes import free_port, port_is_free
 from experiments.settings import local_model_keys
 
-PORTS_VARIABLE = "CDCDA_PORTS"
+PORT_VARIABLE = "CDCDA_PORT"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
 # Two converted 135M models, M_base, Arrow files and 100 users' adapters take about 2 GB.
 MIN_FREE_GB = 3.0
@@ -40,20 +40,19 @@ def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] |
         raise BadInputError("\n".join(problems))
 
 
-def chosen_ports() -> Ports:
-    """Returns the ports that the user fixed in $CDCDA_PORTS, or two free ones."""
-    fixed = os.environ.get(PORTS_VARIABLE, "")
+def chosen_port() -> int:
+    """Returns the port of the run's SuperLink: what the user fixed in $CDCDA_PORT, or a free one."""
+    fixed = os.environ.get(PORT_VARIABLE, "")
     if not fixed:
-        return free_ports()
-    numbers = [int(part) if part.strip().isdecimal() else 0 for part in fixed.split(",")]
-    if len(numbers) != 2 or numbers[0] == numbers[1] or not all(0 < number < 65536 for number in numbers):
-        raise ConfigError(f'{PORTS_VARIABLE} is {fixed!r}; give two different ports, such as "39191,39193"')
-    taken = [str(number) for number in numbers if not port_is_free(number)]
-    if taken:
+        return free_port()
+    port = int(fixed) if fixed.strip().isdecimal() else 0
+    if not 0 < port < 65536:
+        raise ConfigError(f'{PORT_VARIABLE} is {fixed!r}; give one port, such as "39191"')
+    if not port_is_free(port):
         raise ConfigError(
-            f"{PORTS_VARIABLE}: port {' and '.join(taken)} is in use; give others, or unset it to have free ones chosen"
+            f"{PORT_VARIABLE}: port {port} is in use; give another, or unset it to have a free one chosen"
         )
-    return Ports(http=numbers[0], control=numbers[1])
+    return port
 
 
 def client_gpu_share(config: RunConfig) -> float:

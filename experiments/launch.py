@@ -20,10 +20,11 @@ from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
-from experiments.checks import check_before_start, chosen_ports, client_gpu_share
+from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
+from experiments.superlink import start_superlink, wait_for_superlink
 from experiments.watch import BarDisplay, LineDisplay, Watcher
 
 LOG_TAIL_LINES = 30
@@ -41,6 +42,7 @@ class Launch:
     config: RunConfig
     app: App
     scratch: Path
+    port: int
     environment: Mapping[str, str]
     processes: RunProcesses
     console: Console
@@ -86,11 +88,11 @@ def _launching(config: RunConfig, app: App, console: Console) -> Iterator[Launch
     """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
-        ports = chosen_ports()
+        port = chosen_port()
         scratch = temporary_folder()
         this = Launch(
-            config=config, app=app, scratch=scratch, environment=environment(scratch, Path(config.cache_dir), ports),
-            processes=RunProcesses(scratch), console=console,
+            config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), console=console,
+            environment=environment(scratch, Path(config.cache_dir)),
         )  # fmt: skip
         stack.callback(_clean_up, this)
         stage(app, this.staged)
@@ -165,11 +167,13 @@ def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
 
 
 def _federate(this: Launch, folder: RunFolder) -> Manifest:
+    environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
+    _start_superlink(this, folder.logs / "superlink.log", environment)
     log = folder.logs / "flwr.log"
     with log.open("w") as output:
         command = subprocess.Popen(
-            _command(this), env={**this.environment, "CDCDA_RUN_DIR": str(folder.path)}, cwd=this.empty,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     display = BarDisplay(this.console) if this.console.is_terminal else LineDisplay(partial(_say, this))
     try:
@@ -181,6 +185,14 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
     finally:
         display.close()
+
+
+def _start_superlink(this: Launch, log: Path, environment: Mapping[str, str]) -> None:
+    process = start_superlink(this.port, home=this.scratch / "home", log=log, environment=environment, cwd=this.empty)
+    try:
+        wait_for_superlink(process, this.port, timeout_s=this.config.start_timeout_s)
+    except RunError as error:
+        raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
 
 
 def _command(this: Launch) -> list[str]:
@@ -211,9 +223,6 @@ def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) 
     """Ends every process, keeps the logs, and completes the manifest; a second Ctrl-C has to wait for it."""
     with _deaf_to_interrupts():
         this.processes.stop()
-        log = this.scratch / "home" / "local-superlink" / "superlink.log"
-        if log.is_file():
-            shutil.copyfile(log, folder.logs / "superlink.log")
         if folder.manifest().status == "finished":
             ending = {}  # it was done before it was stopped
         folder.update(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)

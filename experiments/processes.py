@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,14 +23,6 @@ SCRATCH_PREFIX = "cdcda-"
 MOST_PASSES = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """The SuperLink's two ports on the loopback interface."""
-
-    http: int
-    control: int
-
-
 def temporary_folder() -> Path:
     """Makes a short, private, empty folder for one run; the caller removes it."""
     usual = tempfile.gettempdir()
@@ -40,12 +31,11 @@ def temporary_folder() -> Path:
     )
 
 
-def free_ports() -> Ports:
-    """Returns two ports that nobody listens on now."""
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return Ports(http=first.getsockname()[1], control=second.getsockname()[1])
+def free_port() -> int:
+    """Returns a port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def port_is_free(port: int) -> bool:
@@ -60,7 +50,7 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def environment(scratch: Path, cache: Path, ports: Ports) -> dict[str, str]:
+def environment(scratch: Path, cache: Path) -> dict[str, str]:
     """Returns the environment of every process of a run: nothing outside `scratch` and `cache` is written."""
     user = os.environ
     paths = [str(scratch / "app"), *filter(None, [user.get("PYTHONPATH", "")])]
@@ -69,8 +59,6 @@ def environment(scratch: Path, cache: Path, ports: Ports) -> dict[str, str]:
         # Another cluster's address would take the run's processes there, out of reach.
         **{name: value for name, value in user.items() if name != "RAY_ADDRESS"},
         "FLWR_HOME": str(scratch / "home"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports.http),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(ports.control),
         # Without it every run builds a new environment with all dependencies before it starts.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",

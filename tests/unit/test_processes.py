@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.processes import MemoryWatch, Ports, RunProcesses, environment, free_ports, port_is_free, summed_pss
+from experiments.processes import MemoryWatch, RunProcesses, environment, free_port, port_is_free, summed_pss
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 
 
 def _start(scratch: Path, code: str, home: str | None = None) -> subprocess.Popen[str]:
-    env = environment(scratch, scratch, Ports(http=1, control=2)) | ({} if home is None else {"FLWR_HOME": home})
+    env = environment(scratch, scratch) | ({} if home is None else {"FLWR_HOME": home})
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
@@ -75,13 +75,11 @@ def test_the_environment_keeps_the_users_and_leads_with_the_staged_app(
     monkeypatch.setenv("PYTHONPATH", "/mine")
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    env = environment(tmp_path / "scratch", tmp_path / "cache", Ports(http=1, control=2))
+    env = environment(tmp_path / "scratch", tmp_path / "cache")
     assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "scratch" / "app"), "/mine"]
     assert (env["HF_HOME"], env["HF_HUB_OFFLINE"]) == ("/models", "1")
     assert "127.0.0.1" in env["NO_PROXY"].split(",")
 
 
-def test_free_ports_are_free() -> None:
-    ports = free_ports()
-    assert port_is_free(ports.http)
-    assert port_is_free(ports.control)
+def test_a_free_port_is_free() -> None:
+    assert port_is_free(free_port())
