@@ -24,7 +24,7 @@ from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
-from experiments.superlink import start_superlink, wait_for_superlink
+from experiments.superlink import spoken, start_superlink, wait_for_superlink
 from experiments.watch import BarDisplay, LineDisplay, Watcher
 
 LOG_TAIL_LINES = 30
@@ -188,11 +188,13 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
 
 
 def _start_superlink(this: Launch, log: Path, environment: Mapping[str, str]) -> None:
-    process = start_superlink(this.port, home=this.scratch / "home", log=log, environment=environment, cwd=this.empty)
+    home = this.scratch / "home"
+    process = start_superlink(this.port, home=home, log=log, environment=environment, cwd=this.empty)
     try:
         wait_for_superlink(process, this.port, timeout_s=this.config.start_timeout_s)
     except RunError as error:
-        raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
+        words = _tail(spoken(home).read_text(errors="replace")) or "nothing"
+        raise RunError(f"{error}; it said:\n{words}") from None
 
 
 def _command(this: Launch) -> list[str]:

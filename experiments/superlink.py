@@ -25,13 +25,18 @@ def start_superlink(
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\n{address}', encoding="utf-8")
     command = [
         str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
-        "--host", "127.0.0.1", "--port", str(port), "--database", str(home / "state.db"),
+        "--host", "127.0.0.1", "--port", str(port), "--database", str(home / "state.db"), "--log-file", str(log),
     ]  # fmt: skip
-    with log.open("wb") as output:
+    with spoken(home).open("wb") as output:
         return subprocess.Popen(
             command, env=dict(environment), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+
+
+def spoken(home: Path) -> Path:
+    """Returns where a SuperLink's words on the terminal are kept: also those from before it has a log."""
+    return home / "superlink.out"
 
 
 def wait_for_superlink(process: subprocess.Popen[bytes], port: int, *, timeout_s: float) -> None:
@@ -44,7 +49,7 @@ def wait_for_superlink(process: subprocess.Popen[bytes], port: int, *, timeout_s
             if _answers(client):
                 return
             if time.monotonic() > deadline:
-                raise RunError(f"Flower's SuperLink did not answer within {timeout_s:g} s (start-timeout-s)")
+                raise RunError(f"Flower's SuperLink did not answer within {timeout_s:g} s; raise start-timeout-s")
             time.sleep(POLL_S)
 
 
