@@ -28,6 +28,9 @@ from experiments.superlink import spoken, start_superlink, wait_for_superlink
 from experiments.watch import BarDisplay, LineDisplay, Watcher
 
 LOG_TAIL_LINES = 30
+# Ray ends the run where its node takes more than 30 s to start, as on a busy machine; no device has been asked anything then.
+RAY_GAVE_UP = "The current node timed out during startup"
+STARTS = 3
 BAD_INPUT = 2
 
 
@@ -167,9 +170,37 @@ def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
 
 
 def _federate(this: Launch, folder: RunFolder) -> Manifest:
+    """Runs Flower, and again where Ray gave up before anything had begun."""
+    for start in range(1, STARTS + 1):
+        try:
+            manifest, failure = _run_flower(this, folder), None
+        except RunError as error:
+            failure = error
+        if start == STARTS or not _ray_gave_up(folder):
+            break
+        _say(this, f"Ray did not start within its 30 s; starting again ({start + 1} of {STARTS})")
+        this.processes.stop()
+        shutil.rmtree(this.scratch / "home", ignore_errors=True)
+        folder.progress_path.unlink(missing_ok=True)
+        folder.update(status="created", phases=(), error="", error_kind="")
+    if failure:
+        raise failure
+    return manifest
+
+
+def _ray_gave_up(folder: RunFolder) -> bool:
+    log = _flower_log(folder)
+    return log.is_file() and RAY_GAVE_UP in log.read_text(errors="replace")
+
+
+def _flower_log(folder: RunFolder) -> Path:
+    return folder.logs / "flwr.log"
+
+
+def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
     environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
     _start_superlink(this, folder.logs / "superlink.log", environment)
-    log = folder.logs / "flwr.log"
+    log = _flower_log(folder)
     with log.open("w") as output:
         command = subprocess.Popen(
             _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
