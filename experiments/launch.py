@@ -176,7 +176,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
             manifest, failure = _run_flower(this, folder), None
         except RunError as error:
             failure = error
-        if start == STARTS or not _ray_gave_up(folder):
+        if start == STARTS or folder.manifest().status == "finished" or not _ray_gave_up(folder):
             break
         _say(this, f"Ray did not start within its 30 s; starting again ({start + 1} of {STARTS})")
         this.processes.stop()
