@@ -1,6 +1,5 @@
 """The run's own SuperLink: what is said where it ends or does not answer; that it works is what every end-to-end test shows."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.errors import RunError
-from experiments.processes import free_port
+from experiments.processes import environment, free_port
 from experiments.superlink import spoken, start_superlink, wait_for_superlink
 
 
@@ -28,8 +27,9 @@ def test_one_that_cannot_listen_is_said_to_have_ended(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0"}
-        process = start_superlink(port, home=home, log=log, environment=environment, cwd=tmp_path)
+        process = start_superlink(
+            port, home=home, log=log, environment=environment(tmp_path, tmp_path / "cache"), cwd=tmp_path
+        )
         assert process.wait(timeout=600) != 0
         with pytest.raises(RunError, match="SuperLink ended with exit code"):
             wait_for_superlink(process, port, timeout_s=600)
