@@ -20,7 +20,7 @@ from benchmarks.requests import ROOT
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.processes import RunProcesses, environment, free_port, temporary_folder
-from experiments.superlink import start_superlink, wait_for_superlink
+from experiments.superlink import superlink
 
 CLIENTS, MORE_CLIENTS = (10, 100), (300, 1000, 3000)
 PHASES = ("share", "personalize", "evaluate")
@@ -115,18 +115,19 @@ def floor_seconds(clients: int) -> float:
         processes = RunProcesses(scratch)
         federation = f"num-supernodes={clients} client-resources-num-cpus=1 client-resources-num-gpus=0"
         given = {**environment(scratch, scratch / "cache"), RESULT_VARIABLE: str(result)}
-        port, home = free_port(), scratch / "home"
         try:
-            superlink = start_superlink(port, home=home, log=scratch / "superlink.log", environment=given, cwd=scratch)
-            wait_for_superlink(superlink, port, timeout_s=LIMIT_S)
-            with log.open("w") as output:
+            server = superlink(
+                free_port(), home=scratch / "home", log=scratch / "superlink.log", environment=given, cwd=scratch,
+                timeout_s=LIMIT_S,
+            )  # fmt: skip
+            with server, log.open("w") as output:
                 flwr = subprocess.Popen(
                     [Path(sys.executable).parent / "flwr", "run", app, "--stream", "--run-config", f"nodes={clients}",
                      "--federation-config", federation],
                     env=given, cwd=scratch, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )  # fmt: skip
-            _wait_for(result, log, flwr)
+                _wait_for(result, log, flwr)
         finally:
             processes.stop()
         figures = json.loads(result.read_text(encoding="utf-8"))

@@ -20,11 +20,12 @@ from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
+from cdcda_flower.runs.ledger import LedgerReader
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
-from experiments.superlink import spoken, start_superlink, wait_for_superlink
+from experiments.superlink import superlink
 from experiments.watch import BarDisplay, LineDisplay, Watcher
 
 LOG_TAIL_LINES = 30
@@ -176,7 +177,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
             manifest, failure = _run_flower(this, folder), None
         except RunError as error:
             failure = error
-        if start == STARTS or folder.manifest().status == "finished" or not _ray_gave_up(folder):
+        if start == STARTS or not _never_began(folder):
             break
         _say(this, f"Ray did not start within its 30 s; starting again ({start + 1} of {STARTS})")
         this.processes.stop()
@@ -188,9 +189,13 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
     return manifest
 
 
-def _ray_gave_up(folder: RunFolder) -> bool:
+def _never_began(folder: RunFolder) -> bool:
+    """Says whether Ray gave up before any device had answered: devices write into that log too, so its words alone prove nothing."""
     log = _flower_log(folder)
-    return log.is_file() and RAY_GAVE_UP in log.read_text(errors="replace")
+    if not log.is_file() or RAY_GAVE_UP not in log.read_text(errors="replace"):
+        return False
+    ledger = LedgerReader(folder.ledger_path) if folder.ledger_path.is_file() else None
+    return not (ledger and (ledger.uploads() or ledger.failures()))
 
 
 def _flower_log(folder: RunFolder) -> Path:
@@ -199,33 +204,26 @@ def _flower_log(folder: RunFolder) -> Path:
 
 def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
     environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
-    _start_superlink(this, folder.logs / "superlink.log", environment)
+    server = superlink(
+        this.port, home=this.scratch / "home", log=folder.logs / "superlink.log", environment=environment, cwd=this.empty,
+        timeout_s=this.config.start_timeout_s,
+    )  # fmt: skip
     log = _flower_log(folder)
-    with log.open("w") as output:
+    with server, log.open("w") as output:
         command = subprocess.Popen(
             _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    display = BarDisplay(this.console) if this.console.is_terminal else LineDisplay(partial(_say, this))
-    try:
-        return Watcher(
-            folder=folder, is_alive=lambda: command.poll() is None, display=display,
-            start_timeout_s=this.config.start_timeout_s,
-        ).wait()  # fmt: skip
-    except RunError as error:
-        raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
-    finally:
-        display.close()
-
-
-def _start_superlink(this: Launch, log: Path, environment: Mapping[str, str]) -> None:
-    home = this.scratch / "home"
-    process = start_superlink(this.port, home=home, log=log, environment=environment, cwd=this.empty)
-    try:
-        wait_for_superlink(process, this.port, timeout_s=this.config.start_timeout_s)
-    except RunError as error:
-        words = _tail(spoken(home).read_text(errors="replace")) or "nothing"
-        raise RunError(f"{error}; it said:\n{words}") from None
+        display = BarDisplay(this.console) if this.console.is_terminal else LineDisplay(partial(_say, this))
+        try:
+            return Watcher(
+                folder=folder, is_alive=lambda: command.poll() is None, display=display,
+                start_timeout_s=this.config.start_timeout_s,
+            ).wait()  # fmt: skip
+        except RunError as error:
+            raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
+        finally:
+            display.close()
 
 
 def _command(this: Launch) -> list[str]:

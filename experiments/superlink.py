@@ -6,7 +6,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,12 +15,18 @@ import httpx
 from cdcda_flower.errors import RunError
 
 POLL_S = 0.2
+SAID_CHARACTERS = 2000
 
 
-def start_superlink(
-    port: int, *, home: Path, log: Path, environment: Mapping[str, str], cwd: Path
-) -> subprocess.Popen[bytes]:
-    """Starts a SuperLink for simulations, as `flwr run` does, and tells the `flwr` of the same home where it listens."""
+@contextmanager
+def superlink(
+    port: int, *, home: Path, log: Path, environment: Mapping[str, str], cwd: Path, timeout_s: float
+) -> Iterator[None]:
+    """Starts a SuperLink for simulations, as `flwr run` does, and tells the `flwr` of the same home where it listens.
+
+    Enters when it answers and ends it at the exit, not what it started itself: `RunProcesses` does. Raises RunError, with its
+    last words, where it ends before or does not answer in time.
+    """
     home.mkdir(parents=True, exist_ok=True)
     address = f'address = "127.0.0.1:{port}"\ninsecure = true\n'
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\n{address}', encoding="utf-8")
@@ -27,30 +34,34 @@ def start_superlink(
         str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
         "--host", "127.0.0.1", "--port", str(port), "--database", str(home / "state.db"), "--log-file", str(log),
     ]  # fmt: skip
-    with spoken(home).open("wb") as output:
-        return subprocess.Popen(
+    # Also what it says before it has a log.
+    words = home / "superlink.out"
+    with words.open("wb") as output:
+        process = subprocess.Popen(
             command, env=dict(environment), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+    try:
+        _wait(process, port, timeout_s, words)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
-def spoken(home: Path) -> Path:
-    """Returns where a SuperLink's words on the terminal are kept: also those from before it has a log."""
-    return home / "superlink.out"
-
-
-def wait_for_superlink(process: subprocess.Popen[bytes], port: int, *, timeout_s: float) -> None:
-    """Returns when the SuperLink answers; raises RunError where it ends before, or does not answer in time."""
+def _wait(process: subprocess.Popen[bytes], port: int, timeout_s: float, words: Path) -> None:
     deadline = time.monotonic() + timeout_s
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
-        while True:
+        while not _answers(client):
             if process.poll() is not None:
-                raise RunError(f"Flower's SuperLink ended with exit code {process.returncode} before the run")
-            if _answers(client):
-                return
-            if time.monotonic() > deadline:
-                raise RunError(f"Flower's SuperLink did not answer within {timeout_s:g} s; raise start-timeout-s")
-            time.sleep(POLL_S)
+                failure = f"ended with exit code {process.returncode} before the run"
+            elif time.monotonic() > deadline:
+                failure = f"did not answer within {timeout_s:g} s; raise start-timeout-s"
+            else:
+                time.sleep(POLL_S)
+                continue
+            said = words.read_text(errors="replace").strip()[-SAID_CHARACTERS:] or "nothing"
+            raise RunError(f"Flower's SuperLink {failure}; it said:\n{said}")
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -10,15 +10,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_models import load_tiny
+from tiny_models import load_tiny, tiny_ref
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
-from cdcda_flower.language import examples
+from cdcda_flower.language import examples, models
 from cdcda_flower.language import fleet as language_fleet
 from cdcda_flower.language.examples import tokenize
 from cdcda_flower.language.fleet import Fit, Fleet, _linear
-from cdcda_flower.language.models import LoadedModel, load_tokenizer
+from cdcda_flower.language.models import LoadedModel, load_causal, load_tokenizer
 from cdcda_flower.language.orders import Job
 from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.language.stacked import StackedAdapters
@@ -27,7 +27,6 @@ from cdcda_flower.types import ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
 WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
-NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 # Rows per user: a user with one row, and users whose last batch is not full.
 SIZES = (5, 1, 4, 3)
 
@@ -278,14 +277,15 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     folder: Path, monkeypatch: pytest.MonkeyPatch, quantised: bool
 ) -> None:
     """Rounding differs with what shares a pass, so single users differ; over users it is noise around zero."""
-    monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.bfloat16)
+    for module in (models, language_fleet):
+        monkeypatch.setattr(module, "compute_dtype", lambda device: torch.bfloat16)
     jobs = [
         Job([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
         for user in range(30)
     ]  # fmt: skip
 
     def losses(slots: int) -> torch.Tensor:
-        base = low_precision(folder, quantised=quantised)
+        base = load_causal(tiny_ref(folder), torch.device("cpu"), quantization="nf4" if quantised else "none")
         fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(jobs))
         return torch.tensor([fits[place].last_loss for place in range(len(jobs))], dtype=torch.float64)
 
@@ -296,9 +296,3 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(jobs))
     # What packing moves is small beside what tells users apart.
     assert apart.std() < 0.05 * alone.std()
-
-
-def low_precision(folder: Path, *, quantised: bool) -> LoadedModel:
-    options = {"quantization_config": NF4} if quantised else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **options).requires_grad_(False)
-    return LoadedModel(model, load_tiny(folder).tokenizer, torch.device("cpu"))

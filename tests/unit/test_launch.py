@@ -9,6 +9,8 @@ from rich.console import Console
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.types import UserFailure
 from experiments import launch
 from experiments.launch import RAY_GAVE_UP, STARTS, Launch
 from experiments.processes import RunProcesses
@@ -61,6 +63,18 @@ def test_it_is_started_so_often_and_no_more(this: Launch, tmp_path: Path, monkey
     with pytest.raises(RunError, match="it stopped"):
         launch._federate(this, folder)
     assert len(found) == STARTS
+
+
+def test_once_a_device_has_answered_the_words_of_the_log_start_nothing(
+    this: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.create(tmp_path / "runs", "first")
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_failure(UserFailure(user_id="A", phase="share", reason=f"a policy that says {RAY_GAVE_UP}"))
+    found = _flower(monkeypatch, RAY_GAVE_UP, "")
+    with pytest.raises(RunError, match="it stopped"):
+        launch._federate(this, folder)
+    assert len(found) == 1
 
 
 def test_another_failure_is_final(this: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

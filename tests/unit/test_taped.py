@@ -1,4 +1,4 @@
-"""Cloud and scorer behind a tape: record and replay, k, other models, budgets, failures."""
+"""The cloud behind a tape: record and replay, k, other models, budgets, failures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,9 +19,6 @@ from strategies.cloud.echo import EchoGenerator
 from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, answers
 from strategies.cloud.taped import taped_cloud
 from strategies.recording import Recording, recording
-from strategies.selection import taped as scorer_taped
-from strategies.selection.scorers import ConsistencyScorer, EchoScorer
-from strategies.selection.taped import taped_scorer
 
 DEFAULTS = read_defaults(Path(__file__).resolve().parents[2] / "pyproject.toml")
 MODEL = ModelRef(name="qwen", path="", digest="d" * 64)
@@ -286,65 +283,6 @@ def test_a_real_model_replays_byte_by_byte(tiny_qwen2: Path, opened: Open, tmp_p
     texts = opened(Tiny(), model=ref).texts(*requests)
     assert len({text for row in texts for text in row}) > 20
     assert opened(tape_mode="replay").texts(*requests) == texts
-
-
-@dataclass
-class Judge:
-    """The echo scorer, which notes what it was asked."""
-
-    name = "echo"
-    calls: list[int] = field(default_factory=list)
-
-    def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
-        self.calls.append(len(premises))
-        return EchoScorer().score(premises, hypotheses)
-
-
-@contextmanager
-def judging(
-    config: RunConfig, model: ModelRef, judge: Judge, patch: pytest.MonkeyPatch
-) -> Iterator[tuple[ConsistencyScorer, list[TapeUse]]]:
-    @contextmanager
-    def given(config: RunConfig) -> Iterator[ConsistencyScorer]:
-        yield judge
-
-    patch.setattr(scorer_taped, "make_scorer", given)
-    uses: list[TapeUse] = []
-    with recording(config, uses.append) as tape:
-        key = "consistency-model"
-        found = tape.model(key, config.consistency_scorer, config.consistency_model, lambda: model)
-        with taped_scorer(config, found, tape) as scorer:
-            yield scorer, uses
-
-
-def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer_taped, "_KEPT_AT_ONCE", 4)
-    first, second = ["a b", "c d", "a b", "e f", "g"], ["a c", "d c", "a c", "f", ""]
-    both = [*first, *second], [*second, *first]
-    config, judge = config_of(tmp_path), Judge()
-    with judging(config, MODEL, judge, monkeypatch) as (scorer, uses):
-        scores = scorer.score(*both)
-        assert scorer.score(first[:1], second[:1]) == scores[:1]
-    assert scores == EchoScorer().score(*both)
-    assert judge.calls == [4, 4]
-    assert (uses[-1].scores_computed, uses[-1].scores_taken) == (8, 1)
-    replay, idle = config_of(tmp_path, tape_mode="replay"), Judge()
-    with judging(replay, MODEL, idle, monkeypatch) as (scorer, _):
-        assert scorer.name == "embedding"
-        assert scorer.score(*both) == scores
-        with pytest.raises(
-            DataError, match=r"lacks 1 of the 2 scores of embedding \(embedded\) that this run asks for"
-        ):
-            scorer.score(["a b", "new"], ["a c", "pair"])
-    assert idle.calls == []
-
-
-def test_scores_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for digest in ("d1", "d2", ""):
-        judge = Judge()
-        with judging(config_of(tmp_path), replace(MODEL, digest=digest), judge, monkeypatch) as (scorer, _):
-            scorer.score(["a"], ["b"])
-        assert judge.calls == [1]
 
 
 def test_what_was_recorded_stays_when_more_samples_are_asked(opened: Open) -> None:
