@@ -1,7 +1,9 @@
 """The cloud's model: samples several texts per prompt, batched by length, each sample from its own seed."""
 
+import math
 import random
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -52,10 +54,8 @@ class CausalGenerator:
         self._loaded = load_causal(ref, device)
         self._stop = stops_of(self._loaded.tokenizer, self._loaded.model)
         self._temperature = temperature
-        # The budget bounds the memory of all batches in flight, however many cores there are.
-        cores = torch.get_num_threads() if device.type == "cpu" else 1
-        self._workers = max(1, min(cores, batch_tokens // _LEAST_BATCH_TOKENS))
-        self._batch_tokens = batch_tokens // self._workers
+        self._cores = torch.get_num_threads() if device.type == "cpu" else 1
+        self._batch_tokens = batch_tokens
 
     def close(self) -> None:
         """Drops the weights; the object cannot be used afterwards."""
@@ -83,17 +83,28 @@ class CausalGenerator:
             # From the worker: what ends after another batch failed is handed over too.
             decode(self._loaded.model, rows, self._stop, device=self._loaded.device, on_done=hand_over)
 
-        with _pool(self._workers) as pool:
-            for done in as_completed([pool.submit(write, batch) for batch in self._batches(groups)]):
+        workers, batches = self._shared_out(groups)
+        with _pool(workers) as pool:
+            for done in as_completed([pool.submit(write, batch) for batch in batches]):
                 done.result()
 
-    def _batches(self, groups: Sequence[list[Row]]) -> Iterator[list[int]]:
-        """Indices of requests, alike in length; the long ones first, so that no core is left with one at the end."""
+    def _shared_out(self, groups: Sequence[list[Row]]) -> tuple[int, list[list[int]]]:
+        """Returns how many batches are written at a time, and all of them: indices of requests alike in length.
+
+        The long ones come first, and each core gets as many batches, as small as that allows: none waits for another at the end.
+        """
         sizes = [max((row.room for row in group), default=0) for group in groups]
         order = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))
-        return packed(
-            order, budget=self._batch_tokens, room=lambda index: sizes[index], rows=lambda index: len(groups[index])
-        )
+
+        def batches(budget: int) -> list[list[int]]:
+            return list(packed(order, budget=budget, room=sizes.__getitem__, rows=lambda index: len(groups[index])))
+
+        # The budget bounds the memory of all batches in flight, however many cores there are.
+        tokens = min(self._batch_tokens, sum(size * len(group) for size, group in zip(sizes, groups, strict=True)))
+        workers = max(1, min(self._cores, tokens // _LEAST_BATCH_TOKENS))
+        most = self._batch_tokens // workers
+        count = math.ceil(len(batches(most)) / workers) * workers
+        return workers, batches(bisect_left(range(most), True, key=lambda budget: len(batches(budget)) <= count))
 
     def _rows(self, request: Sampling) -> list[Row]:
         encode = self._loaded.tokenizer

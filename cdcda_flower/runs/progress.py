@@ -1,5 +1,6 @@
-"""How far a run is: one small file, replaced atomically, at most five times a second."""
+"""How far a run is: one small file, replaced atomically, at most some five times a second."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,24 +33,41 @@ class Progress:
         self._clock = clock
         self._state: ProgressState | None = None
         self._written = 0.0
+        self._alone = threading.Lock()
+        self._late: threading.Timer | None = None
 
     def start(self, phase: str, total: int) -> None:
         """Begins a phase of `total` items."""
-        now = self._clock()
-        self._state = ProgressState(phase=phase, done=0, total=total, tokens=0, started=now, updated=now)
-        self._write()
+        with self._alone:
+            now = self._clock()
+            self._state = ProgressState(phase=phase, done=0, total=total, tokens=0, started=now, updated=now)
+            self._write()
 
     def advance(self, done: int, tokens: int) -> None:
         """Adds `done` finished items and `tokens` to the current phase."""
-        if self._state is None:
-            raise AssertionError("advance before start")
-        state, now = self._state, self._clock()
-        self._state = replace(state, done=state.done + done, tokens=state.tokens + tokens, updated=now)
-        if self._state.done >= state.total or now - self._written >= 1 / WRITES_PER_SECOND:
-            self._write()
+        with self._alone:
+            if self._state is None:
+                raise AssertionError("advance before start")
+            state, now = self._state, self._clock()
+            self._state = replace(state, done=state.done + done, tokens=state.tokens + tokens, updated=now)
+            if self._state.done >= state.total or now - self._written >= 1 / WRITES_PER_SECOND:
+                self._write()
+            elif not self._late:
+                # What comes from a tape comes at once, and the next item may take minutes.
+                self._late = threading.Timer(1 / WRITES_PER_SECOND, self._catch_up)
+                self._late.daemon = True
+                self._late.start()
+
+    def _catch_up(self) -> None:
+        with self._alone:
+            if self._late:
+                self._write()
 
     def _write(self) -> None:
         assert self._state is not None
+        if self._late:
+            self._late.cancel()
+            self._late = None
         write_atomic(self._path, TypeAdapter(ProgressState).dump_json(self._state).decode(), durable=False)
         self._written = self._state.updated
 

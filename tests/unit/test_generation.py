@@ -80,6 +80,21 @@ def test_batches_hold_the_token_budget(generator: CausalGenerator, batches: list
     assert sum(told.values()) == sum(len(row.written) for rows in batches for row in rows)
 
 
+@pytest.mark.parametrize(("requests", "count"), [(100, 6), (40, 4), (30, 2), (2, 1)])
+def test_every_core_has_a_batch_as_large_as_the_others(
+    tiny_llama: Path, batches: list[list[Row]], monkeypatch: pytest.MonkeyPatch, requests: int, count: int
+) -> None:
+    monkeypatch.setattr(generation, "_LEAST_BATCH_TOKENS", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    made = CausalGenerator(tiny_ref(tiny_llama), CPU, temperature=0.7, batch_tokens=1600)
+    generate(made, *(replace(ASKED, samples=2, seed=seed) for seed in range(requests)))
+    made.close()
+    sizes = sorted(map(len, batches))
+    assert sum(sizes) == 2 * requests
+    assert len(sizes) == count
+    assert sizes[-1] - sizes[0] <= 2 * (count - 1)
+
+
 def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
     generator: CausalGenerator, batches: list[list[Row]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

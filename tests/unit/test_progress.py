@@ -1,5 +1,6 @@
 """Progress is told at most five times a second, and always at a phase's ends."""
 
+import time
 from pathlib import Path
 
 from cdcda_flower.runs.progress import Progress, read_progress
@@ -38,10 +39,21 @@ def test_writes_are_rare_but_the_last_is_told(tmp_path: Path) -> None:
     state = read_progress(path)
     assert state is not None
     assert state.done == 0
-    progress.advance(2, 0)
+    progress.advance(1, 0)
+    progress.advance(1, 0)
     state = read_progress(path)
     assert state is not None
     assert state.done == 3
+
+
+def test_what_came_at_once_is_told_though_nothing_follows(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    progress = Progress(path)
+    progress.start("generate", 480)
+    for _ in range(107):
+        progress.advance(2, 0)
+    while (state := read_progress(path)) is None or state.done < 214:
+        time.sleep(0.01)
 
 
 def test_a_new_phase_begins_at_nought(tmp_path: Path) -> None:
