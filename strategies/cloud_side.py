@@ -85,10 +85,8 @@ class CloudSide:
 
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
         """Returns the training of one adapter on what all users shared."""
-        with self.phases.phase("pooled", 1):
-            report = pooled_adapter(self.config, base, uploads, self.folder.path / "pooled")
-            self.phases.advance(1, report.tokens)
-        return report
+        with self.phases.phase("pooled", self.config.epochs * sum(len(upload.examples) for upload in uploads)):
+            return pooled_adapter(self.config, base, uploads, self.folder.path / "pooled", self.phases.advance)
 
     def _written(self, uploads: Sequence[Upload]) -> Written:
         supply = AugmentationSupply(

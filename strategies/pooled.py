@@ -1,6 +1,6 @@
 """One adapter on what all users shared: the control `global-ft`, which knows no person."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig
@@ -13,8 +13,13 @@ from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
 METHOD = "global-ft"
 
 
-def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload], folder: Path) -> TrainingReport:
-    """Trains one adapter with a user's recipe on all users' shared examples, in the cloud; nobody's: `user_id` is empty."""
+def pooled_adapter(
+    config: RunConfig, base: ModelRef, uploads: Sequence[Upload], folder: Path, on_step: Callable[[int, int], None]
+) -> TrainingReport:
+    """Trains one adapter with a user's recipe on all users' shared examples, in the cloud; nobody's: `user_id` is empty.
+
+    `on_step(examples, tokens)` reports training, `epochs` times as many examples as were shared.
+    """
     pairs = [(e.query, e.response) for upload in uploads for e in upload.examples]
     if not pairs:
         raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
@@ -26,7 +31,7 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
     job = Job(pairs, pooled_recipe(config), derive_seed(config.seed, "pooled"))
     order = TrainOrder(job, str(folder))
     double = config.device_executor == "echo"
-    trained = _doubled(pairs, base) if double else _trained(config, base, order)
+    trained = _doubled(pairs, base, config.epochs, on_step) if double else _trained(config, base, order, on_step)
     adapter = AdapterRef(
         user_id="", method=METHOD, base_digest=base.digest, training_digest=digest([pairs]), weights_digest=trained.weights_digest,
         path=str(folder),
@@ -37,19 +42,22 @@ def pooled_adapter(config: RunConfig, base: ModelRef, uploads: Sequence[Upload],
     )  # fmt: skip
 
 
-def _trained(config: RunConfig, base: ModelRef, order: TrainOrder) -> Trained:
+def _trained(config: RunConfig, base: ModelRef, order: TrainOrder, on_step: Callable[[int, int], None]) -> Trained:
     # torch takes seconds to import; a run of doubles needs none.
     from cdcda_flower.language.device_model import DeviceModel
     from cdcda_flower.language.models import release
 
     spec = model_spec(config, base, slots=1, dequantised=config.quantization == "nf4")
     try:
-        [trained] = DeviceModel(spec).train([order])
+        [trained] = DeviceModel(spec).train([order], on_step=on_step)
     finally:
         # The devices need the memory next.
         release()
     return trained
 
 
-def _doubled(pairs: Sequence[tuple[str, str]], base: ModelRef) -> Trained:
+def _doubled(
+    pairs: Sequence[tuple[str, str]], base: ModelRef, epochs: int, on_step: Callable[[int, int], None]
+) -> Trained:
+    on_step(len(pairs) * epochs, len(pairs))
     return Trained(digest([pairs, base.digest]), len(pairs), len(pairs), 1.0, 0.5, 0.0)

@@ -12,7 +12,7 @@ from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.language.adapters import load_adapter, save_adapter
 from cdcda_flower.language.answering import answer
 from cdcda_flower.language.decoding import stops_of
-from cdcda_flower.language.fleet import Fit, Fleet
+from cdcda_flower.language.fleet import Fit, Fleet, OnStep
 from cdcda_flower.language.models import load_causal, pick_device
 from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ModelSpec, Trained, TrainOrder, adapter_key
 from cdcda_flower.language.quantized import dequantised
@@ -36,13 +36,16 @@ class DeviceModel:
         self._adapters.config.base_model_name_or_path = spec.base.path
         self._fleet = Fleet(self._adapters)
 
-    def train(self, orders: Sequence[TrainOrder]) -> list[Trained]:
+    def train(self, orders: Sequence[TrainOrder], *, on_step: OnStep = lambda examples, tokens: None) -> list[Trained]:
         """Trains and stores a fresh adapter for each order; returns what each took, in order."""
         waiting = iter(orders)
-        done = {order.key: trained for order, trained in self.train_as_they_come(lambda: next(waiting, None))}
+        training = self.train_as_they_come(lambda: next(waiting, None), on_step=on_step)
+        done = {order.key: trained for order, trained in training}
         return [done[order.key] for order in orders]
 
-    def train_as_they_come(self, next_order: Callable[[], TrainOrder | None]) -> Iterator[tuple[TrainOrder, Trained]]:
+    def train_as_they_come(
+        self, next_order: Callable[[], TrainOrder | None], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> Iterator[tuple[TrainOrder, Trained]]:
         """Trains whatever `next_order` gives when a slot is free; yields each order when its adapter stands on disk."""
         taken: list[TrainOrder] = []
 
@@ -53,7 +56,7 @@ class DeviceModel:
             taken.append(order)
             return order.job
 
-        for place, fit in self._fleet.serve(next_job):
+        for place, fit in self._fleet.serve(next_job, on_step=on_step):
             yield taken[place], self._stored(Path(taken[place].folder), fit)
 
     def answer(self, orders: Sequence[AnswerOrder]) -> list[Answered]:

@@ -44,6 +44,8 @@ def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(o
     [pooled] = [t for t in outcome.ledger.trainings() if t.adapter.method == "global-ft"]
     assert (pooled.adapter.user_id, pooled.private) == ("", len(outcome.ledger.shared()))
     assert {r.adapter_of for r in outcome.ledger.results() if r.method == "global-ft"} == {None}
+    [phase] = [phase for phase in outcome.folder.manifest().phases if phase.name == "pooled"]
+    assert phase.tokens == pooled.tokens
 
 
 def test_only_trained_methods_have_a_swap_test(outcome: Outcome) -> None:

@@ -41,6 +41,14 @@ def stored(model: DeviceModel, folder: Path, user: str) -> AdapterRef:
     )
 
 
+def test_training_tells_each_step(base: ModelRef, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    order = TrainOrder(Job(pairs_of("A"), RECIPE, 7), str(tmp_path / "A"))
+    [trained] = nf4(base).train([order], on_step=lambda *step: told.append(step))
+    assert len(told) == trained.steps
+    assert [sum(column) for column in zip(*told, strict=True)] == [4 * RECIPE.epochs, trained.tokens]
+
+
 def nf4(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> DeviceModel:
     return DeviceModel(spec_of(base, slots=slots, dequantised=dequantised))
 
