@@ -1,4 +1,4 @@
-"""What each filter does: acceptance at other thresholds, and its share in the users' gain over all subsets (Shapley)."""
+"""What each filter does: acceptance and gain at other thresholds, its share in the gain over all subsets (Shapley)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -7,11 +7,10 @@ from types import MappingProxyType
 
 from cdcda_flower.config import FILTERS, filters_in
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.scoring.statistics import Interval, bootstrap_mean
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.scoring.statistics import Interval, interval_over_users
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Verdict
-from experiments.paired import Answers, values_of
+from experiments.paired import values_of
 from experiments.paper.runs import PaperRun
 from experiments.recorded import METHOD, UNSHARED
 
@@ -27,6 +26,8 @@ _KEEPS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
         "length": lambda score, bound: abs(score - 1) <= bound + _ROUNDING,
     }
 )
+# What selects, and so may differ between the runs of one study.
+SELECTING = ("filters", "epsilon-scf", "epsilon-tdf", "epsilon-min-len", "epsilon-max-len")
 BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -84,28 +85,34 @@ def shapley(value_of: Mapping[Subset, float]) -> dict[str, float]:
     return found
 
 
-def gains(runs: Sequence[PaperRun]) -> dict[Subset, dict[str, float]]:
-    """Returns subset -> user -> gain of `cdcda` over `direct-ft` on the headline metric, positive where it is better.
+def selection_of(run: PaperRun) -> dict[str, str | float]:
+    """Returns which filters select in a run, in their own order, and at which thresholds."""
+    return {key: label(subset_of(run)) if key == "filters" else float(run.values[key]) for key in SELECTING}
 
-    Raises BadInputError where a run lacks one of the two methods or two runs have the same filters.
-    """
-    found: dict[Subset, dict[str, float]] = {}
+
+def in_order(runs: Sequence[PaperRun]) -> list[PaperRun]:
+    """Returns the runs from no filter to all, and by rising thresholds; refuses two runs that select alike."""
+    names = [label(subset) for subset in subsets()]
+    chosen: dict[tuple[float, ...], PaperRun] = {}
     for run in runs:
-        subset = subset_of(run)
-        if subset in found:
+        own = selection_of(run)
+        key = tuple(names.index(str(value)) if name == "filters" else float(value) for name, value in own.items())
+        if (first := chosen.setdefault(key, run)) is not run:
+            raise BadInputError(f"runs {first.name} and {run.name} select alike ({own['filters']}); name one of them")
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def user_gains(run: PaperRun) -> dict[str, float]:
+    """Returns user -> gain of `cdcda` over `direct-ft` on the headline metric, positive where it is better.
+
+    Raises BadInputError where the run lacks one of the two methods.
+    """
+    for method in (METHOD, UNSHARED):
+        if not run.own.get(method):
             raise BadInputError(
-                f"run {run.name} has the filters of another run ({label(subset)}); name one run of each"
+                f"run {run.name} has no results of {method}; the study compares {METHOD} with {UNSHARED}"
             )
-        for method in (METHOD, UNSHARED):
-            if not run.own.get(method):
-                raise BadInputError(
-                    f"run {run.name} has no results of {method}; the study compares {METHOD} with {UNSHARED}"
-                )
-        found[subset] = _user_gains(run, run.own[METHOD], run.own[UNSHARED])
-    return found
-
-
-def _user_gains(run: PaperRun, ours: Answers, theirs: Answers) -> dict[str, float]:
+    ours, theirs = run.own[METHOD], run.own[UNSHARED]
     users = sorted(ours.keys() & theirs.keys())
     task = task_named(run.config.task)
     metric = task.headline
@@ -113,15 +120,13 @@ def _user_gains(run: PaperRun, ours: Answers, theirs: Answers) -> dict[str, floa
     return {user: task.better(metric) * (b - a) for user, a, b in zip(users, first, second, strict=True)}
 
 
-def contributions(found: Mapping[Subset, Mapping[str, float]], *, seed: int) -> dict[str, Interval]:
+def contributions(found: Mapping[Subset, Mapping[str, float]]) -> dict[str, Interval]:
     """Returns filter -> Shapley value, its mean marginal gain over all orders of adding the filters.
 
     Over the users that all eight runs have (`common`), with a bootstrap interval over them.
     """
     values = [shapley({subset: own[user] for subset, own in found.items()}) for user in common(found)]
-    return {
-        name: bootstrap_mean([own[name] for own in values], seed=derive_seed(seed, "shapley", name)) for name in FILTERS
-    }
+    return {name: interval_over_users([own[name] for own in values]) for name in FILTERS}
 
 
 def common(found: Mapping[Subset, Mapping[str, float]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`cdcda filters`: one recorded run says what other thresholds would keep; eight, what each filter is worth."""
+"""`cdcda filters`: one run says what other thresholds would keep; several, what they gain; eight, a filter's worth."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,20 +9,22 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from cdcda_flower.scoring.statistics import Interval, bootstrap_mean
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.scoring.statistics import Interval, interval_over_users
 from cdcda_flower.tasks import task_named
 from experiments.filter_study import (
     BOUNDS,
+    SELECTING,
     Subset,
     acceptance,
     common,
     contributions,
-    gains,
+    in_order,
     kept_by,
     label,
+    selection_of,
     subset_of,
     subsets,
+    user_gains,
 )
 from experiments.paper.cells import data_notes
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
@@ -34,7 +36,7 @@ _BOUND_NAMES = {"consistency": "score at least", "diversity": "ROUGE-L at most",
 def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console: Console) -> None:
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
-    check_comparable(runs, axes={"filters"})
+    check_comparable(runs, axes=SELECTING, mixed=None)
     for key in ("task", "seed", "share-policy", "share-ratio", "policy-args"):
         if len(values := sorted({str(run.values[key]) for run in runs})) > 1:
             raise BadInputError(
@@ -49,12 +51,17 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console:
     if len(runs) == 1:
         console.print(_kept(kept_by(verdicts)))
         return
-    found = gains(runs)
-    console.print(_gains(runs, found))
-    if lacking := [label(subset) for subset in subsets() if subset not in found]:
+    ordered = in_order(runs)
+    varying = [key for key in SELECTING if len({selection_of(run)[key] for run in runs}) > 1]
+    found = [user_gains(run) for run in ordered]
+    console.print(_gains(ordered, found, varying))
+    if varying != ["filters"]:
+        return
+    by_subset = dict(zip(map(subset_of, ordered), found, strict=True))
+    if lacking := [label(subset) for subset in subsets() if subset not in by_subset]:
         console.print(f"Shapley values need a run of every subset; missing: {' | '.join(lacking)}", highlight=False)
     else:
-        console.print(_contributions(found, runs[0].config.seed))
+        console.print(_contributions(by_subset))
 
 
 def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
@@ -75,23 +82,21 @@ def _kept(kept: Mapping[Subset, int]) -> Table:
     return table
 
 
-def _gains(runs: Sequence[PaperRun], found: Mapping[Subset, Mapping[str, float]]) -> Table:
+def _gains(runs: Sequence[PaperRun], found: Sequence[Mapping[str, float]], varying: Sequence[str]) -> Table:
     metric = task_named(runs[0].config.task).headline
     title = f"Gain of {METHOD} over {UNSHARED}, {metric}, mean over users (positive is better)"
-    table = Table("filters", "pairs kept", "users", "gain", "95% interval", title=title, title_justify="left")
-    by_subset = {subset_of(run): run for run in runs}
-    for subset in [subset for subset in subsets() if subset in found]:
-        own, run = found[subset], by_subset[subset]
-        gain = bootstrap_mean(list(own.values()), seed=derive_seed(run.config.seed, "filters", label(subset)))
+    table = Table(*varying, "pairs kept", "users", "gain", "95% interval", title=title, title_justify="left")
+    for run, own in zip(runs, found, strict=True):
         kept = len(LedgerReader(run.folder.ledger_path).selected())
-        table.add_row(label(subset), f"{kept:,}", f"{len(own)}", *_cells(gain))
+        chosen = (str(selection_of(run)[key]) for key in varying)
+        table.add_row(*chosen, f"{kept:,}", f"{len(own)}", *_cells(interval_over_users(list(own.values()))))
     return table
 
 
-def _contributions(found: Mapping[Subset, Mapping[str, float]], seed: int) -> Table:
+def _contributions(found: Mapping[Subset, Mapping[str, float]]) -> Table:
     title = f"Shapley values, over the {len(common(found))} users that all runs have"
     table = Table("filter", "value", "95% interval", title=title, title_justify="left")
-    for name, value in contributions(found, seed=seed).items():
+    for name, value in contributions(found).items():
         table.add_row(name, *_cells(value))
     return table
 

@@ -148,7 +148,7 @@ def _create_folder(this: Launch, prepared: Path) -> RunFolder:
     folder.update(
         config=config.to_flwr(), config_digest=config_digest(config), source_digest=source_digest(this.staged),
         versions=versions(), hardware=hardware(), synthetic=data.synthetic, base_rows=data.base_row_count,
-        started=_now(),
+        data_digest=data.contents, started=_now(),
     )  # fmt: skip
     (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
     return folder

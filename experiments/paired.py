@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from cdcda_flower.scoring.metrics import values
-from cdcda_flower.scoring.statistics import bootstrap_mean, holm, signed_rank, tally
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.scoring.statistics import holm, interval_over_users, signed_rank, tally
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import UserResult
 from experiments.results import Comparison, Swap
@@ -19,25 +18,22 @@ def values_of(task: Task, by_user: Answers, users: Sequence[str]) -> dict[str, l
     return {metric: [value[metric] for value in each] for metric in task.metrics if all(metric in v for v in each)}
 
 
-def compare(task: Task, own: Mapping[str, Answers], seed: int) -> tuple[Comparison, ...]:
+def compare(task: Task, own: Mapping[str, Answers]) -> tuple[Comparison, ...]:
     """Returns every pair of methods on every metric; Holm's correction is over the headline metric's pairs."""
     found = []
     for a, b in combinations(own, 2):
         users = sorted(own[a].keys() & own[b].keys())
         first, second = values_of(task, own[a], users), values_of(task, own[b], users)
         for metric in [m for m in first if m in second and users]:
-            key = derive_seed(seed, "compare", a, b, metric)
-            found.append(paired((a, b, metric), first[metric], second[metric], better=task.better(metric), seed=key))
+            found.append(paired((a, b, metric), first[metric], second[metric], better=task.better(metric)))
     adjusted = iter(holm([c.p for c in found if c.metric == task.headline]))
     return tuple(c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found)
 
 
-def paired(
-    names: tuple[str, str, str], first: Sequence[float], second: Sequence[float], *, better: int, seed: int
-) -> Comparison:
+def paired(names: tuple[str, str, str], first: Sequence[float], second: Sequence[float], *, better: int) -> Comparison:
     """Returns b against a on one metric, `names` being a, b and the metric, with one value of each per user."""
     a, b, metric = names
-    interval = bootstrap_mean([y - x for x, y in zip(first, second, strict=True)], seed=seed)
+    interval = interval_over_users([y - x for x, y in zip(first, second, strict=True)])
     counts, test = tally(first, second, better=better), signed_rank(first, second, better=better)
     return Comparison(
         a=a, b=b, metric=metric, users=len(first), difference=interval.mean, low=interval.low, high=interval.high,
@@ -55,9 +51,7 @@ def is_own(result: UserResult) -> bool:
     return result.adapter_of in (None, result.user_id)
 
 
-def swaps(
-    task: Task, own: Mapping[str, Answers], results: Sequence[UserResult], seed: int
-) -> dict[str, dict[str, Swap]]:
+def swaps(task: Task, own: Mapping[str, Answers], results: Sequence[UserResult]) -> dict[str, dict[str, Swap]]:
     """Returns method -> metric -> the own adapter against another user's; Holm's correction as in `compare`."""
     found: dict[str, dict[str, Swap]] = {}
     for method, by_user in own.items():
@@ -66,12 +60,7 @@ def swaps(
         if users:
             mine, other = values_of(task, by_user, users), values_of(task, swapped, users)
             found[method] = {
-                metric: _swap(
-                    mine[metric],
-                    other[metric],
-                    better=task.better(metric),
-                    seed=derive_seed(seed, "swap", method, metric),
-                )
+                metric: _swap(mine[metric], other[metric], better=task.better(metric))
                 for metric in mine
                 if metric in other
             }
@@ -81,8 +70,8 @@ def swaps(
     return found
 
 
-def _swap(own: Sequence[float], swapped: Sequence[float], *, better: int, seed: int) -> Swap:
-    interval = bootstrap_mean([x - y for x, y in zip(own, swapped, strict=True)], seed=seed)
+def _swap(own: Sequence[float], swapped: Sequence[float], *, better: int) -> Swap:
+    interval = interval_over_users([x - y for x, y in zip(own, swapped, strict=True)])
     counts, test = tally(swapped, own, better=better), signed_rank(swapped, own, better=better)
     n = len(own)
     return Swap(

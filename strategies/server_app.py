@@ -66,7 +66,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         prepared = _prepared(config)
         phases.advance(1, 0)
     shutil.copyfile(prepared.references_file, folder.references_path)
-    folder.update(synthetic=prepared.synthetic, base_rows=prepared.base_row_count)
+    folder.update(synthetic=prepared.synthetic, base_rows=prepared.base_row_count, data_digest=prepared.contents)
     with phases.phase("connect", config.num_users):
         nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
         phases.advance(len(nodes), 0)

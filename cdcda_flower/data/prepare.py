@@ -35,7 +35,7 @@ from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
-VERSION = 1  # of the prepared folder's contents; part of its digest
+VERSION = 2  # of the prepared folder's contents; part of its digest
 EMBEDDED = "embedded"
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 
@@ -126,6 +126,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
         user_ids=targets,
         synthetic=source.oracle is not None,
         base_row_count=base_count,
+        contents=_contents(histories),
         removed={reason: n for reason, n in sorted(counts.items()) if not reason.endswith(MISSING_FIELD)},
         skipped={reason: n for reason, n in sorted(counts.items()) if reason.endswith(MISSING_FIELD)},
         histories={history.user_id: len(history.examples) for history in histories},
@@ -212,6 +213,16 @@ def _base_examples(
             cleaned = clean(reading, rows, exclusion.held_out)
             counts.update({f"base-{reason}": n for reason, n in cleaned.dropped.items()})
             yield from cleaned.examples
+
+
+def _contents(histories: Sequence[UserHistory]) -> str:
+    """Returns the digest of who the target users are and what they hold, wherever the files lie."""
+    return digest(
+        {
+            h.user_id: [[[e.id, e.query, e.response] for e in examples] for examples in (h.examples, h.queries)]
+            for h in histories
+        }
+    )
 
 
 def _write_private(folder: Path, histories: Sequence[UserHistory]) -> None:

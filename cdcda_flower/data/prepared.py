@@ -22,7 +22,7 @@ class Prepared:
     """What `public/data.json` says: the target users, the number of rows for M_base, and what cleaning dropped.
 
     Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
-    `history-missing-field`, `base-missing-field`. `histories` and `queries` count a target user's examples.
+    `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users' histories and queries. `histories` and `queries` count a target user's examples.
     """
 
     root: Path
@@ -32,6 +32,7 @@ class Prepared:
     user_ids: tuple[str, ...]
     synthetic: bool
     base_row_count: int
+    contents: str
     removed: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)
@@ -61,6 +62,7 @@ def open_prepared(root: Path) -> Prepared:
             user_ids=tuple(content["users"]),
             synthetic=content["synthetic"],
             base_row_count=content["base_rows"],
+            contents=content["contents"],
             removed=content["removed"],
             skipped=content["skipped"],
             histories=content["histories"],
@@ -83,6 +85,7 @@ def write_data_file(prepared: Prepared, draft: Path) -> None:
         "users": list(prepared.user_ids),
         "synthetic": prepared.synthetic,
         "base_rows": prepared.base_row_count,
+        "contents": prepared.contents,
         "removed": dict(prepared.removed),
         "skipped": dict(prepared.skipped),
         "histories": dict(prepared.histories),

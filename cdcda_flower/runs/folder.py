@@ -86,6 +86,7 @@ class CloudCost(BaseModel):
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
+    `data_digest` is of the target users' histories and queries, "" in runs of versions that did not note it.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -105,6 +106,7 @@ class Manifest(BaseModel):
     tape: TapeUse | None = None
     cloud_costs: dict[str, CloudCost] = {}
     base_rows: int = 0
+    data_digest: str = ""
     synthetic: bool = False
     started: str = ""
     finished: str = ""

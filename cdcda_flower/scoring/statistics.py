@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cdcda_flower.seeding import derive_seed
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 # Resampled indices held at once: 10 000 resamples of 100 users fit in one block, of a million users in many.
@@ -58,6 +60,14 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = RESAM
     ]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
+
+
+def interval_over_users(values: Sequence[float]) -> Interval:
+    """Returns `bootstrap_mean` with the same resamples wherever so many users are compared.
+
+    So a comparison has one interval in all reports, and that of a - b mirrors that of b - a.
+    """
+    return bootstrap_mean(values, seed=derive_seed(0, "bootstrap"))
 
 
 def tally(first: Sequence[float], second: Sequence[float], *, better: int) -> Tally:

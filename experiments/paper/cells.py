@@ -1,6 +1,6 @@
 """Runs -> numbers by task, column and metric, one per seed; and what has to be said below a table."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ def notes_of(
 def run_notes(runs: Sequence[PaperRun], *, mixed: Collection[str] = ()) -> tuple[str, ...]:
     """Returns which runs stand in a table, where their code and settings differ, and whom they lack."""
     by_task = _by_task(runs)
-    notes = [note for task, own in by_task.items() for note in _versions(task, own)]
+    notes = [note for task, own in by_task.items() for note in (*_versions(task, own), *_bases(task, own))]
     notes += [f"--mixed {key}: {_spread(runs, key)}." for key in mixed]
     notes += [note for run in runs for note in _shortfalls(run)]
     listed = "; ".join(
@@ -145,12 +145,27 @@ def _by_task(runs: Sequence[PaperRun]) -> dict[str, list[PaperRun]]:
 
 def _versions(task: str, runs: Sequence[PaperRun]) -> list[str]:
     """Says that a task's runs are of different code; an old run that did not note its own is believed."""
-    by_code: dict[str, list[str]] = {}
-    for run in runs:
-        if run.manifest.source_digest:
-            by_code.setdefault(run.manifest.source_digest[:8], []).append(run.name)
-    listed = "; ".join(f"{code}: {', '.join(names)}" for code, names in by_code.items())
-    return [f"{task}: runs of {len(by_code)} versions of the code, {listed}."] if len(by_code) > 1 else []
+    codes = _apart((run.manifest.source_digest, run) for run in runs)
+    return [f"{task}: runs of different versions of the code, {codes}."] if codes else []
+
+
+def _bases(task: str, runs: Sequence[PaperRun]) -> list[str]:
+    """Says that a task's runs of one seed start from different M_base, as the same rows give on another machine."""
+    notes = []
+    for seed in sorted({run.config.seed for run in runs}):
+        own = [(run.manifest.models["base"].digest, run) for run in runs if "base" in run.manifest.models]
+        if bases := _apart((digest, run) for digest, run in own if run.config.seed == seed):
+            notes.append(f"{task}, seed {seed}: runs over different M_base, {bases}.")
+    return notes
+
+
+def _apart(noted: Iterable[tuple[str, PaperRun]]) -> str:
+    """Returns digests with the runs that have them, or "" where all that noted one have the same."""
+    names: dict[str, list[str]] = {}
+    for digest, run in noted:
+        if digest:
+            names.setdefault(digest[:8], []).append(run.name)
+    return "; ".join(f"{digest}: {', '.join(own)}" for digest, own in names.items()) if len(names) > 1 else ""
 
 
 def _spread(runs: Sequence[PaperRun], key: str) -> str:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.scoring.statistics import LEVEL, holm
-from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
 from experiments.paired import Answers, paired
 from experiments.paper.cells import collect, data_notes, encoder_notes, run_notes
@@ -134,9 +133,7 @@ def _compared(task: Task, metric: str, label: str, pair: _Pair) -> _Compared | N
         return None
     before, after = ([fmean(of[person][seed] for seed in seeds[person]) for person in people] for of in (first, second))
     names = (label, pair.column, metric)
-    test = paired(
-        names, before, after, better=task.better(metric), seed=derive_seed(0, "comparison", task.name, *names)
-    )
+    test = paired(names, before, after, better=task.better(metric))
     return _Compared((fmean(after), fmean(before)), len({seed for person in people for seed in seeds[person]}), test)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cdcda_flower.config import Scalar
+
 # Task -> metric -> column (a method, `method@percent shared`, or a percentage) -> number.
 Printed = dict[str, dict[str, dict[str, float]]]
 
@@ -22,6 +24,7 @@ class Setup(BaseModel):
     cloud_model: str
     num_users: int
     k: int
+    settings: dict[str, Scalar]
 
 
 class PaperNumbers(BaseModel):

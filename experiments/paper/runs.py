@@ -97,16 +97,20 @@ def by_person(task: Task, metric: str, found: Iterable[tuple[PaperRun, Answers]]
     return people
 
 
-def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mixed: Collection[str] = ()) -> None:
+def check_comparable(
+    runs: Sequence[PaperRun], *, axes: Collection[str] = (), mixed: Collection[str] | None = ()
+) -> None:
     """Refuses two runs of one task that differ in more than the table's `axes` and the keys that the user lets differ.
 
+    `mixed` is None where the user cannot say which.
     `axes` beyond methods, shared part and seed: `k` in Figure 2. Raises BadInputError naming key, values and runs.
     """
-    if unknown := sorted(set(mixed) - {key for run in runs for key in run.values}):
+    given = set(mixed or ())
+    if unknown := sorted(given - {key for run in runs for key in run.values}):
         raise BadInputError(f"--mixed names {', '.join(map(repr, unknown))}; `cdcda keys` lists all keys")
-    if data := sorted(set(mixed) & (_DATA | {"task"})):
+    if data := sorted(given & (_DATA | {"task"})):
         raise BadInputError(f"--mixed names {data[0]!r}; runs over different data never stand in one table")
-    free = _AXES | _OPERATION | set(axes) | set(mixed)
+    free = _AXES | _OPERATION | set(axes) | given
     for one, other in combinations(runs, 2):
         if one.config.query_split != other.config.query_split:
             raise BadInputError(
@@ -114,24 +118,32 @@ def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mi
                 f"{other.config.query_split!r}; what was tuned on is no result: report them apart"
             )
         if one.config.task == other.config.task:
-            _check_pair(one, other, free)
+            _check_pair(one, other, free, may_mix=mixed is not None)
 
 
-def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
+def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str], *, may_mix: bool) -> None:
     for key in sorted(one.values.keys() | other.values.keys(), key=lambda key: (key not in _DATA, key)):
         a, b = one.values.get(key), other.values.get(key)
         if a != b and key not in free:
             what = "are over different data" if key in _DATA else "were run with different settings"
-            hint = "" if key in _DATA else f", or give --mixed {key}"
+            hint = f", or give --mixed {key}" if may_mix and key not in _DATA else ""
             raise BadInputError(
                 f"runs {one.name} and {other.name} {what}: {key} is {a!r} and {b!r}; report them apart{hint}"
             )
     _check_users(one, other)
-    _check_models(one, other, free)
+    _check_models(one, other, free, may_mix=may_mix)
 
 
 def _check_users(one: PaperRun, other: PaperRun) -> None:
-    """Refuses two runs of one seed whose target users differ: the same path can hold other files today."""
+    """Refuses two runs whose target users, or their texts, differ: the same path can hold other files today."""
+    a, b = one.manifest.data_digest, other.manifest.data_digest
+    # Personas of two seeds are different people; a run of an older version has no digest.
+    same_people = one.config.seed == other.config.seed or not (one.manifest.synthetic or other.manifest.synthetic)
+    if same_people and a and b and a != b:
+        raise BadInputError(
+            f"runs {one.name} and {other.name} are over different data: the target users' histories and queries have "
+            f"the digests {a[:12]} and {b[:12]}, so the files of {one.config.data!r} have changed; report them apart"
+        )
     first, second = ({u.user_id: (u.history_size, u.query_count) for u in run.uploads} for run in (one, other))
     common = first.keys() & second.keys()
     different = sorted(user for user in common if first[user] != second[user])
@@ -145,7 +157,7 @@ def _check_users(one: PaperRun, other: PaperRun) -> None:
     )
 
 
-def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
+def _check_models(one: PaperRun, other: PaperRun, free: Collection[str], *, may_mix: bool) -> None:
     first, second = one.manifest.models, other.manifest.models
     for role in ("device", "cloud", "consistency", "bertscore"):
         a, b = first.get(role), second.get(role)
@@ -154,7 +166,8 @@ def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None
         if a and b and a.digest and b.digest and a.digest != b.digest and key not in free:
             raise BadInputError(
                 f"runs {one.name} and {other.name} were run with different settings: {key} is "
-                f"{a.name!r} ({a.digest[:12]}) and {b.name!r} ({b.digest[:12]}); report them apart, or give --mixed {key}"
+                f"{a.name!r} ({a.digest[:12]}) and {b.name!r} ({b.digest[:12]}); report them apart"
+                + (f", or give --mixed {key}" if may_mix else "")
             )
 
 
@@ -171,5 +184,6 @@ def differences(run: PaperRun, setup: Setup, *, axes: Collection[str] = ()) -> t
     if run.config.k != setup.k and "k" not in axes:
         reasons.append(f"k = {run.config.k}")
     reasons += ["train queries"] if run.config.query_split == "train" else []
-    cuts = ("max-history", "max-queries", "max-words", "max-base-rows")
-    return (*reasons, *(f"{key} = {run.values[key]}" for key in cuts if run.values.get(key)))
+    other = {key for key, value in setup.settings.items() if key not in axes and run.values.get(key) != value}
+    cut = {key for key in ("max-history", "max-queries", "max-words", "max-base-rows", "steps") if run.values.get(key)}
+    return (*reasons, *(f"{key} = {run.values.get(key)}" for key in run.values if key in other | cut))

@@ -11,6 +11,7 @@ from cdcda_flower.runs.folder import RunFolder
 from experiments.paper.comparison import comparison
 from experiments.paper.grid import Grid
 from experiments.paper.runs import open_runs
+from experiments.report import read_report
 from experiments.staging import find_app
 
 
@@ -127,3 +128,12 @@ def test_shared_parts_are_methods_of_their_own(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_one_error(tmp_path: Path, against: str, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         _grid(make_run(tmp_path, "a", {"direct-ft": [1, 1]}), against=(against,))
+
+
+def test_a_comparison_has_one_interval_wherever_and_whichever_way_it_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", {"device": [2, 3, 4, 1, 2], "direct-ft": [1, 3, 2, 2, 0]}, data="/lamp")
+    grid = _grid(run, against=("device", "direct-ft"))
+    forth, back = _numbers(grid, "device", "mae ↓", "direct-ft"), _numbers(grid, "direct-ft", "mae ↓", "device")
+    assert (back["low"], back["high"]) == pytest.approx((-forth["high"], -forth["low"]))
+    (shown,) = [c for c in read_report(run).comparisons if c.metric == "mae"]
+    assert (shown.low, shown.high) == pytest.approx((forth["low"], forth["high"]))

@@ -81,7 +81,7 @@ def test_a_filter_that_changes_nothing_is_worth_nothing(numbers: list[float]) ->
 def test_contributions_are_means_over_the_users_that_all_runs_have() -> None:
     found = {s: {"u": float("length" in s), "v": 3.0 * ("length" in s)} for s in subsets()}
     found[ALL]["w"] = 100.0
-    values = contributions(found, seed=1)
+    values = contributions(found)
     assert values["length"].mean == pytest.approx(2)
     assert (values["length"].low, values["length"].high) == pytest.approx((1, 3))
     assert values["diversity"].mean == 0
@@ -118,6 +118,22 @@ def test_one_run_says_what_is_kept_and_eight_what_it_is_worth(tmp_path: Path) ->
     assert "missing: none | diversity" in shown([first, others[1], others[3]]).replace("\n", " ")
 
 
+def test_thresholds_stand_side_by_side_with_what_they_gain(tmp_path: Path) -> None:
+    runs = [
+        judged(tmp_path, f"{bound}", label(ALL), [2.0 - gain] * 2, epsilon_scf=bound)
+        for bound, gain in ((0.7, 0.5), (0.3, -0.25), (0.5, 0.125))
+    ]
+    lines = [line.replace(" ", "") for line in shown(runs).splitlines()]
+    rows = [
+        lines.index(next(line for line in lines if f"{gain}│" in line)) for gain in ("-0.2500", "+0.1250", "+0.5000")
+    ]
+    assert rows == sorted(rows)
+    assert any(line.startswith("┃epsilon-scf┃pairskept┃") for line in lines)
+    assert not any("Shapley" in line for line in lines)
+    both = [*runs, judged(tmp_path, "none", "none", [2.0, 2.0], epsilon_scf=0.7)]
+    assert "┃ filters " in shown(both)
+
+
 def test_what_is_no_result_is_called_so(tmp_path: Path) -> None:
     made_up = judged(tmp_path, "made-up", label(ALL), [1.0, 1.0], data="embedded", query_split="train")
     assert shown([made_up]).startswith("Synthetic data: lamp-3.\nTrain queries: for tuning, no result.\n")
@@ -127,8 +143,8 @@ def test_what_is_no_result_is_called_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"filters": label(ALL)}, "has the filters of another run"),
-        ({"filters": "none", "epsilon_scf": 0.4}, "epsilon-scf is"),
+        ({"filters": label(ALL)}, "runs first and second select alike"),
+        ({"filters": "none", "learning_rate": 0.5}, "learning-rate is .*report them apart$"),
         ({"filters": "none", "seed": 1}, "of one task, seed and shared part"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from paper_runs import make_run
 
-from cdcda_flower.config import read_defaults
+from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
@@ -87,15 +87,40 @@ def test_table_1_sets_every_seed_beside_the_paper(tmp_path: Path) -> None:
     (reason,) = [note for note in grid.notes if note.startswith("†")]
     assert reason == (
         "† not comparable with the paper, lamp-3: synthetic data, device model embedded (small), cloud model "
-        "large.gguf, 2 users."
+        "large.gguf, 2 users, prompt-form = guided, consistency-scorer = embedding, consistency-model = embedded."
     )
 
 
-def test_the_papers_own_models_and_data_compare(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "a", {"device": [1.0] * 100}, data="/lamp")
+def _as_in_the_paper(runs: Path, **changes: Scalar) -> RunFolder:
+    settings: dict[str, Scalar] = {
+        "data": "/lamp", "prompt_form": "paper", "consistency_scorer": "nli",
+        "consistency_model": "alisawuffles/roberta-large-wanli",
+    }  # fmt: skip
+    run = make_run(runs, "a", {"device": [1.0] * 100}, **{**settings, **changes})
     names = {"device": "Qwen/Qwen2.5-0.5B-Instruct", "cloud": "Qwen/Qwen2.5-3B-Instruct"}
     run.update(models={role: {"name": name, "digest": "d"} for role, name in names.items()})
-    grid = _grid(1, run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora-rank", 4),
+        ("temperature", 1.5),
+        ("filters", "none"),
+        ("quantization", "none"),
+        ("steps", 9),
+        ("max-words", 40),
+    ],
+)
+def test_other_settings_than_the_papers_do_not_compare(tmp_path: Path, key: str, value: Scalar) -> None:
+    grid = _grid(1, _as_in_the_paper(tmp_path, **{key: value}))
+    assert _texts(grid, "lamp-3", "mae ↓", "paper")["device"] == "0.640†"
+    assert f"† not comparable with the paper, lamp-3: {key} = {value}." in grid.notes
+
+
+def test_the_papers_own_models_and_data_compare(tmp_path: Path) -> None:
+    grid = _grid(1, _as_in_the_paper(tmp_path))
     assert _texts(grid, "lamp-3", "mae ↓", "paper")["device"] == "0.640"
     assert not [note for note in grid.notes if "†" in note]
     assert all(cell.comparable for row in grid.rows for cell in row.cells)
@@ -306,11 +331,38 @@ def test_a_narrow_terminal_gets_several_tables_with_whole_numbers() -> None:
     assert all(len(line) <= 36 for line in text.splitlines())
 
 
+def test_files_that_changed_behind_the_same_path_are_other_data(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path, f"r{n}", {"device": [1]}, data="/lamp", seed=n) for n in range(2))
+    for run, contents in ((one, "a" * 64), (two, "b" * 64)):
+        run.update(data_digest=contents)
+    with pytest.raises(
+        BadInputError, match=r"runs r0 and r1 are over different data: .* aaaaaaaaaaaa and bbbbbbbbbbbb"
+    ):
+        check_comparable(_open(one, two))
+    two.update(data_digest="a" * 64)
+    check_comparable(_open(one, two))
+
+
+def test_personas_of_two_seeds_may_hold_different_texts(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path, f"r{n}", {"device": [1]}, data="embedded", seed=n) for n in range(2))
+    for run, contents in ((one, "a" * 64), (two, "b" * 64)):
+        run.update(data_digest=contents)
+    check_comparable(_open(one, two))
+
+
+def test_runs_over_different_m_base_are_named(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, f"r{n}", {"device": [1]}, seed=n // 2) for n in range(3)]
+    for run, digest in zip(runs, ("a" * 64, "b" * 64, "c" * 64), strict=True):
+        run.update(models={**run.manifest().models, "base": {"name": "M_base", "digest": digest}})
+    notes = [note for note in _grid(1, *runs).notes if "M_base" in note]
+    assert notes == ["lamp-3, seed 0: runs over different M_base, aaaaaaaa: r0; bbbbbbbb: r1."]
+
+
 def test_runs_of_different_code_are_named(tmp_path: Path) -> None:
     one, two = (make_run(tmp_path, f"r{n}", {"device": [1]}, seed=n) for n in range(2))
     for run, code in ((one, "a" * 64), (two, "b" * 64)):
         run.update(source_digest=code)
-    note = "lamp-3: runs of 2 versions of the code, aaaaaaaa: r0; bbbbbbbb: r1."
+    note = "lamp-3: runs of different versions of the code, aaaaaaaa: r0; bbbbbbbb: r1."
     assert note in _grid(1, one, two).notes
     two.update(source_digest="a" * 64)
     assert not any("versions of the code" in note for note in _grid(1, one, two).notes)
