@@ -37,7 +37,13 @@ def ask(
         for retrieval in (False, True)
     }
     handed = [
-        (own, executor.answer(prompts(history, config, among=items), [jobs[place].adapter for place in own]))
+        (
+            own,
+            executor.answer(
+                prompts(history, config, among=items, is_whole=executor.takes_whole),
+                [jobs[place].adapter for place in own],
+            ),
+        )
         for items, own in ((None, places[False]), (history.examples, places[True]))
         if own
     ]

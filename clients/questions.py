@@ -1,6 +1,6 @@
 """A device's held-out queries, as they are put to a model: alone, or with items of the user's history before them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Questions
@@ -8,28 +8,28 @@ from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, UserHistory
 
-# What exceeds max-tokens is cut from the prompt's end, where the question stands; a word takes up to 1.5 tokens.
-_TOKENS_PER_WORD = 1.5
 
+def prompts(
+    own: UserHistory,
+    config: RunConfig,
+    *,
+    among: Sequence[Example] | None,
+    is_whole: Callable[[str], bool] = lambda prompt: True,
+) -> list[str]:
+    """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone.
 
-def prompts(own: UserHistory, config: RunConfig, *, among: Sequence[Example] | None) -> list[str]:
-    """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone."""
+    History gives way where the model would not take a prompt whole: what exceeds `max-tokens` is cut from its end, where
+    the question stands.
+    """
     queries = [query.query for query in own.queries]
     if among is None:
         return queries
     # bm25s takes half a second to import, which no other method needs.
-    from clients.retrieval import with_history
+    from clients.retrieval import Room, with_history
 
     task = task_named(config.task)
-    words = int((config.max_tokens - task.max_answer_tokens) / _TOKENS_PER_WORD)
-    return with_history(
-        task,
-        task.form(config.profile_form),
-        among,
-        queries,
-        items=config.rag_items,
-        words=[max(0, min(config.rag_words, words - len(query.split()))) for query in queries],
-    )
+    room = Room(config.rag_items, config.rag_words, is_whole)
+    return with_history(task, task.form(config.profile_form), among, queries, room=room)
 
 
 def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:

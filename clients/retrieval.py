@@ -1,7 +1,8 @@
 """Retrieval: items of the user's own history before a question, in LaMP's words (Salemi et al. 2023, Table 5)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from bm25s import BM25
 
@@ -11,22 +12,26 @@ from cdcda_flower.types import Example
 _SEPARATOR = ", and "
 # LaMP's own words around an item are up to eight; with fewer of the item's it says nothing.
 _LEAST_WORDS = 12
+# How much of its words a history keeps where the model would not take the prompt whole.
+_SMALLER = 0.8
+
+
+class Room(NamedTuple):
+    """How much history stands before a question: so many items, of so many words together, in a prompt that `is_whole`."""
+
+    items: int
+    words: int
+    is_whole: Callable[[str], bool]
 
 
 def with_history(
-    task: Task,
-    form: ProfileForm,
-    history: Sequence[Example],
-    queries: Sequence[str],
-    *,
-    items: int,
-    words: Sequence[int],
+    task: Task, form: ProfileForm, history: Sequence[Example], queries: Sequence[str], *, room: Room
 ) -> list[str]:
-    """Returns each question behind the `items` history items that BM25 ranks highest, the best first.
+    """Returns each question behind those history items that BM25 ranks highest, the best first.
 
-    All items of a question together take at most its number of `words`; an item gets an equal part, and what a short one
-    leaves goes to those after it. Items that would get less than a few words are left out. Ties go to the more recent item. Words are split at spaces and compared as they are written,
-    as in LaMP's code.
+    Of the room's words an item gets an equal part, and what a short one leaves goes to those after it; there are fewer
+    where the prompt would not be whole. Items that would get less than a few words are left out. Ties go to the more
+    recent item. Words are split at spaces and compared as they are written, as in LaMP's code.
     """
     if not history:
         return list(queries)
@@ -34,10 +39,21 @@ def with_history(
     index = BM25()
     index.index(texts, show_progress=False)
     found = []
-    for query, room in zip(queries, words, strict=True):
-        best = _best(index, history, sought(task, query), min(items, room // _LEAST_WORDS))
-        found.append(_joined(task, query, _entries(task, form, best, room)))
+    for query in queries:
+        best = _best(index, history, sought(task, query), room.items)
+        tried = (
+            _joined(task, query, _entries(task, form, best[: words // _LEAST_WORDS], words))
+            for words in _ever_fewer(room.words)
+        )
+        found.append(next(filter(room.is_whole, tried), query))
     return found
+
+
+def _ever_fewer(words: int) -> Iterator[int]:
+    """Yields ever fewer words, down to those that hold one item."""
+    while words >= _LEAST_WORDS:
+        yield words
+        words = int(words * _SMALLER)
 
 
 def sought(task: Task, query: str) -> str:

@@ -5,9 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-# A plain form, not the chat template: a fine-tuned 135M model needs no system prompt, and 35 tokens of template per
-# example would double the work on short texts. The base model and every adapter are trained in this form.
-_ANSWER = "\nAnswer:"
+from cdcda_flower.language.lengths import ANSWER
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ class Batch(NamedTuple):
 
 def prompt_ids(tokenizer: Any, query: str, *, room: int) -> list[int]:
     """Returns the ids of a query in the device's form, its end cut so that at most `room` ids remain."""
-    tail = tokenizer(_ANSWER, add_special_tokens=False)["input_ids"]
+    tail = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
     head = tokenizer(query, add_special_tokens=False)["input_ids"]
     return [*head[: max(room - len(tail), 0)], *tail]
 

@@ -48,6 +48,10 @@ class EchoExecutor:
             return [rng.choice(self._task.labels) for _ in queries]
         return [" ".join(query.split()[-rng.randint(3, 8) :]) for query in queries]
 
+    def takes_whole(self, query: str) -> bool:
+        """A double cuts nothing."""
+        return True
+
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
         """Scores with the config's real encoder."""
         from cdcda_flower.language.encoders import bert_scorer

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.language.lengths import prompt_tokens
 from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ScoreOrder, Trained, TrainOrder
 from cdcda_flower.language.recipe import user_recipe
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import task_named
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
 
@@ -25,6 +27,10 @@ class Executor(Protocol):
 
     def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
         """Has all queries answered per adapter (None: M_base alone)."""
+        ...
+
+    def takes_whole(self, query: str) -> bool:
+        """Says whether a query is put to the model uncut: within `max-tokens`, the answer's part taken off."""
         ...
 
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
@@ -54,6 +60,7 @@ class ModelExecutor:
     def __init__(self, config: RunConfig, base: ModelRef, models: Models) -> None:
         self._config, self._base, self._models = config, base, models
         self._recipe = user_recipe(config)
+        self._room = config.max_tokens - task_named(config.task).max_answer_tokens
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
         """Trains on all private and synthetic pairs of each set, shuffled together (equation 6)."""
@@ -66,6 +73,10 @@ class ModelExecutor:
     def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
         """Returns greedy answers."""
         return self._models.answer(AnswerOrder(tuple(queries), tuple(adapters)))
+
+    def takes_whole(self, query: str) -> bool:
+        """Counts with the tokenizer of M_base."""
+        return prompt_tokens(self._base.path, query) <= self._room
 
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
         """Returns F1 of each answer."""

@@ -4,7 +4,7 @@ import pytest
 
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.types import Example
-from clients.retrieval import sought, with_history
+from clients.retrieval import Room, sought, with_history
 
 
 def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
@@ -15,8 +15,10 @@ def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
     ]
 
 
-def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000) -> str:
-    return with_history(task, task.forms[0], own, [query], items=items, words=[words])[0]
+def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000, room: int = 9000) -> str:
+    """What is asked of a model that takes `room` words."""
+    limits = Room(items, words, lambda prompt: len(prompt.split()) <= room)
+    return with_history(task, task.forms[0], own, [query], room=limits)[0]
 
 
 FILMS = (
@@ -94,17 +96,21 @@ def test_more_items_than_the_history_has_are_all_of_them(name: str) -> None:
     assert found.endswith("gamma")
 
 
-def test_each_question_has_its_own_room() -> None:
+def test_history_gives_way_to_the_question() -> None:
     task = task_named("lamp-2")
     query = task.test_wording + "a ship"
-    own = history(task, *FILMS)
-    with_room, without = with_history(task, task.forms[0], own, [query, query], items=2, words=[100, 5])
-    assert with_room.endswith(query)
-    assert with_room != query
-    # No room for an item is no item: the question must not be cut for it.
-    assert without == query
+    own, alone = history(task, *FILMS), len(query.split())
+    most = asked(task, own, query)
+    assert most.endswith(query)
+    for room in range(alone, len(most.split()) + 1):
+        found = asked(task, own, query, room=room)
+        assert found.endswith(query)
+        assert len(found.split()) <= room
+    # No room for an item is no item, and a question that is too long by itself stays as it is.
+    assert [asked(task, own, query, room=room) for room in (alone, alone - 1)] == [query, query]
+    assert asked(task, own, query, words=5) == query
 
 
 def test_without_a_history_the_question_stands_alone() -> None:
     task = task_named("lamp-2")
-    assert with_history(task, task.forms[0], [], ["a"], items=2, words=[100]) == ["a"]
+    assert asked(task, [], "a") == "a"
