@@ -37,12 +37,12 @@ def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
     trained = [t for t in measured.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
     train_seconds = sum(report.seconds for report in trained)
     answer_seconds, queries = sum(r.seconds for r in by_user.values()), sum(r.queries for r in by_user.values())
-    sizes = [size for report in trained if (size := _adapter_bytes(measured.folder, report)) is not None]
+    sizes = [size for folder in _adapters(method, measured.folder, trained) if (size := _bytes_in(folder)) is not None]
     return MethodCosts(
         cloud_tokens=_cloud_tokens(method, measured.folder),
         bytes_up=_bytes_up(method, measured),
-        bytes_down=_bytes_down(method, measured),
-        train_tokens=sum(report.tokens for report in trained) if trained else None,
+        bytes_down=_bytes_down(method, by_user, measured),
+        train_tokens=sum(report.tokens for report in trained) if trained else _untrained(method),
         device_seconds=train_seconds + answer_seconds or None,
         adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
         seconds_per_query=answer_seconds / queries if answer_seconds else _cloud_seconds(method, measured.folder),
@@ -84,22 +84,49 @@ def _bytes_up(method: str, measured: Measured) -> int | None:
     return sum(upload.bytes_up for upload in measured.uploads) if shares(method) and measured.uploads else None
 
 
-def _bytes_down(method: str, measured: Measured) -> int | None:
+def _untrained(method: str) -> int | None:
+    """Returns 0 for a method that has devices train nothing; of one that should have, nobody knows."""
+    return 0 if method in METHODS and not METHODS[method].trains else None
+
+
+def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None:
+    if method in METHODS and METHODS[method].pooled:
+        size = _bytes_in(measured.folder.pooled)
+        return None if size is None else size * len(by_user)
+    if method in METHODS and METHODS[method].answers == "cloud":
+        return _answer_bytes(method, by_user, measured.folder)
     if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
         return sum(size for _, size in measured.taught.values())
     if method not in measured.sent:
         return 0 if stays_at_home(method) else None
-    sent, by_user = measured.sent[method], dict[str, list[SyntheticPair]]()
+    sent, of_user = measured.sent[method], dict[str, list[SyntheticPair]]()
     for pair in measured.pairs:
         if pair.id in sent:
-            by_user.setdefault(sent[pair.id], []).append(pair)
-    return sum(text_bytes(pairs) for pairs in by_user.values())
+            of_user.setdefault(sent[pair.id], []).append(pair)
+    return sum(text_bytes(pairs) for pairs in of_user.values())
 
 
-def _adapter_bytes(folder: RunFolder, report: TrainingReport) -> int | None:
-    """Returns the size of an adapter's files, which stand under the run's own folder, wherever it was moved to."""
-    if not report.adapter.path:
-        return None
-    home = folder.devices / report.adapter.user_id / "adapters" / Path(report.adapter.path).name
-    files = [file for file in home.rglob("*") if file.is_file()] if home.is_dir() else []
+def _answer_bytes(method: str, by_user: Answers, folder: RunFolder) -> int | None:
+    """Returns the size of the cloud's answers as JSON in UTF-8, a list per user; None where a device's are gone."""
+    sizes = []
+    for user in by_user:
+        file = folder.devices / user / "predictions" / f"{method}.jsonl"
+        if not file.is_file():
+            return None
+        outputs = [json.loads(line)["output"] for line in file.read_text(encoding="utf-8").splitlines()]
+        sizes.append(len(json.dumps(outputs, ensure_ascii=False).encode()))
+    return sum(sizes)
+
+
+def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport]) -> list[Path]:
+    """Returns where a method's adapters stand under the run's own folder, wherever it was moved to."""
+    if method in METHODS and METHODS[method].pooled:
+        return [folder.pooled]
+    own = [report.adapter for report in trained if report.adapter.path]
+    return [folder.devices / adapter.user_id / "adapters" / Path(adapter.path).name for adapter in own]
+
+
+def _bytes_in(folder: Path) -> int | None:
+    """Returns the size of a folder's files; None where there are none."""
+    files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
     return sum(file.stat().st_size for file in files) if files else None

@@ -94,7 +94,8 @@ def read_report(folder: RunFolder) -> Report:
         },
         bytes_up=sum(upload.bytes_up for upload in uploads),
         failures=dict(Counter(failure.phase for failure in ledger.failures())),
-        history=by_history(task, own, {upload.user_id: upload.history_size for upload in uploads}),
+        # A ledger of an earlier version holds only how many items were used.
+        history=by_history(task, own, ledger.lengths() or {upload.user_id: upload.history_size for upload in uploads}),
         costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
     )
 

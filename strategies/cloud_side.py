@@ -86,7 +86,7 @@ class CloudSide:
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
         """Returns the training of one adapter on what all users shared."""
         with self.phases.phase("pooled", self.config.epochs * sum(len(upload.examples) for upload in uploads)):
-            return pooled_adapter(self.config, base, uploads, self.folder.path / "pooled", self.phases.advance)
+            return pooled_adapter(self.config, base, uploads, self.folder.pooled, self.phases.advance)
 
     def _written(self, uploads: Sequence[Upload]) -> Written:
         supply = AugmentationSupply(

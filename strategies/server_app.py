@@ -72,6 +72,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
     with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
+        ledger.add_lengths(prepared.lengths)
         strategy = CollaborationStrategy(
             config=config,
             workspace=workspace,

@@ -104,9 +104,8 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
     train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
     counts: Counter[str] = Counter()
     asked, other = (train, dev) if config.query_split == "train" else (dev, train)
-    targets = choose_targets(
-        _history_sizes(reading, asked, config.num_users), config.num_users, split=config.query_split
-    )
+    sizes = _history_sizes(reading, asked, config.num_users)
+    targets = choose_targets(sizes, config.num_users, split=config.query_split)
     histories = _histories(reading, asked, targets, config, counts)
     (draft / "public").mkdir()
     held_out = HeldOut(reading, (query for user_id in targets for query in asked.queries_by_user[user_id]))
@@ -131,6 +130,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
         skipped={reason: n for reason, n in sorted(counts.items()) if reason.endswith(MISSING_FIELD)},
         histories={history.user_id: len(history.examples) for history in histories},
         queries={history.user_id: len(history.queries) for history in histories},
+        lengths={user_id: sizes[user_id] for user_id in targets},
     )
     write_data_file(facts, draft)
 

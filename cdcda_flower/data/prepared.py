@@ -22,7 +22,8 @@ class Prepared:
     """What `public/data.json` says: the target users, the number of rows for M_base, and what cleaning dropped.
 
     Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
-    `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users' histories and queries. `histories` and `queries` count a target user's examples.
+    `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users' histories and queries. `histories` and `queries` count a target user's examples, `lengths` the
+    history items before `max-history` cut them.
     """
 
     root: Path
@@ -37,6 +38,7 @@ class Prepared:
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def references_file(self) -> Path:
@@ -67,6 +69,7 @@ def open_prepared(root: Path) -> Prepared:
             skipped=content["skipped"],
             histories=content["histories"],
             queries=content["queries"],
+            lengths=content["lengths"],
         )
     except FileNotFoundError:
         raise DataError(
@@ -90,6 +93,7 @@ def write_data_file(prepared: Prepared, draft: Path) -> None:
         "skipped": dict(prepared.skipped),
         "histories": dict(prepared.histories),
         "queries": dict(prepared.queries),
+        "lengths": dict(prepared.lengths),
     }
     (draft / DATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -160,6 +160,11 @@ class RunFolder:
         return self.path / "progress.json"
 
     @property
+    def pooled(self) -> Path:
+        """The folder of the one adapter that the cloud trains for all."""
+        return self.path / "pooled"
+
+    @property
     def references_path(self) -> Path:
         """The reference answers' metric sums per user, copied from the prepared data."""
         return self.path / "references.json"

@@ -6,7 +6,7 @@ read-only, also while the run goes on.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS verdicts (
 CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS variants (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
 CREATE TABLE IF NOT EXISTS sent (method TEXT, user_id TEXT, pair_id TEXT, PRIMARY KEY (method, pair_id));
+CREATE TABLE IF NOT EXISTS lengths (user_id TEXT PRIMARY KEY, items INTEGER);
 CREATE TABLE IF NOT EXISTS taught (user_id TEXT PRIMARY KEY, examples INTEGER, bytes_down INTEGER);
 CREATE TABLE IF NOT EXISTS questions (
     user_id TEXT, method TEXT, count INTEGER, bytes_up INTEGER, PRIMARY KEY (user_id, method));
@@ -129,6 +130,10 @@ class Ledger:
     def add_questions(self, user_id: str, method: str, prompts: Sequence[str]) -> None:
         """Adds how many questions a device put to the cloud for a method, and their size in UTF-8; not their texts."""
         self._add("questions", [(user_id, method, len(prompts), sum(len(prompt.encode()) for prompt in prompts))])
+
+    def add_lengths(self, items: Mapping[str, int]) -> None:
+        """Adds how many history items each user has, those included that `max-history` leaves out."""
+        self._add("lengths", list(items.items()))
 
     def add_taught(self, user_id: str, targets: Sequence[TeacherTargets]) -> None:
         """Adds for how many examples a teacher's distributions went to a device, and their size on the wire."""
@@ -224,6 +229,10 @@ class LedgerReader:
         """Returns (user id, method) -> how many questions were put to the cloud, and in how many bytes."""
         rows = self._newer_rows("questions", "SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
         return {(u, m): (c, b) for u, m, c, b in rows}
+
+    def lengths(self) -> dict[str, int]:
+        """Returns how many history items each user has, used or not."""
+        return dict(self._newer_rows("lengths", "SELECT user_id, items FROM lengths ORDER BY user_id"))
 
     def taught(self) -> dict[str, tuple[int, int]]:
         """Returns for how many examples each user got a teacher's distributions, and in how many bytes."""

@@ -80,6 +80,15 @@ def test_leaks_are_removed_and_counted(tmp_path: Path) -> None:
     assert [example.id for example in base_rows(prepared)] == ["a/item/a-0"]
 
 
+def test_the_digest_of_the_contents_is_of_what_targets_hold(tmp_path: Path) -> None:
+    for name, users in (("one", {"a": 2, "b": 5}), ("two", {"a": 2, "b": 5}), ("three", {"a": 2, "b": 6})):
+        write_folder(tmp_path / name / "lamp", users)
+    found = [_prepare(tmp_path / name, num_users=1).contents for name in ("one", "two", "three")]
+    # Wherever the files lie; another item of a target is other data.
+    assert found[0] == found[1] != found[2]
+    assert len(found[0]) == 64
+
+
 def test_a_user_of_train_only_trains_the_base_model(tmp_path: Path) -> None:
     write_split(tmp_path / "lamp", "train", rows({"a": 3, "c": 2}, "t-"))
     write_split(tmp_path / "lamp", "dev", rows({"b": 3}, "d-"))
@@ -95,6 +104,7 @@ def test_limits(tmp_path: Path) -> None:
     assert prepared.user_ids == ("a",)
     # Cut to three words, all reviews of a user differ still: "review 0 by".
     assert _history(prepared, "a") == ["a-7", "a-8"]
+    assert (prepared.histories, prepared.lengths) == ({"a": 2}, {"a": 9})
     (example, _) = read_examples(prepared.private / "a" / "history.jsonl")
     assert example.query.endswith("review: review 7 by")
     assert prepared.base_row_count == len(base_rows(prepared)) == 4

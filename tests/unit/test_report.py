@@ -200,7 +200,7 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
     assert (costs["device"].cloud_tokens, costs["device"].bytes_up, costs["device"].bytes_down) == (0, 0, 0)
     # Two users trained 500 tokens in 2 s each and answered two queries in 1 s each.
     assert (costs["cdcda"].train_tokens, costs["cdcda"].device_seconds) == (1000, 6.0)
-    assert (costs["cdcda"].seconds_per_query, costs["device"].train_tokens) == (0.5, None)
+    assert (costs["cdcda"].seconds_per_query, costs["device"].train_tokens) == (0.5, 0)
     assert (costs["cdcda"].adapter_bytes, costs["direct-ft"].adapter_bytes) == (8, None)
     unheard = costs["unheard-of"]
     assert (unheard.cloud_tokens, unheard.bytes_up, unheard.bytes_down, unheard.train_tokens) == (None,) * 4
@@ -216,6 +216,33 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
         "device": 0, "direct-ft": 0, "cdcda": 77, "cloud": 5, "unheard-of": None,
     }  # fmt: skip
     assert (costs["cloud"].seconds_per_query, costs["cloud+rag"].seconds_per_query) == (1.5, None)
+
+
+def test_what_comes_down_without_a_pair(folder: RunFolder) -> None:
+    folder.pooled.mkdir()
+    (folder.pooled / "adapter_model.safetensors").write_bytes(b"123456")
+    predictions = folder.devices / "u1" / "predictions"
+    predictions.mkdir(parents=True)
+    lines = [json.dumps({"example_id": str(n), "output": text, "parsed": None}) for n, text in enumerate(("5", "é"))]
+    (predictions / "cloud.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with Ledger(folder.ledger_path) as ledger:
+        for method, users in (("cloud", ["u1"]), ("cloud+rag", ["u1"]), ("global-ft", ["u1", "u2"])):
+            for user in users:
+                ledger.add_result(_result(user, method, 1.0, None))
+    costs = read_report(folder).costs
+    # Six bytes for each of two users; ["5", "é"] is 11 bytes; of cloud+rag no answer is left.
+    assert {name: costs[name].bytes_down for name in ("global-ft", "cloud", "cloud+rag")} == {
+        "global-ft": 12, "cloud": 11, "cloud+rag": None,
+    }  # fmt: skip
+    assert (costs["global-ft"].adapter_bytes, costs["global-ft"].train_tokens) == (6, 0)
+
+
+def test_histories_are_as_long_as_they_are_not_as_far_as_they_were_used(folder: RunFolder) -> None:
+    used = [(group.low, group.high) for group in read_report(folder).history]
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_lengths({"u1": 400, "u2": 30, "u3": 200})
+    assert [(group.low, group.high) for group in read_report(folder).history] == [(30, 30), (200, 200), (400, 400)]
+    assert used != [(30, 30), (200, 200), (400, 400)]
 
 
 def test_a_run_of_another_version_is_read(folder: RunFolder) -> None:
