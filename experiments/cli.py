@@ -160,16 +160,21 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
 
 
 def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> None:
+    asked = [name for name, given in (("--json", as_json), ("--pairs", pairs), ("--csv -", csv == "-")) if given]
+    if len(asked) > 1:
+        raise BadInputError(
+            f"{' and '.join(asked)} each fill standard output; give one of them (--csv FILE may stand beside it)"
+        )
     found = read_report(folder)
+    if csv and csv != "-":
+        _write_new(Path(csv), csv_text(found))
     if as_json:
         print(json.dumps(found.document(), indent=2, ensure_ascii=False))
-    elif csv == "-":
-        print(csv_text(found), end="")
-    elif csv:
-        _write_new(Path(csv), csv_text(found))
     elif pairs:
         print(pairs_text(folder, pairs, seed=found.seed))
-    else:
+    elif csv == "-":
+        print(csv_text(found), end="")
+    elif not csv:
         show(found, _stdout())
 
 

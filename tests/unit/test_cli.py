@@ -91,6 +91,33 @@ def test_csv_goes_to_a_new_file_or_to_standard_output(
     assert "give the path of a new file" in _fails(capsys, "report", "done", "--csv", str(tmp_path / "out.csv"))
 
 
+def test_a_csv_file_is_written_beside_what_is_printed(
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["report", "done", "--csv", "-"]) == 0
+    text = capsys.readouterr().out
+    for name, option in (("a.csv", ("--json",)), ("b.csv", ("--pairs", "2"))):
+        assert run_command(["report", "done", *option]) == 0
+        alone = capsys.readouterr().out
+        assert run_command(["report", "done", *option, "--csv", str(tmp_path / name)]) == 0
+        assert capsys.readouterr().out == alone
+        assert (tmp_path / name).read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--json", "--pairs", "2"), "--json and --pairs each fill standard output; give one"),
+        (("--csv", "-", "--json"), "--json and --csv - each fill"),
+        (("--csv", "-", "--pairs", "1", "--json"), "--json and --pairs and --csv - each fill"),
+    ],
+)
+def test_two_forms_on_standard_output_are_refused(
+    finished: RunFolder, options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in _fails(capsys, "report", "done", *options)
+
+
 def test_an_unknown_run_says_where_it_was_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(tmp_path / "runs") in _fails(capsys, "report", "nothing")
 
