@@ -11,7 +11,7 @@ from cdcda_flower.config import doubles_in
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
-from cdcda_flower.scoring.metrics import lenient_part, pool, values
+from cdcda_flower.scoring.metrics import check_sums, lenient_part, pool, values
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
 from experiments.costs import Measured, costs_of
@@ -49,13 +49,13 @@ def open_run(folder: RunFolder) -> OpenedRun:
         raise BadInputError(
             f"run {manifest.run} used test doubles ({keys}); its numbers mean nothing and are not reported"
         )
-    if not folder.ledger_path.is_file():
-        error = f": {manifest.error}" if manifest.error else ""
-        raise BadInputError(f'run {manifest.run} has no results yet; its status is "{manifest.status}"{error}')
     config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
-    results = ledger.results()
+    task, results = task_named(config.task), _results(folder, manifest, ledger)
+    for result in results:
+        where = f"{folder.ledger_path}, user {result.user_id!r} under {result.method!r}"
+        check_sums(task, result.sums, where=where)
     return OpenedRun(
-        manifest=manifest, config=config, task=task_named(config.task), ledger=ledger, results=results,
+        manifest=manifest, config=config, task=task, ledger=ledger, results=results,
         own=_own_results(results, config.method_names),
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def read_report(folder: RunFolder) -> Report:
         comparisons=compare(task, own),
         pairs=_pair_counts(pairs, len(unparsable), verdicts, kept),
         swap=swaps(task, own, results),
-        references={name: _method(task, sums, config.num_users) for name, sums in _references(folder).items()},
+        references={name: _method(task, sums, config.num_users) for name, sums in _references(folder, task).items()},
         users=_user_rows(task, own, uploads, trainings, (pairs, sent)),
         unparsable_reasons=dict(Counter(output.reason for output in unparsable)),
         scores={
@@ -98,6 +98,20 @@ def read_report(folder: RunFolder) -> Report:
         history=by_history(task, own, ledger.lengths() or {upload.user_id: upload.history_size for upload in uploads}),
         costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
     )
+
+
+def _results(folder: RunFolder, manifest: Manifest, ledger: LedgerReader) -> tuple[UserResult, ...]:
+    there = folder.ledger_path.is_file()
+    results = ledger.results() if there else ()
+    if manifest.status == "finished" and not results:
+        lack = "holds no results" if there else "is missing"
+        raise DataError(
+            f"run {manifest.run} is finished, but its {folder.ledger_path} {lack}; copy the run's folder again, or run anew"
+        )
+    if not there:
+        error = f": {manifest.error}" if manifest.error else ""
+        raise BadInputError(f'run {manifest.run} has no results yet; its status is "{manifest.status}"{error}')
+    return results
 
 
 def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[str, Answers]:
@@ -169,7 +183,7 @@ def _user_rows(
     return tuple(rows)
 
 
-def _references(folder: RunFolder) -> dict[str, Answers]:
+def _references(folder: RunFolder, task: Task) -> dict[str, Answers]:
     """Returns the answers that need no model, by name and user; a run without the file has none."""
     if not folder.references_path.is_file():
         return {}
@@ -179,6 +193,9 @@ def _references(folder: RunFolder) -> dict[str, Answers]:
         )
     except ValueError as error:
         raise DataError(f"{folder.references_path} cannot be read: {error}") from None
+    for name, by_user in table.items():
+        for user, sums in by_user.items():
+            check_sums(task, sums, where=f"{folder.references_path}, user {user!r} under {name!r}")
     return {
         name: {user: _reference(name, user, sums) for user, sums in by_user.items()} for name, by_user in table.items()
     }

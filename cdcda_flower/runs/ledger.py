@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from cdcda_flower.errors import DataError
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import (
@@ -31,6 +33,7 @@ from cdcda_flower.types import (
 Cell = None | int | float | str
 # SQLite gives cells without types; every row becomes a typed value in the method that asked for it.
 _Row = tuple[Any, ...]
+_SUMS = TypeAdapter(dict[str, float])
 _PROVENANCE = (
     "user_id TEXT NOT NULL, source_id TEXT NOT NULL, generator TEXT, prompt_digest TEXT, seed INTEGER, sample INTEGER"
 )
@@ -247,7 +250,7 @@ class LedgerReader:
         """Returns every user's metric sums, by user, swap tests included."""
         rows = self._rows("SELECT * FROM results ORDER BY user_id, rowid")
         return tuple(
-            UserResult(user_id=u, method=m, adapter_of=a, queries=q, unparsed=n, sums=json.loads(s), seconds=t)
+            UserResult(user_id=u, method=m, adapter_of=a, queries=q, unparsed=n, sums=self._sums(s, u, m), seconds=t)
             for u, m, a, q, n, s, t in rows
         )
 
@@ -255,6 +258,15 @@ class LedgerReader:
         """Returns the users whose phase did not finish."""
         rows = self._rows("SELECT user_id, phase, reason FROM failures ORDER BY user_id, phase")
         return tuple(UserFailure(user_id=u, phase=p, reason=r) for u, p, r in rows)
+
+    def _sums(self, text: Any, user: str, method: str) -> dict[str, float]:  # noqa: ANN401 - a cell without a type
+        try:
+            return _SUMS.validate_json(text, strict=True)
+        except ValidationError:
+            raise DataError(
+                f"{self._path}: the metric sums of user {user!r} under {method!r} are no JSON object of numbers; "
+                "the ledger is damaged: copy it again, or run anew"
+            ) from None
 
     def _newer_rows(self, table: str, query: str) -> list[_Row]:
         """Returns the rows of a table that ledgers of earlier versions do not have: none there."""

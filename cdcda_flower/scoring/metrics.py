@@ -66,6 +66,14 @@ def pool(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
+def check_sums(task: Task, sums: Mapping[str, float], *, where: str) -> None:
+    """Raises DataError, naming the place, unless these are the sums of at least one answer to the task."""
+    lacking = [key for key in _keys(task) if key not in sums]
+    if lacking or not sums["n"]:
+        found = f"lack {', '.join(lacking)}" if lacking else "are of no answer"
+        raise DataError(f"{where}: the metric sums {found}; the file is damaged: copy it again, or run anew")
+
+
 def values(task: Task, sums: Mapping[str, float]) -> dict[str, float]:
     """Returns the task's metrics, in its order; one whose sum is absent (bert-f1 without encoder) is left out."""
     n = sums.get("n", 0)

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sqlite3
 import tomllib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,6 @@ from paper_runs import make_run
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.types import Upload
 from experiments.paper.grid import Cell, Grid, Row, cell_of
 from experiments.paper.numbers import paper_numbers
 from experiments.paper.render import as_text, csv_text, latex, markdown
@@ -27,6 +27,12 @@ SOURCE = Path(__file__).resolve().parents[2].parent / "shared" / "paper" / "resu
 
 def _open(*folders: RunFolder, partial: bool = False) -> tuple[PaperRun, ...]:
     return open_runs(folders, read_defaults(find_app().pyproject), partial=partial)
+
+
+def _change_ledger(run: RunFolder, *statements: str) -> None:
+    with closing(sqlite3.connect(run.ledger_path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
 
 
 def _grid(number: int, *folders: RunFolder) -> Grid:
@@ -176,9 +182,7 @@ def test_table_4_says_what_the_ledger_knows(tmp_path: Path) -> None:
 
 def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, "a", {"device": [1]}, share_ratio=0.5)
-    run.ledger_path.unlink()
-    with Ledger(run.ledger_path):
-        pass
+    _change_ledger(run, *(f"DELETE FROM {table}" for table in ("uploads", "shared", "pairs", "selected")))
     assert set(_texts(_grid(4, run), "lamp-3", "ours, 50% shared").values()) == {"-"}
 
 
@@ -230,10 +234,7 @@ def test_what_was_tuned_on_never_stands_beside_results(tmp_path: Path) -> None:
 
 def test_the_same_path_can_hold_other_files_today(tmp_path: Path) -> None:
     one, two = (make_run(tmp_path, name, {"device": [1, 1]}) for name in "ab")
-    upload = Upload(user_id="u0", policy="ratio", history_size=99, query_count=1, examples=())
-    two.ledger_path.unlink()
-    with Ledger(two.ledger_path) as ledger:
-        ledger.add_upload(upload, 1)
+    _change_ledger(two, "UPDATE uploads SET history_size = 99 WHERE user_id = 'u0'")
     with pytest.raises(BadInputError, match=r"different data: user u0 has \(4, 1\) and \(99, 1\) history items"):
         check_comparable(_open(one, two))
 

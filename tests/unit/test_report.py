@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -383,6 +385,49 @@ def test_a_run_of_doubles_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_results_says_how_it_stands(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match='no results yet; its status is "failed": u3 failed'):
         read_report(_folder(tmp_path))
+
+
+def test_a_finished_run_without_results_is_refused(tmp_path: Path) -> None:
+    run = _folder(tmp_path)
+    run.update(status="finished", error="")
+    with pytest.raises(
+        DataError, match=r"^run run is finished, but its .*/ledger\.sqlite is missing; copy .* or run anew$"
+    ):
+        read_report(run)
+    with Ledger(run.ledger_path):
+        pass
+    with pytest.raises(DataError, match=r"^run run is finished, but its .*/ledger\.sqlite holds no results; copy"):
+        read_report(run)
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("no JSON", "are no JSON object of numbers"),
+        ("[1]", "are no JSON object of numbers"),
+        (None, "are no JSON object of numbers"),
+        ('{"n": "2"}', "are no JSON object of numbers"),
+        ("{}", "lack n, unparsed, abs, sq"),
+        ('{"n": 2, "unparsed": 0, "abs": 1}', "lack sq"),
+        ('{"n": 0, "unparsed": 0, "abs": 0, "sq": 0}', "are of no answer"),
+    ],
+)
+def test_damaged_sums_are_named_with_file_user_and_method(folder: RunFolder, cell: str | None, found: str) -> None:
+    with closing(sqlite3.connect(folder.ledger_path)) as connection, connection:
+        connection.execute("UPDATE results SET sums = ? WHERE user_id = 'u2' AND method = 'cdcda'", (cell,))
+    with pytest.raises(DataError) as caught:
+        read_report(folder)
+    message = str(caught.value)
+    assert all(word in message for word in (str(folder.ledger_path), "user 'u2' under 'cdcda'", found, "run anew"))
+    assert "\n" not in message
+
+
+def test_damaged_references_are_named(folder: RunFolder) -> None:
+    folder.references_path.write_text('{"oracle": {"u1": {"abs": 1}}}')
+    with pytest.raises(
+        DataError, match=r"references\.json, user 'u1' under 'oracle': the metric sums lack n, unparsed, sq;"
+    ):
+        read_report(folder)
 
 
 def test_an_empty_ledger_is_a_report_without_numbers(tmp_path: Path) -> None:

@@ -48,4 +48,4 @@ def test_doubles_have_no_line_and_a_damaged_run_is_named(tmp_path: Path) -> None
     grid = sweep_results("grid", [finished, Outcome(cell=failed.cell, status="skipped", folder=good.path)])
     assert grid is not None
     assert [row.labels[0] for row in grid.rows] == ["k=2"]
-    assert any("run a has no results yet" in note for note in grid.notes)
+    assert any("run a is finished, but its " in note and "is missing" in note for note in grid.notes)
