@@ -1,4 +1,4 @@
-"""What can be checked before anything heavy starts: the port, disk, model paths, an API's key, CUDA. Every problem is said at once."""
+"""What can be checked before anything heavy starts: the port, disk, data files, models, an API's key, CUDA. Every problem is said at once."""
 
 import os
 import shutil
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from cdcda_flower.cloud_api import api_key, server_url
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError
+from cdcda_flower.data.lamp_files import check_files
+from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError
 from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape
+from cdcda_flower.tasks import task_named
 from experiments.processes import free_port, port_is_free
 from experiments.settings import local_model_keys
 
@@ -26,11 +28,12 @@ _REPLAYED = ("cloud-model", "consistency-model")
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
-    """Raises one BadInputError that lists every problem of name, disk, models, API and CUDA."""
+    """Raises one BadInputError that lists every problem of name, disk, data, models, API and CUDA."""
     free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
     problems = [
         *_name_problems(config),
         *_disk_problems(config, free),
+        *_data_problems(config),
         *_model_problems(config),
         *_engine_problems(config),
         *_tape_problems(config),
@@ -95,6 +98,15 @@ def _least_free_gb() -> float:
         return float(given or MIN_FREE_GB)
     except ValueError:
         raise ConfigError(f"{MIN_FREE_VARIABLE} is {given!r}; give a number of gigabytes") from None
+
+
+def _data_problems(config: RunConfig) -> Iterator[str]:
+    if config.data == "embedded":
+        return
+    try:
+        check_files(Path(config.data), task_named(config.task))
+    except DataError as error:
+        yield str(error)
 
 
 def _model_problems(config: RunConfig) -> Iterator[str]:

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from lamp_folder import write_folder
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
@@ -29,12 +30,24 @@ def test_a_good_config_passes_and_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
-    config = _config(tmp_path, device_model=str(tmp_path / "none"), cloud_model="/no/such.gguf")
+    config = _config(
+        tmp_path, data=str(tmp_path / "lamp"), device_model=str(tmp_path / "none"), cloud_model="/no/such.gguf"
+    )
     with pytest.raises(BadInputError) as caught:
         check_before_start(config, free_bytes=lambda folder: 10**9)
     lines = str(caught.value).splitlines()
-    assert [line.split(" is ")[0] for line in lines] == ["cache-dir", "runs-dir", "device-model", "cloud-model"]
+    assert [line.split(" is ")[0] for line in lines] == ["cache-dir", "runs-dir", "data", "device-model", "cloud-model"]
     assert "must have 3 GB free and has 1.0 GB" in lines[0]
+
+
+def test_a_data_folder_must_hold_the_tasks_files(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"ann": 3})
+    check_before_start(_config(tmp_path, data=str(tmp_path)), free_bytes=_plenty)
+    (tmp_path / "LaMP_3" / "dev" / "dev_outputs.json").unlink()
+    with pytest.raises(
+        BadInputError, match=r"^data lacks .*/dev_outputs\.json; get the official files with `cdcda data"
+    ):
+        check_before_start(_config(tmp_path, data=str(tmp_path)), free_bytes=_plenty)
 
 
 def test_a_name_that_is_taken_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -212,6 +212,16 @@ def test_what_a_machine_lacks_is_said_before_anything_starts(
     assert "cell 'k=1 one' and 2 more: device-model is" in err
 
 
+def test_missing_data_are_said_once_beside_other_problems(
+    sweep: Callable[..., tuple[int, str, str]], launches: Launches
+) -> None:
+    code, out, err = sweep("--set", "data=./none", "--set", "device-model=./one")
+    assert (code, out, launches.names) == (2, "", [])
+    assert [line.partition(" is ")[0] for line in err.splitlines()] == [
+        "error: every cell: data", "every cell: device-model"
+    ]  # fmt: skip
+
+
 @contextmanager
 def _held(folder: RunFolder, tmp_path: Path) -> Iterator[None]:
     folder.update(status="running")
