@@ -4,7 +4,7 @@ Messages name files, ids and keys; of the outputs only golds that are no label.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
 
 _SHAPE = '{"task": …, "golds": [{"id": …, "output": …}, …]}'
+_GET_AGAIN = "get the file again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +25,20 @@ class Answers:
 
 def read_answers(predictions_file: Path, golds_file: Path, task: Task) -> Answers:
     """Returns both files' outputs; raises DataError unless both are of the task and of the same ids, each once."""
-    predicted, true = _read(predictions_file), _read(golds_file)
+    predicted = _read(predictions_file, remedy=f"write the predictions as {_SHAPE}")
+    true = _read(golds_file, remedy=_GET_AGAIN)
     for file in (predicted, true):
         _check_task(file, task)
     predictions, golds = _predictions(predicted), _golds(true, task)
-    _check_same_ids(predictions.keys() - golds.keys(), predictions_file, golds_file)
-    _check_same_ids(golds.keys() - predictions.keys(), golds_file, predictions_file)
     if not golds:
         raise DataError(f"{golds_file}: golds is empty; metrics need at least one query")
+    _check_same_ids(predicted, true)
     return Answers(predictions={query_id: predictions[query_id] for query_id in golds}, golds=golds)
 
 
 def read_golds(file: Path, task: Task) -> dict[str, str]:
     """Returns query id -> gold answer, stripped; a whole number counts as its digits."""
-    return _golds(_read(file), task)
+    return _golds(_read(file, remedy=_GET_AGAIN), task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +53,13 @@ class _File:
 def _golds(file: _File, task: Task) -> dict[str, str]:
     answers = {}
     for query_id, output in file.outputs.items():
-        is_text = isinstance(output, str | int) and not isinstance(output, bool)
-        if not is_text or not str(output).strip():
-            raise DataError(f"{file.path}: the output of {query_id!r} is missing or empty; every query needs a gold")
+        if isinstance(output, bool) or not isinstance(output, str | int):
+            raise DataError(
+                f"{file.path}: the output of {query_id!r} is {_kind(output)}; a gold must be a text, or a whole number"
+            )
         answers[query_id] = str(output).strip()
+        if not answers[query_id]:
+            raise DataError(f"{file.path}: the output of {query_id!r} is empty; every query needs a gold")
         task.check_gold(answers[query_id], where=f"{file.path}, query {query_id!r}")
     return answers
 
@@ -82,43 +86,69 @@ def _check_task(file: _File, task: Task) -> None:
         )
 
 
-def _read(path: Path) -> _File:
-    content = _content(path)
-    golds = content.get("golds") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not isinstance(golds, list):
-        raise DataError(f"{path}: expected {_SHAPE}")
+def _read(path: Path, *, remedy: str) -> _File:
+    content = _content(path, remedy)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds {_kind(content)}; expected {_SHAPE}")
+    golds = content.get("golds")
+    if not isinstance(golds, list):
+        found = f"golds is {_kind(golds)}" if "golds" in content else "golds is missing"
+        raise DataError(f"{path}: {found}; expected {_SHAPE}")
     outputs: dict[str, object] = {}
-    for number, gold in enumerate(golds, start=1):
-        query_id = gold.get("id") if isinstance(gold, dict) else None
-        if isinstance(query_id, bool) or not isinstance(query_id, str | int) or "output" not in gold:
-            raise DataError(f"{path}: expected {_SHAPE}; entry {number} of golds has no id or no output")
-        if str(query_id) in outputs:
-            raise DataError(f"{path}: two golds have the id {str(query_id)!r}; ids must be unique in a file")
-        outputs[str(query_id)] = gold["output"]
+    for number, entry in enumerate(golds, start=1):
+        query_id, output = _entry(entry, where=f"{path}: entry {number} of golds")
+        if query_id in outputs:
+            raise DataError(f"{path}: two entries have the id {query_id!r}; ids must be unique in a file: keep one")
+        outputs[query_id] = output
     return _File(path=path, task=content.get("task"), outputs=outputs)
 
 
-def _content(file: Path) -> object:
+def _entry(entry: object, *, where: str) -> tuple[str, object]:
+    """Returns an entry's id, a whole number as its digits, and its output as it stands."""
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {_kind(entry)}; expected {_SHAPE}")
+    if absent := [key for key in ("id", "output") if key not in entry]:
+        raise DataError(f"{where} has no {' and no '.join(absent)}; expected {_SHAPE}")
+    query_id = entry["id"]
+    if isinstance(query_id, bool) or not isinstance(query_id, str | int):
+        raise DataError(f"{where} has an id that is {_kind(query_id)}; an id must be a text, or a whole number")
+    return str(query_id), entry["output"]
+
+
+def _content(file: Path, remedy: str) -> object:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        # Windows' editors put a byte order mark before UTF-8.
+        text = file.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise DataError(f"{file} is empty; {remedy}")
+        return json.loads(text)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; give the path of a file like {_SHAPE}") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; get the file again") from None
+        raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: no UTF-8 at byte {error.start}; get the file again") from None
+        raise DataError(f"{file}: no UTF-8 at byte {error.start}; {remedy}") from None
     except (ValueError, RecursionError):
         raise DataError(f"{file}: a number is too long or values are nested too deeply; expected {_SHAPE}") from None
 
 
 def _kind(value: object) -> str:
-    names = {dict: "a JSON object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+        float: "a decimal number",
+    }  # fmt: skip
     return "null" if value is None else names[type(value)]
 
 
-def _check_same_ids(ids: set[str], only_in: Path, absent_from: Path) -> None:
-    if ids:
-        some = ", ".join(repr(query_id) for query_id in sorted(ids)[:3])
-        raise DataError(
-            f"{len(ids)} query ids of {only_in} are not in {absent_from} (such as {some}); the two files must hold the same ids"
-        )
+def _check_same_ids(predictions: _File, golds: _File) -> None:
+    sides = ((predictions, golds), (golds, predictions))
+    only = [(file.path, sorted(file.outputs.keys() - other.outputs.keys())) for file, other in sides]
+    if any(ids for _, ids in only):
+        counts = " and ".join(_counted(ids, path) for path, ids in only)
+        raise DataError(f"the two files must hold the same query ids, but {counts}; give files of the same queries")
+
+
+def _counted(ids: Sequence[str], path: Path) -> str:
+    some = ", ".join(map(repr, ids[:3]))
+    such = f" (such as {some})" if len(ids) > 3 else f" ({some})" if ids else ""
+    return f"{len(ids)} {'is' if len(ids) == 1 else 'are'} only in {path}{such}"

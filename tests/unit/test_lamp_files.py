@@ -121,10 +121,10 @@ def _golds(change: Callable[[list[dict[str, Any]]], Any]) -> str:
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        (_golds(lambda golds: golds * 2), "two golds have the id 'd-a'"),
+        (_golds(lambda golds: golds * 2), "two entries have the id 'd-a'"),
         (_golds(lambda golds: [golds[0] | {"output": "6"}]), "query 'd-a': '6' is no label of lamp-3; labels: 1, 2"),
-        (_golds(lambda golds: [golds[0] | {"output": " "}]), "the output of 'd-a' is missing or empty"),
-        (_golds(lambda golds: [golds[0] | {"output": None}]), "the output of 'd-a' is missing or empty"),
+        (_golds(lambda golds: [golds[0] | {"output": " "}]), "the output of 'd-a' is empty; every query needs a gold"),
+        (_golds(lambda golds: [golds[0] | {"output": None}]), "the output of 'd-a' is null; a gold must be a text"),
         (_golds(lambda _: ["d-a"]), 'expected {"task"'),
         ("[]", 'expected {"task"'),
     ],

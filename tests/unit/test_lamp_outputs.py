@@ -38,6 +38,17 @@ def test_predictions_are_kept_as_they_stand_and_ids_may_be_numbers(tmp_path: Pat
     assert answers.golds == {"1": "comedy", "2": "action"}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    answers = read_answers(*_write(tmp_path, "\ufeff" + _content(ROWS), "\ufeff" + _content(ROWS)), MOVIES)
+    assert dict(answers.predictions) == dict(ROWS)
+
+
+def test_a_gold_off_the_scale_names_the_ratings(tmp_path: Path) -> None:
+    files = _write(tmp_path, _content([("1", "4")], "LaMP_3"), _content([("1", "4.0")], "LaMP_3"))
+    with pytest.raises(DataError, match=r"G\.json, query '1': '4\.0' is no label of lamp-3; labels: 1, 2, 3, 4, 5$"):
+        read_answers(*files, task_named("lamp-3"))
+
+
 GOOD = _content(ROWS)
 
 
@@ -45,30 +56,40 @@ GOOD = _content(ROWS)
     ("predictions", "golds", "message"),
     [
         ("{", GOOD, "P.json: malformed JSON: Expecting property name"),
-        ("", GOOD, "P.json: malformed JSON: Expecting value at character 0"),
+        ("q1: comedy", GOOD, 'at character 0; write the predictions as {"task": …'),
+        (GOOD, "q1: comedy", "G.json: malformed JSON: Expecting value at character 0; get the file again"),
+        ("", GOOD, 'P.json is empty; write the predictions as {"task": …'),
+        (GOOD, " \n", "G.json is empty; get the file again"),
         ("[" * 100_000, GOOD, "nested too deeply"),
         ("9" * 5_000, GOOD, "a number is too long"),
-        ("[]", GOOD, 'P.json: expected {"task"'),
-        ('{"task": "LaMP_2"}', GOOD, 'P.json: expected {"task"'),
-        ('{"task": "LaMP_2", "golds": {}}', GOOD, 'P.json: expected {"task"'),
+        ("[]", GOOD, 'P.json holds a list; expected {"task"'),
+        ('"a"', GOOD, 'P.json holds a text; expected {"task"'),
+        ('{"task": "LaMP_2"}', GOOD, 'P.json: golds is missing; expected {"task"'),
+        ('{"task": "LaMP_2", "golds": {}}', GOOD, 'P.json: golds is a JSON object; expected {"task"'),
         ('{"golds": []}', GOOD, "P.json: task is missing"),
-        ('{"task": "LaMP_2", "golds": ["q1"]}', GOOD, "entry 1 of golds has no id or no output"),
-        ('{"task": "LaMP_2", "golds": [{"id": "q1"}]}', GOOD, "entry 1 of golds has no id or no output"),
-        (_content([(True, "comedy")]), GOOD, "entry 1 of golds has no id or no output"),
+        ('{"task": "LaMP_2", "golds": ["q1"]}', GOOD, "P.json: entry 1 of golds is a text; expected"),
+        ('{"task": "LaMP_2", "golds": [{"id": "q1"}]}', GOOD, "entry 1 of golds has no output; expected"),
+        ('{"task": "LaMP_2", "golds": [{}]}', GOOD, "entry 1 of golds has no id and no output; expected"),
+        (_content([(True, "comedy")]), GOOD, "entry 1 of golds has an id that is true or false; an id must be a text"),
         (_content(ROWS, "LaMP_3"), GOOD, "P.json: task is \"LaMP_3\", but files of lamp-2 say 'LaMP_2'"),
         (GOOD, _content(ROWS, ["LaMP_2"]), "G.json: task is [\"LaMP_2\"], but files of lamp-2 say 'LaMP_2'"),
-        (_content([*ROWS, ("q1", "x")]), GOOD, "P.json: two golds have the id 'q1'"),
-        (_content([*ROWS, ("1", "x"), (1, "x")]), GOOD, "P.json: two golds have the id '1'"),
+        (_content([*ROWS, ("q1", "x")]), GOOD, "P.json: two entries have the id 'q1'; ids must be unique in a file: keep one"),
+        (_content([*ROWS, ("1", "x"), (1, "x")]), GOOD, "P.json: two entries have the id '1'"),
         (_content([*ROWS[1:], ("q1", None)]), GOOD, "P.json: the output of 'q1' is null; it must be a text"),
         (_content([*ROWS[1:], ("q1", 4)]), GOOD, "P.json: the output of 'q1' is a number; it must be a text"),
         (_content([*ROWS[1:], ("q1", ["a"])]), GOOD, "P.json: the output of 'q1' is a list; it must be a text"),
         (_content([*ROWS[1:], ("q1", {})]), GOOD, "P.json: the output of 'q1' is a JSON object; it must be a text"),
         (GOOD, _content([*ROWS[1:], ("q1", "Comedy")]), "G.json, query 'q1': 'Comedy' is no label of lamp-2; labels: sci-fi"),
-        (GOOD, _content([*ROWS[1:], ("q1", None)]), "G.json: the output of 'q1' is missing or empty"),
+        (GOOD, _content([*ROWS[1:], ("q1", None)]), "G.json: the output of 'q1' is null; a gold must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", 4.0)]), "G.json: the output of 'q1' is a decimal number; a gold must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", " ")]), "G.json: the output of 'q1' is empty; every query needs a gold"),
         (_content([]), _content([]), "G.json: golds is empty"),
-        (GOOD, _content(ROWS[4:]), "4 query ids of "),
-        (GOOD, _content(ROWS[4:]), "(such as 'q1', 'q2', 'q3')"),
-        (_content(ROWS[1:]), GOOD, "G.json are not in "),
+        (GOOD, _content([]), "G.json: golds is empty"),
+        (GOOD, _content(ROWS[4:]), "must hold the same query ids, but 4 are only in "),
+        (GOOD, _content(ROWS[4:]), "P.json (such as 'q1', 'q2', 'q3') and 0 are only in "),
+        (_content([*ROWS[2:], ("q6", "")]), GOOD, "but 1 is only in "),
+        (_content([*ROWS[2:], ("q6", "")]), GOOD, "P.json ('q6') and 2 are only in "),
+        (_content([*ROWS[2:], ("q6", "")]), GOOD, "G.json ('q1', 'q2'); give files of the same queries"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path: Path, predictions: str, golds: str, message: str) -> None:
