@@ -319,6 +319,13 @@ class RunConfig(BaseModel):
             raise ConfigError(f"{key} is {value!r}; it must be absolute: both sides of a run start in other folders")
         return value
 
+    @field_validator("run_name")
+    @classmethod
+    def _folder_name(cls, value: str) -> str:
+        if value:
+            check_run_name(value)
+        return value
+
     @classmethod
     def from_flwr(cls, values: Mapping[str, Scalar]) -> Self:
         """Returns the checked config of a full key set; raises one ConfigError that lists every problem."""
@@ -358,6 +365,12 @@ def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> s
     if message == "Field required":
         return f"{key} is missing"
     return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def check_run_name(name: str) -> None:
+    """Raises ConfigError unless the name can be one folder's in the runs folder."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
 
 
 def unknown_key(key: str, known: tuple[str, ...]) -> str:

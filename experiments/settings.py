@@ -77,7 +77,10 @@ def _flat(table: Mapping[str, object], *, where: str) -> dict[str, Scalar]:
     flat = {key: value for key, value in table.items() if isinstance(value, bool | int | float | str)}
     if len(flat) != len(table):
         odd = ", ".join(key for key in table if key not in flat)
-        raise ConfigError(f"{where}: {odd}: values are numbers, strings, true or false, without tables or lists")
+        raise ConfigError(
+            f"{where}: {odd}: values are numbers, strings, true or false, without tables or lists; "
+            f"a file with them is a sweep: `cdcda sweep {where}`"
+        )
     return flat
 
 
@@ -91,7 +94,14 @@ def split_override(text: str) -> tuple[str, str]:
 
 def _override(text: str) -> tuple[str, Scalar]:
     key, value = split_override(text)
+    if is_list(value):
+        raise ConfigError(f"--set {text!r}: a run has one value per key; a list is a sweep's: `cdcda sweep`")
     return key, scalar(value)
+
+
+def is_list(text: str) -> bool:
+    """Says whether a value on the command line is meant as a list, well-formed or not."""
+    return text.startswith("[") and text.endswith("]")
 
 
 def scalar(text: str) -> Scalar:

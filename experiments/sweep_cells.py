@@ -11,7 +11,7 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.runs.identity import config_digest
-from experiments.settings import Layer, config_of, scalar, split_override
+from experiments.settings import Layer, config_of, is_list, scalar, split_override
 from experiments.sweep_file import Grid, grid_of, narrowed, read_sweep
 
 LONGEST_NAME = 120
@@ -47,7 +47,7 @@ def read_cells(
 
     `KEY=VALUE` overrides stand over all cells; on an axis they take the place of its values, also as KEY=[V, W].
     """
-    values = {key: _values(text) for key, text in map(split_override, overrides)}
+    values = {key: _values(key, text) for key, text in map(split_override, overrides)}
     grid = narrowed(grid_of(read_sweep(path), path, profile), values, Path.cwd())
     try:
         return _cells(grid, frozenset(values), runs_dir)
@@ -116,15 +116,19 @@ def _refuse_twins(cells: Sequence[Cell]) -> None:
         )
 
 
-def _values(text: str) -> tuple[Scalar, ...]:
+def _values(key: str, text: str) -> tuple[Scalar, ...]:
     """Returns the scalars of `[V, W]`, or one."""
+    if not is_list(text):
+        return (scalar(text),)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
-        value = text
-    if isinstance(value, list) and value and all(isinstance(item, bool | int | float | str) for item in value):
-        return tuple(value)
-    return (scalar(text),)
+        values = tomllib.loads(f"values = {text}")["values"]
+    except tomllib.TOMLDecodeError:
+        values = []
+    if not values or not all(isinstance(value, bool | int | float | str) for value in values):
+        raise ConfigError(
+            f'--set {key}={text}: a list has at least one value, and texts in quotes: --set \'{key}=["a", "b"]\''
+        )
+    return tuple(values)
 
 
 def _name(sweep: str, choice: Mapping[str, Scalar], digest: str) -> str:

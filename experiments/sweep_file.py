@@ -114,8 +114,9 @@ def grid_of(sweep: SweepFile, path: Path, profile: str = "") -> Grid:
     given: dict[str, Scalar | list[Scalar]] = dict(over.__pydantic_extra__)
     axes = {**sweep.axes, **{key: _listed(value) for key, value in given.items() if _varies(key, value, sweep)}}
     fixed = {key: value for key, value in given.items() if key not in axes and not isinstance(value, list)}
+    base = (f"profiles.{chosen}.base", over.base) if over.base else ("base", sweep.base)
     grid = Grid(
-        name=sweep.name, folder=folder, layers=(*_base(over.base or sweep.base, folder), Layer(values=sweep.keys | fixed, folder=folder)),
+        name=sweep.name, folder=folder, layers=(*_base(*base, path=path), Layer(values=sweep.keys | fixed, folder=folder)),
         axes={key: tuple(values) for key, values in axes.items()}, cells=tuple(over.cells or sweep.cells),
         skip=(*sweep.skip, *over.skip),
     )  # fmt: skip
@@ -135,9 +136,14 @@ def narrowed(grid: Grid, values: Mapping[str, Sequence[Scalar]], folder: Path) -
     return replace(grid, axes=axes, cells=tuple(unique), layers=(*grid.layers, fixed))
 
 
-def _base(base: str, folder: Path) -> tuple[Layer, ...]:
+def _base(key: str, base: str, *, path: Path) -> tuple[Layer, ...]:
     # The first layer's folder is where plugins are sought: beside the base, or beside the sweep.
-    return (read_layer(folder / Path(base).expanduser()),) if base else ()
+    if not base:
+        return ()
+    try:
+        return (read_layer(path.expanduser().absolute().parent / Path(base).expanduser()),)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {key} is {base!r}; {error}") from None
 
 
 def _varies(key: str, value: Scalar | list[Scalar], sweep: SweepFile) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cdcda_flower.config import Scalar
+from cdcda_flower.config import Scalar, check_run_name
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.runs.atomic import write_atomic
 
@@ -124,8 +124,7 @@ class RunFolder:
     def create(cls, runs_dir: Path, name: str) -> Self:
         """Returns a new folder with a manifest in status "created"; an existing folder is never written over."""
         folder = cls(runs_dir / name)
-        if not name or Path(name).name != name or name.startswith("."):
-            raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
+        check_run_name(name)
         try:
             folder.path.mkdir(parents=True)
         except FileExistsError:

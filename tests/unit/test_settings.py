@@ -69,6 +69,7 @@ def test_the_home_is_expanded_and_embedded_is_no_path(tmp_path: Path, monkeypatc
         ("k = \n", r"conf\.toml: .*line 1, column"),
         ("[section]\nk = 3\n", r"conf\.toml: section: values are"),
         ("k = [1]\n", r"conf\.toml: k: values are"),
+        ("name = 's'\n[axes]\nk = [1]\n", r"axes: .* is a sweep: `cdcda sweep /.*/conf\.toml`$"),
         ("kk = 3\n", "unknown key 'kk'"),
     ],
 )
@@ -81,6 +82,25 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         _read(tmp_path, 'k = 0\ntask = "lamp-9"\nshare-ratio = 2.0\nfoo = 1\n')
     assert all(word in str(caught.value) for word in ("k is 0", "lamp-9", "share-ratio", "foo"))
+
+
+@pytest.mark.parametrize("value", ['["lamp-2"]', "[lamp-2]", "[]"])
+def test_a_list_on_the_command_line_is_a_sweeps(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _read(tmp_path, "", f"task={value}")
+    assert str(caught.value) == (
+        f"--set {f'task={value}'!r}: a run has one value per key; a list is a sweep's: `cdcda sweep`"
+    )
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", ".hidden"])
+def test_a_name_that_is_no_folders_is_said_with_all_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "conf.toml").write_text("k = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path / "conf.toml", name=name)
+    wrong_k, wrong_name = str(caught.value).splitlines()
+    assert wrong_k.startswith("k is 0")
+    assert wrong_name == f"run-name is {name!r}; give one folder name without slashes that begins with no dot"
 
 
 def test_a_missing_file_and_a_wrong_override_say_what_to_do(tmp_path: Path) -> None:

@@ -192,10 +192,23 @@ def test_an_unknown_profile_lists_the_known_ones(tmp_path: Path) -> None:
     assert _refused(tmp_path, GRID, profile="big") == ["--profile is 'big'; profiles of this sweep: paper, small"]
 
 
-def test_a_missing_base_is_named(tmp_path: Path) -> None:
-    (tmp_path / "sweep.toml").write_text("name = 'a'\nbase = 'none.toml'\n")
-    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
-        read_cells(tmp_path / "sweep.toml")
+@pytest.mark.parametrize(
+    ("text", "key"), [("", "base"), ("profile = 'p'\n[profiles.p]\nbase = 'other.toml'\n", "profiles.p.base")]
+)
+def test_a_missing_base_is_named_with_its_key(tmp_path: Path, text: str, key: str) -> None:
+    (line,) = _refused(tmp_path, "name = 'a'\nbase = 'none.toml'\n" + text)
+    name = "other.toml" if text else "none.toml"
+    assert line == (f"{key} is {name!r}; {tmp_path / name}: No such file or directory; give the path of a TOML file")
+
+
+@pytest.mark.parametrize("value", ["[lamp-2]", "[]", "[lamp-2, lamp-7]", "[[1], [2]]", "[1, ]]"])
+def test_a_list_that_is_none_says_how_one_is_written(tmp_path: Path, value: str) -> None:
+    (tmp_path / "sweep.toml").write_text(GRID)
+    with pytest.raises(ConfigError) as caught:
+        read_cells(tmp_path / "sweep.toml", [f"task={value}"])
+    assert str(caught.value) == (
+        f'--set task={value}: a list has at least one value, and texts in quotes: --set \'task=["a", "b"]\''
+    )
 
 
 def test_tuning_needs_no_cloud_and_never_asks_dev_queries() -> None:
