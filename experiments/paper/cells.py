@@ -76,7 +76,7 @@ def comparable_tasks(runs: Sequence[PaperRun], numbers: PaperNumbers, *, axes: C
 
 def paper_cell(value: float | None, *, comparable: bool, digits: int = 3) -> Cell:
     """Returns a number of the paper, marked where it does not compare."""
-    return Cell(value=value, digits=digits, comparable=comparable or value is None)
+    return Cell(value=value, digits=digits, comparable=None if value is None else comparable)
 
 
 def metric_rows(

@@ -11,21 +11,21 @@ MARK = "†"
 class Cell:
     """One number, or none; `sd` is the sample standard deviation over `seeds` runs, None for a single one.
 
-    `comparable` is False for a number of the paper whose models or data differ from the run's.
+    `comparable` is None for a number of ours, and False for one of the paper whose models or data differ from the run's.
     """
 
     value: float | None = None
     sd: float | None = None
     seeds: int = 0
     digits: int = 3
-    comparable: bool = True
+    comparable: bool | None = None
 
     def text(self) -> str:
         """Returns the cell as it is read: "0.412", "0.412 ± 0.010 (3)" with the number of seeds, "0.412†", "-"."""
         if self.value is None:
             return "-"
         spread = "" if self.sd is None else f" ± {self.sd:,.{self.digits}f} ({self.seeds})"
-        return f"{self.value:,.{self.digits}f}{spread}" + ("" if self.comparable else MARK)
+        return f"{self.value:,.{self.digits}f}{spread}" + (MARK if self.comparable is False else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

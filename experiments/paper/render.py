@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -121,14 +122,23 @@ def _float(grid: Grid) -> str:
 
 
 def csv_text(grid: Grid) -> str:
-    """Returns one line per cell: labels, column, value, sd, seeds, comparable; an empty value was not measured."""
+    """Returns one line per cell: labels, column, value, sd, seeds, comparable, notes; an empty value was not measured.
+
+    `comparable` is only said of the paper's numbers. The notes stand on the first line alone.
+    """
+    arrows = re.compile(" [↑↓]")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*grid.heads, "column", "value", "sd", "seeds", "comparable"])
+    writer.writerow([*grid.heads, "column", "value", "sd", "seeds", "comparable", "notes"])
+    notes = " ".join(grid.notes)
     for row in grid.rows:
         for column, cell in zip(grid.columns, row.cells, strict=True):
             numbers = ("" if number is None else repr(number) for number in (cell.value, cell.sd))
-            writer.writerow([*row.labels, column, *numbers, cell.seeds or "", "yes" if cell.comparable else "no"])
+            # Other labels can be a user's words, arrows and all.
+            labels = (arrows.sub("", x) if head == "metric" else x for head, x in zip(grid.heads, row.labels, strict=True))
+            comparable = {None: "", True: "yes", False: "no"}[cell.comparable]
+            writer.writerow([*labels, arrows.sub("", column), *numbers, cell.seeds or "", comparable, notes])
+            notes = ""
     return text.getvalue()
 
 

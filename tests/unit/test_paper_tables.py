@@ -129,7 +129,7 @@ def test_the_papers_own_models_and_data_compare(tmp_path: Path) -> None:
     grid = _grid(1, _as_in_the_paper(tmp_path))
     assert _texts(grid, "lamp-3", "mae ↓", "paper")["device"] == "0.640"
     assert not [note for note in grid.notes if "†" in note]
-    assert all(cell.comparable for row in grid.rows for cell in row.cells)
+    assert {cell.comparable for row in grid.rows for cell in row.cells} == {None, True}
 
 
 def test_a_method_of_two_runs_of_one_seed_counts_once(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ GRID = Grid(
     name="table9", title="50% of a_b & c|d", heads=("task", "source"), columns=("x_1", "y ↑"),
     rows=(
         Row(labels=("lamp-3", "ours"), cells=(Cell(value=0.5, sd=0.1, seeds=3), Cell())),
-        Row(labels=("lamp-3", "paper"), cells=(Cell(value=0.25, comparable=False), Cell(value=1.0))),
+        Row(labels=("lamp-3", "paper"), cells=(Cell(value=0.25, comparable=False), Cell(value=1.0, comparable=True))),
     ),
     notes=("† of {models}",),
 )  # fmt: skip
@@ -313,9 +313,19 @@ def test_csv_has_one_line_per_cell_and_no_number_for_what_is_missing() -> None:
     assert len(rows) == 4
     assert rows[0] == {
         "task": "lamp-3", "source": "ours", "column": "x_1", "value": "0.5", "sd": "0.1", "seeds": "3",
-        "comparable": "yes",
+        "comparable": "", "notes": "† of {models}",
     }  # fmt: skip
-    assert (rows[1]["value"], rows[1]["seeds"], rows[2]["comparable"]) == ("", "", "no")
+    assert (rows[1]["value"], rows[1]["seeds"]) == ("", "")
+    assert [row["comparable"] for row in rows] == ["", "", "no", "yes"]
+    assert [row["notes"] for row in rows[1:]] == ["", "", ""]
+
+
+def test_csv_names_metrics_without_arrows_and_leaves_a_users_words_alone() -> None:
+    words = Row(labels=("mae ↓", "more ↑ please"), cells=(Cell(value=1), Cell(value=2)))
+    rows = list(csv.DictReader(io.StringIO(csv_text(replace(GRID, heads=("metric", "answer"), rows=(words,))))))
+    assert [(row["metric"], row["answer"], row["column"]) for row in rows] == [
+        ("mae", "more ↑ please", "x_1"), ("mae", "more ↑ please", "y"),
+    ]  # fmt: skip
 
 
 def test_the_terminals_table_names_a_task_once() -> None:
