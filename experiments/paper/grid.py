@@ -60,3 +60,16 @@ def cell_of(values: Sequence[float], *, digits: int = 3) -> Cell:
         return Cell(digits=digits)
     spread = stdev(values) if len(values) > 1 else None
     return Cell(value=fmean(values), sd=spread, seeds=len(values), digits=digits)
+
+
+def grouped(rows: Sequence[Row]) -> list[tuple[bool, Row, list[str]]]:
+    """Returns each row with whether it ends a group of the first label, and its labels without what stands above."""
+    found = []
+    for place, row in enumerate(rows):
+        above = rows[place - 1].labels if place else ()
+        same = 0
+        while same < len(row.labels) - 1 and row.labels[: same + 1] == above[: same + 1]:
+            same += 1
+        last = place + 1 == len(rows) or rows[place + 1].labels[0] != row.labels[0]
+        found.append((last, row, [*[""] * same, *row.labels[same:]]))
+    return found

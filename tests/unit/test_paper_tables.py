@@ -16,8 +16,9 @@ from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.paper.grid import Cell, Grid, Row, cell_of
+from experiments.paper.latex import latex
 from experiments.paper.numbers import paper_numbers
-from experiments.paper.render import as_text, csv_text, latex, markdown
+from experiments.paper.render import as_text, csv_text, markdown
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.paper.tables import TABLES
 from experiments.staging import find_app
@@ -286,7 +287,7 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
 
 def test_latex_is_booktabs_with_everything_escaped() -> None:
     text = latex(GRID)
-    assert r"\caption{50\% of a\_b \& c|d}" in text
+    assert r"\caption{50\% of a\_b \& c\textbar{}d}" in text
     assert r"task & source & x\_1 & y $\uparrow$ \\" in text
     assert r"lamp-3 & ours & 0.500 $\pm$ 0.100 (3) & - \\" in text
     assert r" & paper & 0.250$^{\dagger}$ & 1.000 \\" in text
@@ -294,11 +295,34 @@ def test_latex_is_booktabs_with_everything_escaped() -> None:
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
 
 
+def test_latex_sets_what_pdflatex_can_and_spells_out_the_rest() -> None:
+    words = "so 😂👍🏽 | “naïve” `quotes` --mixed αβ\ufe0f ≤ 3"
+    row = Row(labels=("lamp-7", words), cells=(Cell(value=-0.075, sd=0.01, seeds=2), Cell()))
+    text = latex(replace(GRID, rows=(row,)))
+    assert (
+        r" & so [face with tears of joy][thumbs up sign][emoji modifier fitzpatrick type-4] \textbar{} “naïve” "
+        r"\textasciigrave{}quotes\textasciigrave{} -{}-mixed [greek small letter alpha][greek small letter beta] "
+        r"[less-than or equal to] 3 & $-$0.075 $\pm$ 0.010 (2) & - \\"
+    ) in text
+    assert text.splitlines()[0] == (
+        r"% Needs \usepackage[T1]{fontenc} and \usepackage{adjustbox,array,booktabs}; written for pdfLaTeX."
+    )
+
+
+def test_latex_wraps_long_texts_and_enlarges_nothing() -> None:
+    row = Row(labels=("device", f"{'@Jordan' * 16} and so on"), cells=(Cell(value=0.5), Cell(value=0.25)))
+    text = latex(replace(GRID, rows=(row,)))
+    assert r"{l>{\raggedright\arraybackslash}p{0.55\textwidth}rr}" in text
+    assert r"@Jordan@Jordan@J\allowbreak{}ordan@Jordan@Jor\allowbreak{}" in text
+    assert r"\begin{adjustbox}{max width=\textwidth}" in text
+    assert "resizebox" not in text
+
+
 def test_latex_of_more_rows_than_a_page_has_one_table_per_task_and_its_notes_once() -> None:
     rows = [Row(labels=(f"lamp-{2 + n // 40}", f"m{n}"), cells=(Cell(value=n), Cell())) for n in range(80)]
     text = latex(replace(GRID, rows=tuple(rows)))
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
-    assert r"\caption{50\% of a\_b \& c|d (lamp-2)}" in text
+    assert r"\caption{50\% of a\_b \& c\textbar{}d (lamp-2)}" in text
     assert r"\label{tab:table9-lamp-3}" in text
     assert all(rf"& m{n} & {n}.000 & -" in text for n in range(80))
     assert text.index(r"of \{models\}") > text.index("(lamp-3)")
