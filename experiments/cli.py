@@ -114,7 +114,10 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
             help="compare all methods with this one, paired; `swap`: with another user's adapter; may be repeated",
         ),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="of tables")] = "terminal",
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="of tables and of figures' numbers; --to FILE says it by its ending"),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE|FOLDER", help="write tables, figures and comparisons there")
     ] = None,

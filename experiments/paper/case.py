@@ -5,7 +5,7 @@ only by naming the user, so that nobody shows a user's words by accident. The qu
 open the prepared private data. The true answer is shown only from a golds file that the caller gives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.scoring.metrics import answer_sums, values
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Prediction
+from experiments.paper.cells import run_notes, setting_notes
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.runs import PaperRun
 
@@ -36,7 +37,7 @@ class CaseOrder:
     golds: Path | None = None
 
 
-def figure3(runs: Sequence[PaperRun], order: CaseOrder) -> Grid:
+def figure3(runs: Sequence[PaperRun], order: CaseOrder, mixed: Collection[str] = ()) -> Grid:
     """Returns one row per method; of several runs that have a method, the first given counts."""
     tasks = sorted({run.config.task for run in runs})
     if len(tasks) > 1:
@@ -61,18 +62,14 @@ def figure3(runs: Sequence[PaperRun], order: CaseOrder) -> Grid:
     return Grid(
         name="figure3", title=f"one query, every method's answer ({task.name}, user {order.user}, query {query})",
         heads=("method", "answer"), columns=(f"{task.headline} {'↑' if task.better(task.headline) > 0 else '↓'}{over}",),
-        rows=tuple(rows), notes=_notes(runs, gold),
+        rows=tuple(rows), notes=(*_notes(gold), *setting_notes(runs), *run_notes(runs, mixed=mixed)),
     )  # fmt: skip
 
 
-def _notes(runs: Sequence[PaperRun], gold: str | None) -> tuple[str, ...]:
+def _notes(gold: str | None) -> tuple[str, ...]:
     private = "These are a user's private answers. The query's text stays in the device's private data."
-    scored = (
-        ""
-        if gold is not None
-        else " Scores are the ledger's, over all queries of the user; --golds FILE scores this one."
-    )
-    return (private + scored, f"Runs: {', '.join(run.name for run in runs)}.")
+    scored = "Scores are the ledger's, over all queries of the user; --golds FILE scores this one."
+    return (private,) if gold is not None else (private, scored)
 
 
 def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], _Answer]:

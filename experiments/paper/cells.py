@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.grid import MARK, Cell, Row, cell_of
-from experiments.paper.numbers import PaperNumbers
+from experiments.paper.numbers import PaperNumbers, Setup
 from experiments.paper.runs import PaperRun, differences
 
 # A method that shares nothing is the same in runs of other shares, but for the last bits.
@@ -104,10 +104,20 @@ def notes_of(
         f"Paper: {numbers.source}. Ours: mean, with ± sample standard deviation and (seeds) where there are several."
     ]
     for task, own in _by_task(runs).items():
-        reasons = dict.fromkeys(reason for run in own for reason in differences(run, numbers.setup, axes=axes))
-        if reasons:
-            notes.append(f"{MARK} not comparable with the paper, {task}: {', '.join(reasons)}.")
+        if reasons := _reasons(own, numbers.setup, axes):
+            notes.append(f"{MARK} not comparable with the paper, {task}: {reasons}.")
     return (*notes, *run_notes(runs, mixed=mixed))
+
+
+def setting_notes(runs: Sequence[PaperRun], *, axes: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns each task's models, users, k and cuts: what must stand where no number of the paper does."""
+    # Everything differs from nothing.
+    nothing = Setup.model_construct(device_model="", cloud_model="", num_users=0, k=0)
+    return tuple(f"{task}: {_reasons(own, nothing, axes)}." for task, own in _by_task(runs).items())
+
+
+def _reasons(runs: Sequence[PaperRun], setup: Setup, axes: Collection[str]) -> str:
+    return ", ".join(dict.fromkeys(reason for run in runs for reason in differences(run, setup, axes=axes)))
 
 
 def run_notes(runs: Sequence[PaperRun], *, mixed: Collection[str] = ()) -> tuple[str, ...]:

@@ -15,4 +15,4 @@ def spelled(text: str, shows: Callable[[str], bool]) -> str:
 def _name(character: str) -> str:
     if unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f":
         return ""
-    return f"[{unicodedata.name(character, f'U+{ord(character):04X}').lower()}]"
+    return f"[{unicodedata.name(character, '').lower() or f'U+{ord(character):04X}'}]"

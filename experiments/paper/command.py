@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -11,24 +11,20 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.paper.case import CaseOrder, figure3
-from experiments.paper.cells import data_notes
+from experiments.paper.cells import data_notes, run_notes, setting_notes
 from experiments.paper.comparison import comparison
-from experiments.paper.figures import curves, figure2, save
+from experiments.paper.figures import curves, figure2, numbers_of
+from experiments.paper.files import Built, check_new, targets, write
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
-from experiments.paper.render import ENDINGS, Format, render, terminal
+from experiments.paper.render import Format, render, terminal
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.paper.tables import TABLES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PICTURES = ("png", "svg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperOrder:
-    """What was asked for. `to` is a new file, or a folder that gets `table1.md`, `figure2.png`, `figure2.svg`, ...
+    """What was asked for. `to` is a new file, whose ending says its form, or a folder that gets `table1.md`, `figure2.png`, ...
 
     `against` are methods that all others are compared with. `mixed` are config keys that may differ between the runs; a
     note says so.
@@ -37,7 +33,7 @@ class PaperOrder:
     tables: tuple[int, ...] = ()
     figures: tuple[int, ...] = ()
     against: tuple[str, ...] = ()
-    form: Format = "terminal"
+    form: Format | None = None
     to: Path | None = None
     partial: bool = False
     mixed: tuple[str, ...] = ()
@@ -49,21 +45,16 @@ def report_paper(
 ) -> None:
     """Builds and checks everything before anything is printed or written: bad input leaves nothing behind."""
     _check(order)
-    runs = open_runs(folders, defaults, partial=order.partial)
-    grids, drawn = _grids(runs, order), _drawn(runs, order)
-    files = [_target(order, f"{grid.name}.{ENDINGS[order.form]}") for grid in grids] if order.to else []
-    pictures = _pictures(order) if drawn is not None else []
-    for file in (*files, *pictures):
-        _check_new(file)
-    for grid, file in zip(grids, files, strict=False):
-        file.write_text(render(grid, order.form, width=console.width), encoding="utf-8")
-    for file in pictures:
-        assert drawn is not None
-        save(drawn, file)
-    for file in (*files, *pictures):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    built = _built(open_runs(folders, defaults, partial=order.partial), order)
     if order.to is None:
-        _show(grids, order.form, console)
+        _show([one.grid for one in built], order.form or "terminal", console)
+        return
+    files = targets(built, order.to, order.form)
+    for target in files:
+        check_new(target.file)
+    for target in files:
+        write(target, width=console.width)
+        console.print(f"wrote {target.file}", highlight=False, soft_wrap=True)
 
 
 def _check(order: PaperOrder) -> None:
@@ -71,28 +62,28 @@ def _check(order: PaperOrder) -> None:
         raise BadInputError("--figure 3 shows one user's private answers; name whose with --user USER")
     if order.case is not None and 3 not in order.figures:
         raise BadInputError("--user, --query and --golds belong to --figure 3")
-    if 2 in order.figures and order.to is None:
-        raise BadInputError("--figure 2 is a picture; give --to FOLDER, or --to FILE that ends in .png or .svg")
 
 
-def _grids(runs: Sequence[PaperRun], order: PaperOrder) -> list[Grid]:
+def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
     if order.tables or order.against:
         check_comparable(runs, mixed=order.mixed)
     numbers = paper_numbers()
-    grids = [TABLES[number](runs, numbers, order.mixed) for number in order.tables]
+    built = [Built(grid=TABLES[number](runs, numbers, order.mixed)) for number in order.tables]
     if order.against:
-        grids.append(comparison(runs, order.against, order.mixed))
-    if order.case is not None:
+        built.append(Built(grid=comparison(runs, order.against, order.mixed)))
+    if order.figures:
         check_comparable(runs, axes={"k"}, mixed=order.mixed)
-        grids.append(figure3(runs, order.case))
-    return grids
+    if 2 in order.figures:
+        built.append(_figure2(runs, order.mixed))
+    if order.case is not None:
+        built.append(Built(grid=figure3(runs, order.case, order.mixed)))
+    return built
 
 
-def _drawn(runs: Sequence[PaperRun], order: PaperOrder) -> "Figure | None":
-    if 2 not in order.figures:
-        return None
-    check_comparable(runs, axes={"k"}, mixed=order.mixed)
-    return figure2(curves(runs), notes=data_notes(runs))
+def _figure2(runs: Sequence[PaperRun], mixed: Sequence[str]) -> Built:
+    found = curves(runs)
+    grid = numbers_of(found, notes=(*setting_notes(runs, axes={"k"}), *run_notes(runs, mixed=mixed)))
+    return Built(grid=grid, draw=partial(figure2, found, heading=" ".join(data_notes(runs)), notes=grid.notes))
 
 
 def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:
@@ -101,35 +92,3 @@ def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:
             console.print(terminal(grid, width=console.width))
         else:
             print(("\n" if place else "") + render(grid, form, width=console.width), end="")
-
-
-def _pictures(order: PaperOrder) -> list[Path]:
-    assert order.to is not None
-    if not _is_folder(order) and order.to.suffix[1:] not in PICTURES:
-        raise BadInputError(f"--to is {str(order.to)!r}; a figure's file ends in .png or .svg")
-    return list(dict.fromkeys(_target(order, f"figure2.{ending}") for ending in PICTURES))
-
-
-def _target(order: PaperOrder, name: str) -> Path:
-    """Returns where a file goes: under its name into the folder, or into the one file that was named."""
-    assert order.to is not None
-    to = order.to.expanduser()
-    return to / name if _is_folder(order) else to
-
-
-def _is_folder(order: PaperOrder) -> bool:
-    assert order.to is not None
-    to = order.to.expanduser()
-    return to.is_dir() or len(order.tables) + len(order.figures) + bool(order.against) > 1 or not to.suffix
-
-
-def _check_new(file: Path) -> None:
-    """Makes the folder of a new file, one level deep."""
-    try:
-        file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadInputError(
-            f"--to: {file.parent}: {error.strerror}; give a folder, or the path of a new file"
-        ) from None
-    if file.exists():
-        raise BadInputError(f"--to: {file} exists already; give the path of a new file, or another folder")

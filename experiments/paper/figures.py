@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from cdcda_flower.errors import BadInputError
 from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task, task_named
+from experiments.paper.drawing import sheet
+from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.runs import PaperRun, by_person
 from experiments.recorded import METHOD, UNSHARED
 
@@ -30,6 +31,7 @@ class Curve:
     by_k: dict[int, Interval]
     users: dict[int, int]
     without: Interval | None
+    without_users: int
 
 
 def curves(runs: Sequence[PaperRun]) -> tuple[Curve, ...]:
@@ -63,7 +65,7 @@ def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
             Curve(
                 task=task, metric=metric, users={k: len(own) for k, own in by_k.items() if own},
                 by_k={k: _interval(own, task.name, metric, str(k)) for k, own in by_k.items() if own},
-                without=_interval(without, task.name, metric, UNSHARED) if without else None,
+                without=_interval(without, task.name, metric, UNSHARED) if without else None, without_users=len(without),
             )
         )  # fmt: skip
     return found
@@ -79,27 +81,42 @@ def _interval(own: Sequence[float], *names: str) -> Interval:
     return bootstrap_mean(own, seed=derive_seed(0, "figure2", *names))
 
 
-def figure2(found: Sequence[Curve], *, notes: Sequence[str]) -> "Figure":
-    """Returns the figure: one row per task, one panel per metric, the notes above."""
-    # matplotlib takes a second to import and may write its font cache, which no other command should.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def numbers_of(found: Sequence[Curve], *, notes: Sequence[str]) -> Grid:
+    """Returns what figure 2 shows, one row per mean."""
+    rows = []
+    for curve in found:
+        arrow = "↑" if curve.task.better(curve.metric) > 0 else "↓"
+        means = [(METHOD, str(k), curve.users[k], interval) for k, interval in curve.by_k.items()]
+        if curve.without is not None:
+            means.append((UNSHARED, "-", curve.without_users, curve.without))
+        for method, k, users, interval in means:
+            cells = (Cell(value=users, digits=0), *(Cell(value=number) for number in interval))
+            rows.append(Row(labels=(curve.task.name, f"{curve.metric} {arrow}", method, k), cells=cells))
+    return Grid(
+        name="figure2", title="quality by k, the synthetic pairs per shared example",
+        heads=("task", "metric", "method", "k"), columns=("users", *Interval._fields), rows=tuple(rows),
+        notes=(f"mean: over users, each averaged over seeds; low, high: its {LEVEL:.0%} bootstrap interval.", *notes),
+    )  # fmt: skip
 
+
+def figure2(found: Sequence[Curve], *, heading: str, notes: Sequence[str]) -> "Figure":
+    """Returns the figure: one row per task, one panel per metric, the heading above and the notes below."""
     tasks = list(dict.fromkeys(curve.task.name for curve in found))
     by_task = {task: [curve for curve in found if curve.task.name == task] for task in tasks}
     width = max(map(len, by_task.values()))
-    figure = Figure(figsize=(3.4 * width, 2.9 * len(tasks) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(tasks), width, squeeze=False)
+    figure, top = sheet(3.4 * width, 2.9 * len(tasks) + 0.5, notes)
+    panels = top.subplots(len(tasks), width, squeeze=False)
     for row, task in zip(panels, tasks, strict=True):
         for panel in row[len(by_task[task]) :]:
             panel.set_visible(False)
         for panel, curve in zip(row, by_task[task], strict=False):
             _panel(panel, curve)
-    if notes:
-        figure.suptitle(" ".join(notes), fontsize=8, style="italic")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    if heading:
+        top.suptitle(heading, fontsize=8, style="italic")
+    # A task can lack what others have.
+    drawn = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels.flat]
+    legend = {label: handle for pairs in drawn for handle, label in pairs}
+    top.legend(legend.values(), legend, loc="outside lower center", ncols=len(legend), frameon=False, fontsize=8)
     return figure
 
 
@@ -123,13 +140,3 @@ def _panel(panel: "Axes", curve: Curve) -> None:
     panel.tick_params(labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", linewidth=0.4, alpha=0.5)
-
-
-def save(figure: "Figure", file: Path) -> None:
-    """Writes a new .png or .svg file; the same figure is the same bytes."""
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": "cdcda", "svg.fonttype": "none"}):
-        metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
-        with file.open("xb") as target:
-            figure.savefig(target, format=file.suffix[1:], dpi=200, metadata=metadata)

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Literal
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +14,6 @@ from experiments.paper.grid import Grid, grouped
 from experiments.paper.latex import latex
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
-ENDINGS: Mapping[Format, str] = MappingProxyType({"terminal": "txt", "markdown": "md", "latex": "tex", "csv": "csv"})
 
 
 def terminal(grid: Grid, *, width: int) -> RenderableType:

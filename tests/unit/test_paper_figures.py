@@ -11,7 +11,8 @@ from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.cli import run_command
 from experiments.paper.case import CaseOrder, figure3
-from experiments.paper.figures import curves, figure2, save
+from experiments.paper.drawing import save, wrapped
+from experiments.paper.figures import curves, figure2, numbers_of
 from experiments.paper.grid import Grid
 from experiments.paper.runs import PaperRun, open_runs
 from experiments.staging import find_app
@@ -60,8 +61,8 @@ def test_a_persona_of_another_seed_is_another_person(tmp_path: Path) -> None:
 def test_figure_2_is_written_the_same_twice(sweep: list[RunFolder], tmp_path: Path) -> None:
     drawn = curves(_open(*sweep))
     for name in ("one", "two"):
-        for ending in ("png", "svg"):
-            save(figure2(drawn, notes=()), tmp_path / f"{name}.{ending}")
+        save(figure2(drawn, heading="", notes=()), tmp_path / f"{name}.png", "png")
+        save(figure2(drawn, heading="", notes=()), tmp_path / f"{name}.svg", "svg")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
@@ -72,7 +73,30 @@ def test_figure_2_of_personas_says_so_in_the_picture(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"k{k}", {"cdcda": [1, 2]}, k=k, data="embedded") for k in (1, 2)]
     paths = [str(run.path) for run in runs]
     assert run_command(["report", *paths, "--figure", "2", "--to", str(tmp_path / "k.svg")]) == 0
-    assert "Synthetic data: lamp-3." in (tmp_path / "k.svg").read_text(encoding="utf-8")
+    picture = (tmp_path / "k.svg").read_text(encoding="utf-8")
+    assert "Synthetic data: lamp-3." in picture
+    assert "lamp-3: synthetic data, device model embedded (small), cloud model large.gguf, 2 users." in picture
+    assert "Runs: lamp-3: k1 (seed 2025), k2 (seed 2025)." in picture
+
+
+def test_figure_2_explains_every_line_that_any_panel_has(tmp_path: Path, sweep: list[RunFolder]) -> None:
+    # LaMP-4, which has the first panels here, lacks direct-ft.
+    other = [make_run(tmp_path, f"t{k}", {"cdcda": [0.5]}, task="lamp-4", k=k, data="/lamp") for k in (1, 2)]
+    found = sorted(curves(_open(*sweep, *other)), key=lambda curve: curve.without is not None)
+    (legend,) = figure2(found, heading="", notes=()).subfigs[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "95% bootstrap over users", "cdcda", "direct-ft (no pairs)",
+    ]  # fmt: skip
+
+
+def test_figure_2_as_numbers_has_a_row_per_mean(sweep: list[RunFolder]) -> None:
+    grid = numbers_of(curves(_open(*sweep)), notes=("note",))
+    assert (grid.heads, grid.columns) == (("task", "metric", "method", "k"), ("users", "mean", "low", "high"))
+    rows = {row.labels: [cell.text() for cell in row.cells] for row in grid.rows}
+    assert rows["lamp-3", "mae ↓", "cdcda", "1"] == ["2", "3.750", "3.000", "4.500"]
+    assert rows["lamp-3", "mae ↓", "direct-ft", "-"] == ["2", "4.000", "4.000", "4.000"]
+    assert len(rows) == 6
+    assert grid.notes[-1] == "note"
 
 
 def test_figure_2_needs_two_k_and_one_share(sweep: list[RunFolder], tmp_path: Path) -> None:
@@ -116,6 +140,7 @@ def test_figure_3_scores_the_query_itself_with_a_golds_file(case: RunFolder, tmp
     # 4 of 4 words found in a title of 5: 2 * 1 * 0.8 / 1.8.
     assert [row.cells[0].text() for row in grid.rows] == ["-", "0.000", "0.889"]
     assert grid.columns == ("rouge-1 ↑",)
+    assert grid.notes[-1] == "Runs: lamp-5: case (seed 2025)."
     with pytest.raises(BadInputError, match="has no answer of query q1"):
         figure3(_open(case), CaseOrder(user="u0", golds=golds))
 
@@ -142,6 +167,12 @@ def test_a_damaged_answers_file_is_named_and_not_quoted(case: RunFolder) -> None
     assert "secret" not in str(caught.value)
 
 
+def test_a_line_is_never_wider_than_it_may_be() -> None:
+    assert wrapped("WWWW iiii WWWW", size=8, width=0.45) == ["WWWW", "iiii", "WWWW"]
+    assert wrapped("", size=8, width=1) == [""]
+    assert "".join(wrapped("W" * 50, size=8, width=1)) == "W" * 50
+
+
 def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert run_command(["report", *arguments]) == 2
     out, err = capsys.readouterr()
@@ -166,8 +197,49 @@ def test_the_command_prints_and_writes(
     every = [str(folder.path) for folder in sweep]
     assert run_command(["report", *every, "--figure", "2", "--to", str(out)]) == 0
     assert run_command(["report", *paths, "--table", "3", "--format", "latex", "--to", str(out / "t.tex")]) == 0
-    assert sorted(file.name for file in out.iterdir()) == ["figure2.png", "figure2.svg", "t.tex"]
+    assert sorted(file.name for file in out.iterdir()) == ["figure2.png", "figure2.svg", "figure2.txt", "t.tex"]
     assert f"wrote {out / 'figure2.svg'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("f.md", b"**Figure 3"), ("f.tex", b"% Needs"),
+        ("f.csv", b"method,answer"), ("f.txt", b"Figure 3"),
+    ],
+)  # fmt: skip
+def test_the_ending_says_the_form(case: RunFolder, tmp_path: Path, name: str, start: bytes) -> None:
+    arguments = [str(case.path), "--figure", "3", "--user", "u0", "--to", str(tmp_path / name)]
+    assert run_command(["report", *arguments]) == 0
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_figures_numbers_are_printed_in_any_form(sweep: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
+    every = [str(folder.path) for folder in sweep]
+    for form, start in (("csv", "task,metric,method,k,"), ("latex", "% Needs"), ("markdown", "**Figure 2")):
+        assert run_command(["report", *every, "--figure", "2", "--format", form]) == 0
+        assert capsys.readouterr().out.startswith(start)
+
+
+def test_an_ending_that_cannot_be_is_one_error(
+    sweep: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, every = str(sweep[0].path), [str(folder.path) for folder in sweep]
+
+    def fails(name: str, *arguments: str) -> str:
+        return _fails(capsys, *arguments, "--to", str(tmp_path / name))
+
+    assert "which is markdown, but --format is 'latex'; give one of the two" in fails(
+        "t.md", one, "--table", "1", "--format", "latex"
+    )
+    assert "which is png, but --format is 'csv'" in fails("f.png", *every, "--figure", "2", "--format", "csv")
+    assert "but only figures are drawn" in fails("t.png", one, "--table", "1")
+    assert "but only figures are drawn" in fails("t.svg", one, "--against", "direct-ft")
+    assert "one file, but 2 tables and figures are asked for" in fails("t.tex", one, "--table", "1", "--table", "2")
+    assert "a file ends in .txt, .md, .tex, .csv, of a figure also in .png or .svg" in fails(
+        "f.pdf", *every, "--figure", "2"
+    )
+    assert [file.name for file in tmp_path.iterdir() if not file.is_dir()] == []
 
 
 def test_the_command_leaves_nothing_behind_on_bad_input(
@@ -177,8 +249,6 @@ def test_the_command_leaves_nothing_behind_on_bad_input(
     assert "give --table, --figure or --against, or one run" in _fails(capsys, *every)
     assert "'cdcda:all': the runs of lamp-3 have" in _fails(capsys, one, "--against", "cdcda:all")
     assert "k is 1 and 2" in _fails(capsys, *every, "--table", "1", "--to", str(tmp_path / "out"))
-    assert "give --to FOLDER" in _fails(capsys, *every, "--figure", "2")
-    assert "ends in .png or .svg" in _fails(capsys, *every, "--figure", "2", "--to", str(tmp_path / "f.pdf"))
     assert "name whose with --user" in _fails(capsys, one, "--figure", "3")
     assert "belong to --figure 3" in _fails(capsys, one, "--table", "1", "--user", "u0")
     assert "need --table, --figure or --against" in _fails(capsys, one, "--to", str(tmp_path / "out"))
