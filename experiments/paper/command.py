@@ -10,6 +10,7 @@ from rich.console import Console
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
+from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.cells import data_notes, run_notes, setting_notes
 from experiments.paper.comparison import comparison
@@ -76,7 +77,8 @@ def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
     if 2 in order.figures:
         built.append(_figure2(runs, order.mixed))
     if order.case is not None:
-        built.append(Built(grid=figure3(runs, order.case, order.mixed)))
+        grid = figure3(runs, order.case, order.mixed)
+        built.append(Built(grid=grid, draw=partial(case_figure.draw, grid)))
     return built
 
 

@@ -10,6 +10,7 @@ from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import RunFolder
 from experiments.cli import run_command
+from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.drawing import save, wrapped
 from experiments.paper.figures import curves, figure2, numbers_of
@@ -167,6 +168,29 @@ def test_a_damaged_answers_file_is_named_and_not_quoted(case: RunFolder) -> None
     assert "secret" not in str(caught.value)
 
 
+def test_figure_3_is_drawn_with_every_answer_whole(case: RunFolder, tmp_path: Path) -> None:
+    words = f"{'@Jordan' * 40} costs $5 and $6 \U0001fae0 \0"
+    line = json.dumps({"example_id": "q1", "output": words})
+    (case.devices / "u0" / "predictions" / "device.jsonl").write_text(line + "\n")
+    grid = figure3(_open(case), CaseOrder(user="u0"))
+    figure = case_figure.draw(grid)
+    shown = [text.get_text() for axes in figure.subfigs[0].axes for text in axes.texts]
+    assert words.split()[0] in "".join(shown)
+    assert any(text.endswith("costs $5 and $6 [melting face] [U+0000]") for text in shown)
+    assert {"method", "answer", "cdcda:all@50", "graph networks for games", "0.900"} <= set(shown)
+    # No text leaves the sheet.
+    figure.draw_without_rendering()
+    box = figure.bbox
+    for part in figure.subfigs:
+        for text in [*part.texts, *(text for axes in part.axes for text in axes.texts)]:
+            extent = text.get_window_extent()
+            assert box.x0 <= extent.x0 < extent.x1 <= box.x1
+            assert box.y0 <= extent.y0 < extent.y1 <= box.y1
+    save(figure, tmp_path / "a.svg", "svg")
+    save(figure, tmp_path / "a.png", "png")
+    assert "Runs: lamp-5: case (seed 2025)." in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
 def test_a_line_is_never_wider_than_it_may_be() -> None:
     assert wrapped("WWWW iiii WWWW", size=8, width=0.45) == ["WWWW", "iiii", "WWWW"]
     assert wrapped("", size=8, width=1) == [""]
@@ -204,7 +228,7 @@ def test_the_command_prints_and_writes(
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("f.md", b"**Figure 3"), ("f.tex", b"% Needs"),
+        ("f.png", b"\x89PNG"), ("F.PNG", b"\x89PNG"), ("f.svg", b"<?xml"), ("f.md", b"**Figure 3"), ("f.tex", b"% Needs"),
         ("f.csv", b"method,answer"), ("f.txt", b"Figure 3"),
     ],
 )  # fmt: skip
