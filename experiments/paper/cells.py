@@ -111,8 +111,8 @@ def notes_of(
 
 def setting_notes(runs: Sequence[PaperRun], *, axes: Collection[str] = ()) -> tuple[str, ...]:
     """Returns each task's models, users, k and cuts: what must stand where no number of the paper does."""
-    # Everything differs from nothing.
-    nothing = Setup.model_construct(device_model="", cloud_model="", num_users=0, k=0)
+    # All models, users and k differ from none.
+    nothing = Setup.model_validate({"device-model": "", "cloud-model": "", "num-users": 0, "k": 0, "settings": {}})
     return tuple(f"{task}: {_reasons(own, nothing, axes)}." for task, own in _by_task(runs).items())
 
 

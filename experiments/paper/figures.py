@@ -6,8 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.scoring.statistics import LEVEL, Interval, bootstrap_mean
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.scoring.statistics import LEVEL, Interval, interval_over_users
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.drawing import sheet
 from experiments.paper.grid import Cell, Grid, Row
@@ -64,8 +63,8 @@ def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
         found.append(
             Curve(
                 task=task, metric=metric, users={k: len(own) for k, own in by_k.items() if own},
-                by_k={k: _interval(own, task.name, metric, str(k)) for k, own in by_k.items() if own},
-                without=_interval(without, task.name, metric, UNSHARED) if without else None, without_users=len(without),
+                by_k={k: interval_over_users(own) for k, own in by_k.items() if own},
+                without=interval_over_users(without) if without else None, without_users=len(without),
             )
         )  # fmt: skip
     return found
@@ -75,10 +74,6 @@ def _users(task: Task, metric: str, method: str, runs: Sequence[PaperRun]) -> li
     """Returns one value per person: the mean over the seeds in which the person has one."""
     own = by_person(task, metric, [(run, run.own.get(method, {})) for run in runs])
     return [fmean(seeds.values()) for _, seeds in sorted(own.items())]
-
-
-def _interval(own: Sequence[float], *names: str) -> Interval:
-    return bootstrap_mean(own, seed=derive_seed(0, "figure2", *names))
 
 
 def numbers_of(found: Sequence[Curve], *, notes: Sequence[str]) -> Grid:
