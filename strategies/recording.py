@@ -108,6 +108,11 @@ class Recording:
             )
         return ModelRef(name=named[0].name, path="", digest=named[0].digest)
 
+    def name_again(self, model: TapedModel) -> None:
+        """Sees that the tape names a model whose answers the run takes: its row may have been lost. A replay only reads."""
+        if not self.replays:
+            self.tape.add_model(model)
+
     def taped(self, key: str, maker: str, name: str, model: ModelRef) -> TapedModel:
         """Returns what stands on the tape for a model that a config key names."""
         asked = asked_name(maker, name)

@@ -78,6 +78,9 @@ class TapedGenerator:
         if missing and self._recording.replays:
             raise self._incomplete({key: wanted[key] for key in missing}, found, len(places))
 
+        if found:
+            self._recording.name_again(self._model)
+
         def hand_over(key: str, samples: tuple[str, ...], tokens: int) -> None:
             for index in places[key]:
                 on_answer(index, samples[: requests[index].samples], tokens)

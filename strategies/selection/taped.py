@@ -49,6 +49,8 @@ class TapedScorer:
                 f'({self._model.asked}) that this run asks for; run once with tape-mode = "record", which computes '
                 "these only, or replay the config that was recorded"
             )
+        if found:
+            self._recording.name_again(self._model)
         self._recording.add(scores=(len(set(keys)) - len(missing), 0))
         if missing:
             found |= self._computed(missing)

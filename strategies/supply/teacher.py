@@ -92,6 +92,8 @@ class _Teacher:
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in taken}
         if missing and self._recording.replays:
             raise self._recording.incomplete(self._taped, len(missing), len(times))
+        if taken:
+            self._recording.name_again(self._taped)
         found = {key: TeacherTargets(**json.loads(call.samples[0])) for key, call in taken.items()}
         self._recording.add(calls=(len(found), 0))
         on_progress(sum(times[key] for key in found), 0)

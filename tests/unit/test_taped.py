@@ -1,7 +1,8 @@
 """The cloud behind a tape: record and replay, k, other models, budgets, failures."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -215,6 +216,18 @@ def test_a_tape_of_another_model_is_said_with_both_names(opened: Open) -> None:
     opened(model=replace(MODEL, digest="e" * 64)).texts(ASKED)
     with pytest.raises(DataError, match=r"several models of that name \(dddddddddddd, eeeeeeeeeeee\)"):
         opened(tape_mode="replay")
+
+
+def test_a_model_that_the_tape_lost_is_named_again_by_the_next_recording(opened: Open, tmp_path: Path) -> None:
+    texts = opened().texts()
+    opened()
+    with closing(sqlite3.connect(tmp_path / "tape.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM models")
+    with pytest.raises(DataError, match="has answers of no cloud model"):
+        opened(tape_mode="replay")
+    again = opened()
+    assert (again.texts(), again.engine.asked) == (texts, [])
+    assert opened(tape_mode="replay").texts() == texts
 
 
 def test_without_a_tape_everything_is_asked_and_nothing_kept(opened: Open, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The scorer behind a tape: each score is computed once, and never taken from another encoder."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch
         ):
             scorer.score(["a b", "new"], ["a c", "pair"])
     assert idle.calls == []
+
+
+def test_a_scorer_that_the_tape_lost_is_named_again_by_the_next_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for computed in ([1], []):
+        judge = Judge()
+        with _judging(_config(tmp_path), MODEL, judge, monkeypatch) as (scorer, _):
+            with closing(sqlite3.connect(tmp_path / "tape.sqlite")) as connection, connection:
+                connection.execute("DELETE FROM models")
+            scorer.score(["a"], ["b"])
+        assert judge.calls == computed
+    with _judging(_config(tmp_path, "replay"), MODEL, Judge(), monkeypatch) as (scorer, _):
+        scorer.score(["a"], ["b"])
 
 
 def test_scores_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

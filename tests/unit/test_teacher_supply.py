@@ -1,6 +1,8 @@
 """The cloud as teacher: what each user gets for what was shared, and who cannot teach."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError, DataError, ModelError, RunError
 from cdcda_flower.language.examples import tokenize
 from cdcda_flower.language.models import load_tokenizer
+from cdcda_flower.runs.tape import Tape
 from cdcda_flower.types import Example, ModelRef, Upload
 from strategies.recording import Recording, recording
 from strategies.supply.teacher import Targets, teacher_supply
@@ -120,6 +123,19 @@ def test_what_a_teacher_said_once_is_taken_from_the_tape_and_replayed_without_it
     )
     assert again == found
     assert (account(taped), reports) == ((3, 0), [(3, 0)])
+
+
+def test_a_teacher_that_the_tape_lost_is_named_again_by_the_next_recording(
+    student: ModelRef, teacher: ModelRef, tmp_path: Path
+) -> None:
+    tape = tmp_path / "t.sqlite"
+    supplied([UPLOADS[0]], teacher, student, tape=str(tape))
+    with closing(sqlite3.connect(tape)) as connection, connection:
+        connection.execute("DELETE FROM models")
+    _, taped = supplied([UPLOADS[0]], teacher, student, tape=str(tape))
+    assert account(taped) == (2, 0)
+    with Tape(tape, writable=False) as read:
+        assert [model.digest for model in read.models()] == [teacher.digest]
 
 
 @pytest.mark.parametrize("changes", [{"rkd_top_k": 2}, {"max_tokens": 16}])
