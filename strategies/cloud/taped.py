@@ -164,13 +164,19 @@ class TapedGenerator:
     def _incomplete(self, wanted: dict[str, int], found: dict[str, TapedCall], total: int) -> DataError:
         path, who = self._recording.tape.path, f"{self._model.asked} ({self._model.maker})"
         short = [key for key in wanted if key in found]
+        if not short:
+            return self._recording.incomplete(self._model, len(wanted), total)
+        most, least = max(wanted.values()), min(len(found[key].samples) for key in short)
         if len(short) == len(wanted):
-            most, least = max(wanted.values()), min(len(found[key].samples) for key in short)
             return DataError(
                 f"k is {most}; tape {path} has {least} samples per call of {who} ({len(short)} of {total} calls are too "
                 f'short); lower k to {least}, or run once with tape-mode = "record", which asks these calls again'
             )
-        return self._recording.incomplete(self._model, len(wanted), total)
+        return DataError(
+            f"k is {most}; tape {path} lacks {len(wanted) - len(short)} of the {total} calls that this run makes of {who}, and "
+            f'{len(short)} more have too few samples, the fewest {least}; run once with tape-mode = "record", which asks for '
+            "these only, or replay the config that was recorded"
+        )
 
     def _key(self, request: GenerationRequest) -> str:
         """Returns what a request is, but for its number of samples: k = 5 on the tape serves k = 1 to 4."""

@@ -207,6 +207,16 @@ def test_a_replay_says_what_is_missing_before_anything_is_handed_over(opened: Op
     assert told == []
 
 
+def test_a_replay_says_how_many_calls_are_missing_and_how_many_too_short(opened: Open) -> None:
+    opened().texts(*REQUESTS[:5])
+    with pytest.raises(
+        DataError,
+        match=r"k is 4; tape .* lacks 1 of the 6 calls that this run makes of qwen \(transformers\), and 5 more have too few "
+        r"samples, the fewest 3; run once",
+    ):
+        opened(tape_mode="replay").texts(*(replace(one, samples=4) for one in REQUESTS[:6]))
+
+
 def test_a_tape_of_another_model_is_said_with_both_names(opened: Open) -> None:
     opened().texts(ASKED)
     with pytest.raises(
