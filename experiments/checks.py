@@ -1,4 +1,4 @@
-"""What can be checked before anything heavy starts: the port, disk, data files, models, an API's key, CUDA. Every problem is said at once."""
+"""What can be checked before anything heavy starts: port, disk, data files, models, an API's key, the tape, CUDA. Every problem is said at once."""
 
 import os
 import shutil
@@ -13,8 +13,10 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.lamp_files import check_files
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError
 from cdcda_flower.language.sources import is_path
+from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape
+from cdcda_flower.runs.tape_models import replayed_model
 from cdcda_flower.tasks import task_named
 from experiments.processes import free_port, port_is_free
 from experiments.settings import local_model_keys
@@ -28,7 +30,7 @@ _REPLAYED = ("cloud-model", "consistency-model")
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
-    """Raises one BadInputError that lists every problem of name, disk, data, models, API and CUDA."""
+    """Raises one BadInputError that lists every problem of name, disk, data, models, API, tape and CUDA."""
     free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
     problems = [
         *_name_problems(config),
@@ -40,7 +42,7 @@ def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] |
         *_cuda_problems(config),
     ]
     if problems:
-        raise BadInputError("\n".join(problems))
+        raise BadInputError("\n".join(dict.fromkeys(problems)))
 
 
 def chosen_port() -> int:
@@ -135,10 +137,27 @@ def _tape_problems(config: RunConfig) -> Iterator[str]:
     if config.tape_mode == "off" or (config.tape_mode == "record" and not path.exists()):
         return
     try:
-        with Tape(path, writable=False):
-            pass
+        with Tape(path, writable=False) as tape:
+            for key, maker, name in _replayed_models(config):
+                try:
+                    replayed_model(tape, key, maker, name)
+                except DataError as error:
+                    yield str(error)
     except CdcdaError as error:
         yield str(error)
+
+
+def _replayed_models(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """Yields the models that a replay takes answers of: their keys, who runs them, their names."""
+    if config.tape_mode != "replay":
+        return
+    methods = [METHODS[name] for name in config.method_names]
+    shares = config.share_policy != "none" and config.share_ratio > 0
+    augments = shares and any(method.augmented for method in methods)
+    if augments or any(method.answers == "cloud" or method.supply == "teacher" for method in methods):
+        yield "cloud-model", config.cloud_engine, config.cloud_model
+    if augments and config.consistency_scorer != "echo":
+        yield "consistency-model", config.consistency_scorer, config.consistency_model
 
 
 def _cuda_problems(config: RunConfig) -> Iterator[str]:

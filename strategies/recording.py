@@ -1,18 +1,15 @@
 """The tape of one run: what is taken from it, what may still be asked of the cloud, and the account of both."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError, RunError
-from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.folder import TapeUse
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape, TapedModel
+from cdcda_flower.runs.tape_models import ROLES, asked_name, replayed_model
 from cdcda_flower.types import ModelRef
 
 
@@ -87,26 +84,9 @@ class Recording:
     def model(self, key: str, maker: str, name: str, find: Callable[[], ModelRef]) -> ModelRef:
         """Returns the model that a config key names: what `find` finds, in a replay what the tape was recorded with.
 
-        A replay so needs no model's files. Raises DataError where the tape has no answers of such a model, or of several.
+        A replay so needs no model's files.
         """
-        if not self.replays:
-            return find()
-        role = _ROLES[key]
-        known = [model for model in self.tape.models() if model.role == role]
-        named = [model for model in known if (model.maker, model.asked) == (maker, asked_name(maker, name))]
-        if not named:
-            have = ", ".join(sorted({f"{model.asked} ({model.maker})" for model in known})) or f"no {role} model"
-            raise DataError(
-                f"{key} is {name!r} ({maker}); tape {self.tape.path} has answers of {have}; "
-                'name that model, another tape, or take tape-mode = "record"'
-            )
-        if len({model.contents for model in named}) > 1:
-            digests = ", ".join(model.digest[:12] for model in named)
-            raise DataError(
-                f"{key} is {name!r}; tape {self.tape.path} has answers of several models of that name ({digests}), and a "
-                'replay looks at no model\'s files; take tape-mode = "record", which asks only for what is missing'
-            )
-        return ModelRef(name=named[0].name, path="", digest=named[0].digest)
+        return replayed_model(self.tape, key, maker, name) if self.replays else find()
 
     def name_again(self, model: TapedModel) -> None:
         """Sees that the tape names a model whose answers the run takes: its row may have been lost. A replay only reads."""
@@ -116,17 +96,7 @@ class Recording:
     def taped(self, key: str, maker: str, name: str, model: ModelRef) -> TapedModel:
         """Returns what stands on the tape for a model that a config key names."""
         asked = asked_name(maker, name)
-        return TapedModel(role=_ROLES[key], maker=maker, asked=asked, name=model.name, digest=model.digest)
-
-
-_ROLES: Mapping[str, Literal["cloud", "consistency"]] = MappingProxyType(
-    {"cloud-model": "cloud", "consistency-model": "consistency"}
-)
-
-
-def asked_name(maker: str, name: str) -> str:
-    """Returns a model's name without its folder, which differs between machines."""
-    return Path(name).name if is_path(name) and maker != "openai" else name
+        return TapedModel(role=ROLES[key], maker=maker, asked=asked, name=model.name, digest=model.digest)
 
 
 @contextmanager

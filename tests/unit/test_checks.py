@@ -2,13 +2,14 @@
 
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from lamp_folder import write_folder
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
-from cdcda_flower.runs.tape import Tape
+from cdcda_flower.runs.tape import Tape, TapedModel
 from experiments.checks import check_before_start, chosen_port
 from experiments.processes import port_is_free
 from experiments.staging import find_app
@@ -108,13 +109,59 @@ def test_a_replay_needs_its_tape_and_no_cloud(tmp_path: Path, monkeypatch: pytes
     keys = {"tape_mode": "replay", "cloud_engine": "openai", "prompt_form": "paper", "cloud_model": "gpt"}
     with pytest.raises(BadInputError, match=r"^tape .*/cache/tape.sqlite does not exist; a run with tape-mode"):
         check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
-    with Tape(tmp_path / "cache" / "tape.sqlite", writable=True):
-        pass
+    _record(tmp_path, ("cloud", "openai", "gpt"), ("cloud", "transformers", "such.gguf"))
+    _record(tmp_path, ("consistency", "embedding", "embedded"), ("consistency", "embedding", "such"))
     check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
     check_before_start(
         _config(tmp_path, tape_mode="replay", cloud_model="/no/such.gguf", consistency_model="/no/such"),
         free_bytes=_plenty,
     )
+
+
+def _record(tmp_path: Path, *models: tuple[Literal["cloud", "consistency"], str, str]) -> None:
+    with Tape(tmp_path / "cache" / "tape.sqlite", writable=True) as tape:
+        for role, maker, name in models:
+            tape.add_model(TapedModel(role=role, maker=maker, asked=name, name=name, digest="d"))
+
+
+def test_a_replay_of_other_models_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    _record(tmp_path, ("cloud", "transformers", "qwen"), ("consistency", "nli", "wanli"))
+    with pytest.raises(BadInputError) as caught:
+        check_before_start(_config(tmp_path, tape_mode="replay", cloud_model="llama"), free_bytes=_plenty)
+    cloud, scorer = str(caught.value).splitlines()
+    assert cloud.startswith("cloud-model is 'llama' (transformers); tape ")
+    assert "has answers of qwen (transformers)" in cloud
+    assert scorer.startswith("consistency-model is 'embedded' (embedding); tape ")
+    for same in (
+        {"tape_mode": "record"},
+        {"cloud_model": "qwen", "consistency_scorer": "nli", "consistency_model": "wanli"},
+    ):
+        check_before_start(
+            _config(tmp_path, **{"tape_mode": "replay", "cloud_model": "llama", **same}), free_bytes=_plenty
+        )
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked"),
+    [
+        ({"methods": "direct-ft,eda-ft"}, []),
+        ({"methods": "cdcda", "share_policy": "none"}, []),
+        ({"methods": "cloud"}, ["cloud-model"]),
+        ({"methods": "rkd-ft"}, ["cloud-model"]),
+        ({"methods": "cdcda:all"}, ["cloud-model", "consistency-model"]),
+    ],
+)
+def test_a_replay_is_checked_for_the_models_that_its_methods_ask(
+    tmp_path: Path, keys: dict[str, str], asked: list[str]
+) -> None:
+    _record(tmp_path)
+    config = _config(tmp_path, tape_mode="replay", **keys)
+    said: list[str] = []
+    try:
+        check_before_start(config, free_bytes=_plenty)
+    except BadInputError as error:
+        said = str(error).splitlines()
+    assert [line.split(" is ")[0] for line in said] == asked
 
 
 @pytest.mark.parametrize("mode", ["record", "replay"])
