@@ -1,7 +1,9 @@
 """The commands `cdcda tape`: what a tape holds, and whether it is what was written (docs/tape.md)."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -11,7 +13,8 @@ from rich.table import Table
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.places import tape_file
-from cdcda_flower.runs.tape_audit import Audit, audit, drop_damaged, tape_stats
+from cdcda_flower.runs.tape_audit import Audit, audit, tape_stats
+from cdcda_flower.runs.tape_mend import mend
 from experiments.staging import find_app
 
 tape = typer.Typer(help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True)
@@ -39,31 +42,44 @@ def stats(file: File = None) -> None:
 @tape.command()
 def verify(
     file: File = None,
-    drop: Annotated[bool, typer.Option("--drop", help="remove damaged rows; the next recording asks for them")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="make a new tape of the sound rows, keep the damaged one beside it")
+    ] = False,
 ) -> None:
     """Check every row of a tape; exit code 1 where one is damaged."""
     path = _path(file)
     found = audit(path)
-    if drop and (found.count or found.structure):
-        before, found = found, drop_damaged(path)
-        print(f"{path}: {before.count - found.count:,} damaged rows removed", flush=True)
-    if found.count or found.structure:
-        raise RunError(_complaint(path, found))
-    print(f"{path}: {sum(found.rows.values()):,} rows, all as they were written")
-
-
-def _complaint(path: Path, found: Audit) -> str:
-    parts = ", ".join(f"{len(rows):,} of {found.rows[table]:,} {table}" for table, rows in found.damaged.items())
-    if not found.structure:
-        return (
-            f"tape {path} is damaged: {parts}; bring a copy back, or remove those rows with "
-            f'`cdcda tape verify {path} --drop`: the next run with tape-mode = "record" asks for them again'
+    if drop and found.damaged and found.sound:
+        kept = mend(path)
+        found = audit(path)
+        print(f"{path}: a new tape of the {found.sound:,} sound rows; the damaged one is kept as {kept}", flush=True)
+    if found.damaged:
+        raise RunError(_damage(path, found))
+    if any(found.nameless.values()):
+        raise RunError(
+            f"tape {path} lacks the model of {_counted({table: n for table, n in found.nameless.items() if n})}: a replay does not find them; run once with "
+            'tape-mode = "record" and that model, which names it again and asks for none of these'
         )
+    print(f"{path}: {found.sound:,} rows, all as they were written")
+
+
+def _damage(path: Path, found: Audit) -> str:
+    if not found.sound:
+        return (
+            f"tape {path} is damaged ({found.structure or 'every row was changed'}) and no sound row is left; bring a copy "
+            "back, or move the file away: lost is only the recording, and the next run with "
+            'tape-mode = "record" begins a new one'
+        )
+    where = f" in its structure ({found.structure})" if found.structure else ""
     return (
-        f"tape {path} is damaged in its structure ({found.structure}); rows that were read and are damaged: {parts}; bring a "
-        f'copy back, try `cdcda tape verify {path} --drop`, or move the file away: the next run with tape-mode = "record" '
-        "begins a new one"
+        f"tape {path} is damaged{where}: changed were {_counted(found.changed, of=found.rows)}; bring a copy back, or make a "
+        f"new tape of the {found.sound:,} sound rows with `cdcda tape verify {path} --drop`, which keeps the damaged file: "
+        'the next run with tape-mode = "record" asks for the rest again'
     )
+
+
+def _counted(counts: Mapping[str, int], of: Mapping[str, int] = MappingProxyType({})) -> str:
+    return ", ".join(f"{count:,}{f' of {of[table]:,}' if of else ''} {table}" for table, count in counts.items())
 
 
 def _path(file: Path | None) -> Path:

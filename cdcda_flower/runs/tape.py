@@ -164,7 +164,7 @@ def create_tape(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_empty(draft)
+            write_empty(draft)
             with suppress(FileExistsError):
                 # Unlike a rename, a link never takes the name of a tape that another run has begun to write.
                 os.link(draft, path)
@@ -176,28 +176,21 @@ def create_tape(path: Path) -> None:
         ) from None
 
 
-def _write_empty(path: Path) -> None:
+def write_empty(path: Path) -> None:
+    """Writes a tape without rows."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_SCHEMA)
 
 
 def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
-    """Returns a connection to a tape; raises DataError where there is no file, no tape, or one of a newer version."""
-    place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
-    if path is not None and path.exists() and not path.is_file():
-        raise DataError(f"tape {path} is a folder, or no file for another reason; name a file in `tape`")
-    if path is not None and not path.is_file():
-        raise DataError(
-            f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
-        )
+    """Returns a connection to a whole tape; raises DataError where there is none, or one of a newer version."""
     with explained(path):
-        connection = sqlite3.connect(place, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-        # Bytes that are no text any more must reach the seal's check.
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        connection = connect(path, writable=writable)
         try:
             if path is None:
                 connection.executescript(_SCHEMA)
-            _check_kind(path, connection)
+            check_kind(path, connection)
+            _check_length(path, connection)
             if writable:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # What was committed survives the end of this process; a power cut may take the last seconds.
@@ -205,6 +198,21 @@ def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
+    return connection
+
+
+def connect(path: Path | None, *, writable: bool) -> sqlite3.Connection:
+    """Returns a connection that has read nothing yet; raises DataError where there is no file."""
+    place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    if path is not None and path.exists() and not path.is_file():
+        raise DataError(f"tape {path} is a folder, or no file for another reason; name a file in `tape`")
+    if path is not None and not path.is_file():
+        raise DataError(
+            f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
+        )
+    connection = sqlite3.connect(place, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+    # Bytes that are no text any more must reach the seal's check.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
 
 
@@ -219,7 +227,8 @@ def close(connection: sqlite3.Connection, *, writable: bool) -> None:
     connection.close()
 
 
-def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
+def check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
+    """Raises DataError where the file is no tape, or one of another version."""
     (kind,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if kind != _APPLICATION:
@@ -229,6 +238,9 @@ def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
             f"tape {path} has version {version} and this release reads {_VERSION}; "
             "name another tape, or install the release that recorded it"
         )
+
+
+def _check_length(path: Path | None, connection: sqlite3.Connection) -> None:
     # SQLite compares the file's length in pages with what its header says; it takes a part of a page for a page.
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (page,) = connection.execute("PRAGMA page_size").fetchone()
@@ -274,11 +286,12 @@ def _explanation(path: Path | None, error: sqlite3.Error) -> CdcdaError:
 
 def _no_tape(path: Path | None) -> DataError:
     return DataError(
-        f"{path} is no tape, or nothing is left of it; name a tape's file in `tape`, or one that does not exist yet"
+        f"{path} is no tape, or nothing is left of it; name a tape's file in `tape`, or one that does not exist yet; if it "
+        'was one, move it away: lost is only the recording, and the next run with tape-mode = "record" begins a new one'
     )
 
 
 def _damaged(path: Path | None, what: str) -> DamagedTapeError:
     return DamagedTapeError(
-        f"tape {path} is damaged: {what}; `cdcda tape verify {path}` counts what is lost and says how to mend it"
+        f"tape {path} is damaged: {what}; `cdcda tape verify {path}` says what is left and how to mend it"
     )

@@ -1,18 +1,30 @@
-"""What a tape holds, and whether it is what was written."""
+"""What a tape holds, and whether it is what was written; a damaged one is read as far as it can be."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdcda_flower.runs.tape import DamagedTapeError, TapedModel, close, explained, open_connection, seal_of, transaction
+from cdcda_flower.runs.tape import (
+    Cell,
+    DamagedTapeError,
+    TapedModel,
+    check_kind,
+    connect,
+    explained,
+    open_connection,
+    seal_of,
+)
 
-_COLUMNS = {
+# Models first: answers are of one of them.
+COLUMNS = {
     "models": "id, role, maker, asked, name, digest",
     "calls": "key, model, samples, tokens, created",
     "scores": "key, model, value",
 }
+# No row takes fewer with its place in the index, and few numbers are not taken.
+_LEAST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +40,26 @@ class ModelStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What a check of every row found: rows read, damaged rows, each by table, and damage of the file itself."""
+    """What a check of every row found, by table: rows that can be read, those among them that were changed, and sound
+    answers whose model is on no sound row; and what is wrong with the file itself.
+
+    A row that is missing cannot be seen.
+    """
 
     rows: dict[str, int]
-    damaged: dict[str, tuple[int, ...]]  # rowids
+    changed: dict[str, int]
+    nameless: dict[str, int]
     structure: str
 
     @property
-    def count(self) -> int:
-        """The number of damaged rows."""
-        return sum(map(len, self.damaged.values()))
+    def damaged(self) -> bool:
+        """Whether the file is not what was written."""
+        return bool(self.structure) or any(self.changed.values())
+
+    @property
+    def sound(self) -> int:
+        """The number of rows that are what was written."""
+        return sum(self.rows.values()) - sum(self.changed.values())
 
 
 def tape_stats(path: Path) -> tuple[ModelStats, ...]:
@@ -65,55 +87,79 @@ def tape_stats(path: Path) -> tuple[ModelStats, ...]:
 def audit(path: Path) -> Audit:
     """Reads every row and checks its seal, and has SQLite check the file's own structure."""
     try:
-        with closing(open_connection(path, writable=False)) as connection:
-            return _audit(connection)
+        with opened_broken(path, alone=False) as connection:
+            return _audit(path, connection)
     except DamagedTapeError:
-        nothing = dict.fromkeys(_COLUMNS, 0)
-        return Audit(rows=nothing, damaged=dict.fromkeys(_COLUMNS, ()), structure="SQLite cannot read it at all")
+        none = dict.fromkeys(COLUMNS, 0)
+        return Audit(rows=none, changed=none, nameless=none, structure="SQLite cannot read it at all")
 
 
-def drop_damaged(path: Path) -> Audit:
-    """Removes the damaged rows, so that the next recording asks for them again; returns what a check then finds."""
-    # What a broken structure does not let happen, the check afterwards says.
-    with (
-        suppress(DamagedTapeError),
-        explained(path),
-        closing(open_connection(path, writable=True)) as connection,
-    ):
-        found = _audit(connection)
-        with transaction(connection):
-            for table, rows in found.damaged.items():
-                connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(row,) for row in rows])
-            connection.execute("REINDEX")
-        close(connection, writable=True)
-    return audit(path)
+@contextmanager
+def opened_broken(path: Path, *, alone: bool) -> Iterator[sqlite3.Connection]:
+    """Gives a tape of which parts may be missing; where `alone`, nobody else can write to it or begin to."""
+    with explained(path), closing(connect(path, writable=alone)) as connection:
+        # SQLite otherwise refuses a file that is shorter than its header says.
+        connection.execute("PRAGMA writable_schema = ON")
+        if alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
+        check_kind(path, connection)
+        yield connection
 
 
-def _audit(connection: sqlite3.Connection) -> Audit:
-    rows, damaged, structure = dict.fromkeys(_COLUMNS, 0), {}, ""
-    for table, columns in _COLUMNS.items():
-        bad = []
-        try:
-            for row, *cells, seal in _table(connection, table, columns):
-                rows[table] += 1
-                if seal != seal_of(cells):
-                    bad.append(int(str(row)))
-        except sqlite3.DatabaseError as error:
-            structure = structure or str(error)
-        damaged[table] = tuple(bad)
-    return Audit(rows=rows, damaged=damaged, structure=structure or _structure(connection))
-
-
-def _table(
-    connection: sqlite3.Connection, table: str, columns: str
-) -> Iterator[tuple[int | float | str | bytes | None, ...]]:
+def read_rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Cell, ...]]:
+    """Yields every row that can be read, with its seal."""
     # In the table's own order: an index may still hold what the table lost.
-    yield from connection.execute(f"SELECT rowid, {columns}, seal FROM {table} NOT INDEXED ORDER BY rowid")
+    query = f"SELECT rowid, {COLUMNS[table]}, seal FROM {table} NOT INDEXED"
+    seen = set[int]()
+    try:
+        for rowid, *row in connection.execute(f"{query} ORDER BY rowid"):
+            seen.add(rowid)
+            yield tuple(row)
+    except sqlite3.DatabaseError:
+        yield from _past_broken_pages(connection, query, seen)
 
 
-def _structure(connection: sqlite3.Connection) -> str:
+def _past_broken_pages(connection: sqlite3.Connection, query: str, seen: set[int]) -> Iterator[tuple[Cell, ...]]:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    for rowid in range(1, pages * page // _LEAST_BYTES):
+        if rowid not in seen:
+            with suppress(sqlite3.DatabaseError):
+                for _, *row in connection.execute(f"{query} WHERE rowid = ?", (rowid,)).fetchall():
+                    yield tuple(row)
+
+
+def is_sound(row: Sequence[Cell]) -> bool:
+    """Says whether a row with its seal is what was written."""
+    *cells, seal = row
+    return seal == seal_of(cells)
+
+
+def _audit(path: Path, connection: sqlite3.Connection) -> Audit:
+    rows, changed, nameless = (dict.fromkeys(COLUMNS, 0) for _ in range(3))
+    names = set[Cell]()
+    for table in COLUMNS:
+        for row in read_rows(connection, table):
+            rows[table] += 1
+            if not is_sound(row):
+                changed[table] += 1
+            elif table == "models":
+                names.add(row[0])
+            elif row[1] not in names:
+                nameless[table] += 1
+    return Audit(rows=rows, changed=changed, nameless=nameless, structure=_structure(path, connection))
+
+
+def _structure(path: Path, connection: sqlite3.Connection) -> str:
     try:
         (first, *_) = connection.execute("PRAGMA integrity_check").fetchone()
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if first == "ok" else str(first).splitlines()[-1]
+    if first != "ok":
+        return str(first).splitlines()[-1]
+    try:
+        open_connection(path, writable=False).close()
+    except DamagedTapeError:
+        return "its end is missing"
+    return ""

@@ -1,8 +1,10 @@
 """The command line's exit codes and streams."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -153,10 +155,35 @@ def test_a_damaged_tape_is_exit_code_1_until_it_is_mended(tape: Path, capsys: py
     err = capsys.readouterr().err
     assert all(word in err for word in (str(tape), "1 of 4 calls", "0 of 1 models", "--drop", 'tape-mode = "record"'))
     assert run_command(["tape", "verify", "--drop"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{tape}: 4 rows, all as they were written"
-    tape.write_bytes(tape.read_bytes()[:9000])
-    assert run_command(["tape", "verify", "--drop"]) == 1
-    assert "damaged in its structure" in capsys.readouterr().err
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tape}: a new tape of the 4 sound rows; the damaged one is kept as {tape}.damaged",
+        f"{tape}: 4 rows, all as they were written",
+    ]
+
+
+def test_a_tape_whose_file_is_broken_is_saved_as_far_as_it_can_be_read(
+    tape: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tape.read_bytes()
+    tape.write_bytes(whole[:9000])
+    assert run_command(["tape", "verify"]) == 1
+    err = capsys.readouterr().err
+    assert "damaged in its structure" in err
+    assert "the 1 sound rows" in err
+    assert run_command(["tape", "verify", "--drop"]) == 0
+    assert f"{tape}.damaged" in capsys.readouterr().out
+    tape.write_bytes(whole[:5000])
+    for options in ([], ["--drop"]):
+        assert run_command(["tape", "verify", *options]) == 1
+        assert "no sound row is left; bring a copy back, or move the file away" in capsys.readouterr().err
+    assert tape.read_bytes() == whole[:5000]
+
+
+def test_answers_without_their_model_are_said(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(tape)) as connection, connection:
+        connection.execute("DELETE FROM models")
+    assert run_command(["tape", "verify"]) == 1
+    assert "lacks the model of 4 calls: a replay does not find them; run once" in capsys.readouterr().err
 
 
 def test_a_tape_that_is_none_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

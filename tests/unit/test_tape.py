@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.errors import DataError, RunError
+from cdcda_flower.runs import tape as tapes
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
-from cdcda_flower.runs.tape_audit import audit, drop_damaged, tape_stats
+from cdcda_flower.runs.tape_audit import audit, tape_stats
+from cdcda_flower.runs.tape_mend import mend
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
 JUDGE = TapedModel(role="consistency", maker="nli", asked="wanli", name="wanli", digest="")
@@ -133,18 +135,20 @@ def _flip(path: Path) -> None:
         (_change("UPDATE models SET digest = 'd2' WHERE digest = 'd1'"), "models"),
     ],
 )
-def test_a_changed_row_is_found_named_and_can_be_dropped(
+def test_a_changed_row_is_found_named_and_left_out_of_a_new_tape(
     path: Path, change: Callable[[Path], None], table: str
 ) -> None:
-    assert audit(path).count == 0
+    assert not audit(path).damaged
     change(path)
     found = audit(path)
-    assert {name: len(rows) for name, rows in found.damaged.items() if rows} == {table: 1}
+    assert {name: count for name, count in found.changed.items() if count} == {table: 1}
     with pytest.raises(DamagedTapeError, match="cdcda tape verify") as caught:
         _read_all(path)
     assert HEARD not in str(caught.value)
-    after = drop_damaged(path)
-    assert (after.count, after.structure, after.rows[table]) == (0, "", found.rows[table] - 1)
+    before = path.read_bytes()
+    assert mend(path).read_bytes() == before
+    after = audit(path)
+    assert (after.damaged, after.rows[table], after.sound) == (False, found.rows[table] - 1, found.sound)
 
 
 @pytest.mark.parametrize("left", [0.0, 0.001, 0.01, 0.4, 0.75, 0.99])
@@ -154,8 +158,11 @@ def test_a_file_that_was_cut_off_is_never_read_as_a_whole_one(path: Path, left: 
     with pytest.raises(DataError, match=r"is no tape, or nothing is left of it|is damaged"):
         _read_all(path)
     if left > 0.001:
-        assert audit(path).structure
-        assert drop_damaged(path).structure
+        found = audit(path)
+        assert found.structure
+        if found.sound:
+            mend(path)
+            assert (audit(path).damaged, audit(path).sound) == (False, found.sound)
     else:
         with pytest.raises(DataError, match="is no tape, or nothing is left of it"):
             audit(path)
@@ -206,3 +213,91 @@ def test_a_copy_made_after_the_run_is_whole_though_somebody_reads(path: Path, tm
     copy.write_bytes(path.read_bytes())
     with Tape(copy, writable=False) as tape:
         assert tape.calls(["late"])
+
+
+def test_answers_whose_model_is_lost_are_counted(path: Path) -> None:
+    assert not any(audit(path).nameless.values())
+    _change("DELETE FROM models WHERE role = 'cloud'")(path)
+    found = audit(path)
+    assert (found.damaged, found.nameless) == (False, {"models": 0, "calls": 20, "scores": 0})
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A tape whose 400 calls fill many pages."""
+    path = tmp_path / "tape.sqlite"
+    with Tape(path, writable=True) as tape:
+        tape.add_model(CLOUD)
+        for n in range(400):
+            tape.add_call(f"call-{n:03}", CLOUD, TapedCall(samples=(f"{n:03} {HEARD}" * 20,), tokens=3))
+    return path
+
+
+def _scramble(path: Path, first: float, last: float) -> None:
+    whole = bytearray(path.read_bytes())
+    start, end = (int(len(whole) * part) for part in (first, last))
+    whole[start:end] = bytes(n % 251 for n in range(start, end))
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0.3, 0.4), (0.9, 1.0)])
+def test_what_can_be_read_of_a_broken_file_is_saved_and_the_file_is_kept(many: Path, first: float, last: float) -> None:
+    _scramble(many, first, last)
+    many.chmod(0o600)
+    damaged, found = many.read_bytes(), audit(many)
+    assert found.structure
+    assert 300 < found.sound <= 401
+    assert mend(many) == many.with_name("tape.sqlite.damaged")
+    assert many.with_name("tape.sqlite.damaged").read_bytes() == damaged
+    assert (audit(many).damaged, audit(many).sound) == (False, found.sound)
+    assert many.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in many.parent.iterdir()) == ["tape.sqlite", "tape.sqlite.damaged"]
+    with Tape(many, writable=False) as tape:
+        assert tape.models() == (CLOUD,)
+        assert tape.calls(["call-000"])["call-000"].samples == (f"000 {HEARD}" * 20,)
+
+
+def test_a_file_that_lost_its_last_bytes_loses_at_most_the_rows_that_stood_there(many: Path) -> None:
+    many.write_bytes(many.read_bytes()[:-100])
+    found = audit(many)
+    assert (found.structure, found.sound >= 395) == ("its end is missing", True)
+    mend(many)
+    assert (audit(many).damaged, audit(many).sound) == (False, found.sound)
+
+
+def test_what_was_kept_once_is_never_overwritten(many: Path) -> None:
+    for name in ("tape.sqlite.damaged", "tape.sqlite.damaged-2", "tape.sqlite.damaged-3"):
+        _change("UPDATE calls SET tokens = 4 WHERE rowid = (SELECT max(rowid) FROM calls)")(many)
+        assert mend(many).name == name
+    assert audit(many).sound == 398
+
+
+def test_a_tape_that_a_run_uses_is_not_replaced(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tape(many, writable=True) as tape:
+        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        monkeypatch.setattr(tapes, "_WAIT_S", 0.1)
+        with pytest.raises(RunError, match="was in use by another program"):
+            mend(many)
+        assert tape.calls(["late"])
+    assert [file.name for file in many.parent.iterdir()] == ["tape.sqlite"]
+
+
+def _killed(path: Path, to: Path) -> Path:
+    """Copies a tape and its log as a run that was killed would leave them."""
+    with Tape(path, writable=True) as tape:
+        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        to.mkdir()
+        for file in path.parent.glob("tape.sqlite*"):
+            if not file.name.endswith("-shm"):
+                (to / file.name).write_bytes(file.read_bytes())
+    return to / "tape.sqlite"
+
+
+def test_what_stands_in_the_log_of_a_broken_tape_is_saved_too(many: Path, tmp_path: Path) -> None:
+    left = _killed(many, tmp_path / "killed")
+    left.write_bytes(left.read_bytes()[:-100])
+    mend(left)
+    assert not audit(left).damaged
+    with Tape(left, writable=False) as tape:
+        assert tape.calls(["late"])
+    assert {file.name for file in left.parent.iterdir()} == {"tape.sqlite", "tape.sqlite.damaged"}
