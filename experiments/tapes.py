@@ -14,7 +14,7 @@ from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape_audit import Audit, audit, tape_stats
-from cdcda_flower.runs.tape_mend import mend
+from cdcda_flower.runs.tape_mend import fold, log_of, mend
 from experiments.staging import find_app
 
 tape = typer.Typer(help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True)
@@ -27,6 +27,7 @@ _WIDTH = 160
 def stats(file: File = None) -> None:
     """Say what a tape holds, per model."""
     path = _path(file)
+    _fold(path)
     table = Table("role", "run by", "model", "digest")
     for column in ("calls", "samples", "tokens", "scores"):
         table.add_column(column, justify="right")
@@ -48,6 +49,7 @@ def verify(
 ) -> None:
     """Check every row of a tape; exit code 1 where one is damaged."""
     path = _path(file)
+    _fold(path)
     found = audit(path)
     if drop and found.damaged and found.sound:
         kept = mend(path)
@@ -80,6 +82,13 @@ def _damage(path: Path, found: Audit) -> str:
 
 def _counted(counts: Mapping[str, int], of: Mapping[str, int] = MappingProxyType({})) -> str:
     return ", ".join(f"{count:,}{f' of {of[table]:,}' if of else ''} {table}" for table, count in counts.items())
+
+
+def _fold(path: Path) -> None:
+    fold(path)
+    log = log_of(path)
+    if log.exists() and log.stat().st_size:
+        print(f"{log} holds rows too (a run uses the tape, or it is damaged): a copy needs both files", file=sys.stderr)
 
 
 def _path(file: Path | None) -> Path:

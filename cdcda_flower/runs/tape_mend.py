@@ -1,4 +1,4 @@
-"""Makes a new tape of what is sound in a damaged one."""
+"""Mends a tape: takes in what a killed run left beside it, and makes a new one of what is sound in a damaged one."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from cdcda_flower.errors import RunError
-from cdcda_flower.runs.tape import explained, write_empty
+from cdcda_flower.runs.tape import DamagedTapeError, close, explained, open_connection, write_empty
 from cdcda_flower.runs.tape_audit import COLUMNS, is_sound, opened_broken, read_rows
 
 
@@ -17,6 +17,14 @@ def log_of(path: Path) -> Path:
     """Returns the file in which SQLite keeps the latest rows of a tape while it is used, and after a kill."""
     tape = path.resolve()
     return tape.with_name(f"{tape.name}-wal")
+
+
+def fold(path: Path) -> None:
+    """Writes the rows of the log into the tape; where a run uses the tape, or it is damaged, the log stays."""
+    if log_of(path).exists():
+        # That it is damaged is said by whoever reads it.
+        with suppress(DamagedTapeError), explained(path):
+            close(open_connection(path, writable=True), writable=True)
 
 
 def mend(path: Path) -> Path:

@@ -186,6 +186,34 @@ def test_answers_without_their_model_are_said(tape: Path, capsys: pytest.Capture
     assert "lacks the model of 4 calls: a replay does not find them; run once" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["stats", "verify"])
+def test_what_a_run_left_beside_a_tape_is_folded_in(
+    tape: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d" * 64)
+    left, log = tape.with_name("left.sqlite"), tape.with_name("left.sqlite-wal")
+    with Tape(tape, writable=True) as used:
+        used.add_call("late", model, TapedCall(samples=("x",), tokens=1))
+        left.write_bytes(tape.read_bytes())
+        log.write_bytes(tape.with_name("tape.sqlite-wal").read_bytes())
+    assert run_command(["tape", command, str(left)]) == 0
+    out, err = capsys.readouterr()
+    assert "2,001" in out or "6 rows" in out
+    assert err == ""
+    assert not log.exists()
+
+
+def test_rows_that_stay_beside_a_tape_in_use_are_said(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Tape(tape, writable=True) as used, closing(sqlite3.connect(tape)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM models").fetchall()
+        used.add_model(TapedModel(role="cloud", maker="echo", asked="b", name="b", digest=""))
+        assert run_command(["tape", "verify"]) == 0
+        out, err = capsys.readouterr()
+    assert out == f"{tape}: 6 rows, all as they were written\n"
+    assert f"{tape}-wal holds rows too" in err
+
+
 def test_a_tape_that_is_none_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "tape.sqlite does not exist" in _fails(capsys, "tape", "stats")
     (tmp_path / "note.txt").write_text("no tape " * 100)

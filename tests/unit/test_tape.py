@@ -12,7 +12,7 @@ from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.runs import tape as tapes
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
 from cdcda_flower.runs.tape_audit import audit, tape_stats
-from cdcda_flower.runs.tape_mend import mend
+from cdcda_flower.runs.tape_mend import fold, mend
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
 JUDGE = TapedModel(role="consistency", maker="nli", asked="wanli", name="wanli", digest="")
@@ -293,9 +293,29 @@ def _killed(path: Path, to: Path) -> Path:
     return to / "tape.sqlite"
 
 
+def test_what_a_killed_run_left_beside_the_tape_is_folded_in(path: Path, tmp_path: Path) -> None:
+    left = _killed(path, tmp_path / "killed")
+    assert left.with_name("tape.sqlite-wal").stat().st_size
+    fold(left)
+    assert [file.name for file in left.parent.iterdir()] == ["tape.sqlite"]
+    assert audit(left).rows["calls"] == 21
+
+
+def test_a_log_in_use_stays_and_nothing_is_made_where_no_tape_is(path: Path, tmp_path: Path) -> None:
+    with Tape(path, writable=True) as tape:
+        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        fold(path)
+        tape.add_call("later", CLOUD, TapedCall(samples=("x",), tokens=1))
+        assert path.with_name("tape.sqlite-wal").exists()
+    assert audit(path).rows["calls"] == 22
+    fold(tmp_path / "none.sqlite")
+    assert not (tmp_path / "none.sqlite").exists()
+
+
 def test_what_stands_in_the_log_of_a_broken_tape_is_saved_too(many: Path, tmp_path: Path) -> None:
     left = _killed(many, tmp_path / "killed")
     left.write_bytes(left.read_bytes()[:-100])
+    fold(left)
     mend(left)
     assert not audit(left).damaged
     with Tape(left, writable=False) as tape:
