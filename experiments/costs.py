@@ -90,6 +90,8 @@ def _untrained(method: str) -> int | None:
 
 
 def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None:
+    if not by_user:
+        return None
     if method in METHODS and METHODS[method].pooled:
         size = _bytes_in(measured.folder.pooled)
         return None if size is None else size * len(by_user)

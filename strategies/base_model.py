@@ -37,7 +37,7 @@ def base_model(
     if not folder.is_dir():
         # torch takes seconds to import; a run with a cached M_base and an API as cloud needs none here.
         from cdcda_flower.language.base_model import build_base
-        from cdcda_flower.language.models import load_causal, pick_device
+        from cdcda_flower.language.models import load_causal, pick_device, release
 
         with whole_folder(folder) as draft:
             build_base(
@@ -48,4 +48,5 @@ def base_model(
                 seed=derive_seed(config.seed, "base-model"),
                 on_step=on_step,
             )
+        release()
     return ModelRef(name=f"M_base of {source.name}", path=str(folder), digest=content)
