@@ -3,8 +3,9 @@
 import os
 from urllib.parse import urlsplit
 
-from cdcda_flower.config import RunConfig, url_problem
+from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import url_problem
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import ModelRef
 

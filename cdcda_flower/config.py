@@ -3,18 +3,17 @@
 The defaults stand in `[tool.flwr.app.config]` of pyproject.toml and nowhere else.
 """
 
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.tasks import TASKS, task_named
 
@@ -365,35 +364,6 @@ def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> s
     if message == "Field required":
         return f"{key} is missing"
     return f"{key} is {value!r}; {message[0].lower()}{message[1:]}"
-
-
-def check_run_name(name: str) -> None:
-    """Raises ConfigError unless the name can be one folder's in the runs folder."""
-    if not name or Path(name).name != name or name.startswith("."):
-        raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
-
-
-def unknown_key(key: str, known: tuple[str, ...]) -> str:
-    """Returns what to say of a key that is none."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
-    return f"unknown key {key!r}; {hint}"
-
-
-def url_problem(key: str, url: str) -> str:
-    """Returns what is wrong with a server's base url, or ""; empty is fine, and what may be a secret is not repeated."""
-    if not url:
-        return ""
-    rule = "it must be http:// or https://, host and path, such as http://127.0.0.1:8000/v1"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return f"{key} is no url; {rule}"
-    if parts.username or parts.password or parts.query or parts.fragment:
-        return f"{key} holds more than host and path; {rule}; a key belongs in $OPENAI_API_KEY"
-    known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
-    return "" if known else f"{key} is {url!r}; {rule}"
 
 
 def read_defaults(pyproject: Path) -> dict[str, Scalar]:

@@ -14,7 +14,7 @@ def prompts(
     config: RunConfig,
     *,
     among: Sequence[Example] | None,
-    is_whole: Callable[[str], bool] = lambda prompt: True,
+    is_whole: Callable[[str], bool],
 ) -> list[str]:
     """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone.
 
@@ -40,5 +40,9 @@ def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: S
     among = {method: shared if METHODS[method].retrieval else None for method in methods}
     return Questions(
         user_id=own.user_id,
-        prompts={method: tuple(prompts(own, config, among=items)) for method, items in among.items()},
+        prompts={
+            # max-tokens is the device's: nothing cuts what the cloud is asked.
+            method: tuple(prompts(own, config, among=items, is_whole=lambda _: True))
+            for method, items in among.items()
+        },
     )

@@ -19,7 +19,7 @@ GENERATE = "generate"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What a run's folder says about costs. `sent`: method -> pair id -> user, of the pairs that went to devices;
-    `asked`: (user, method) -> the questions that went to the cloud, and their bytes;
+    `asked`: (user, method) -> the questions that went to the cloud, and their bytes; `answered`: the answers' bytes;
     `taught`: user -> for how many examples a teacher's distributions went down, and their bytes.
     """
 
@@ -29,6 +29,7 @@ class Measured:
     pairs: Sequence[SyntheticPair]
     sent: Mapping[str, Mapping[str, str]]
     asked: Mapping[tuple[str, str], tuple[int, int]]
+    answered: Mapping[tuple[str, str], int]
     taught: Mapping[str, tuple[int, int]]
 
 
@@ -96,7 +97,7 @@ def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None
         size = _bytes_in(measured.folder.pooled)
         return None if size is None else size * len(by_user)
     if method in METHODS and METHODS[method].answers == "cloud":
-        return _answer_bytes(method, by_user, measured.folder)
+        return sum(size for (_, name), size in measured.answered.items() if name == method) or None
     if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
         return sum(size for _, size in measured.taught.values())
     if method not in measured.sent:
@@ -106,18 +107,6 @@ def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None
         if pair.id in sent:
             of_user.setdefault(sent[pair.id], []).append(pair)
     return sum(text_bytes(pairs) for pairs in of_user.values())
-
-
-def _answer_bytes(method: str, by_user: Answers, folder: RunFolder) -> int | None:
-    """Returns the size of the cloud's answers as JSON in UTF-8, a list per user; None where a device's are gone."""
-    sizes = []
-    for user in by_user:
-        file = folder.devices / user / "predictions" / f"{method}.jsonl"
-        if not file.is_file():
-            return None
-        outputs = [json.loads(line)["output"] for line in file.read_text(encoding="utf-8").splitlines()]
-        sizes.append(len(json.dumps(outputs, ensure_ascii=False).encode()))
-    return sum(sizes)
 
 
 def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport]) -> list[Path]:

@@ -36,7 +36,7 @@ _BOUND_NAMES = {"consistency": "score at least", "diversity": "ROUGE-L at most",
 def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console: Console) -> None:
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
-    check_comparable(runs, axes=SELECTING, mixed=None)
+    check_comparable(runs, axes=SELECTING)
     for key in ("task", "seed", "share-policy", "share-ratio", "policy-args"):
         if len(values := sorted({str(run.values[key]) for run in runs})) > 1:
             raise BadInputError(

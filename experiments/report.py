@@ -75,6 +75,7 @@ def read_report(folder: RunFolder) -> Report:
         pairs=(*pairs, *ledger.variants()),
         sent=sent,
         asked=ledger.questions(),
+        answered=ledger.answers(),
         taught=ledger.taught(),
     )
     return Report(

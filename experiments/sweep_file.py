@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cdcda_flower.config import RunConfig, Scalar, unknown_key
+from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import unknown_key
 from experiments.settings import Layer, read_layer, read_toml
 
 LONGEST_SWEEP_NAME = 40

@@ -104,6 +104,8 @@ class CollaborationStrategy(Strategy):
         pairs = self.cloud.supply(uploads)
         if questions:
             self._answers = self.cloud.answer(questions)
+            for (user_id, method), texts in self._answers.items():
+                self.ledger.add_answers(user_id, method, texts)
         if any(method.answers == "device" for method in self.methods):
             self._base = self.cloud.base()
         if any(method.pooled for method in self.methods):

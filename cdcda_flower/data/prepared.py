@@ -22,8 +22,9 @@ class Prepared:
     """What `public/data.json` says: the target users, the number of rows for M_base, and what cleaning dropped.
 
     Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
-    `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users' histories and queries. `histories` and `queries` count a target user's examples, `lengths` the
-    history items before `max-history` cut them.
+    `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users'
+    histories and queries. `histories` and `queries` count a target user's examples, `lengths` the history items before
+    `max-history` cut them.
     """
 
     root: Path
@@ -34,11 +35,11 @@ class Prepared:
     synthetic: bool
     base_row_count: int
     contents: str
+    lengths: Mapping[str, int]
     removed: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
-    lengths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def references_file(self) -> Path:

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cdcda_flower.config import Scalar, check_run_name
+from cdcda_flower.config import Scalar
 from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.key_rules import check_run_name
 from cdcda_flower.runs.atomic import write_atomic
 
 Status = Literal["created", "running", "finished", "failed", "interrupted"]

@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS verdicts (
 CREATE TABLE IF NOT EXISTS selected (user_id TEXT, pair_id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS variants (id TEXT PRIMARY KEY, query TEXT, response TEXT, {_PROVENANCE});
 CREATE TABLE IF NOT EXISTS sent (method TEXT, user_id TEXT, pair_id TEXT, PRIMARY KEY (method, pair_id));
+CREATE TABLE IF NOT EXISTS answers (
+    user_id TEXT, method TEXT, bytes_down INTEGER, PRIMARY KEY (user_id, method));
 CREATE TABLE IF NOT EXISTS lengths (user_id TEXT PRIMARY KEY, items INTEGER);
 CREATE TABLE IF NOT EXISTS taught (user_id TEXT PRIMARY KEY, examples INTEGER, bytes_down INTEGER);
 CREATE TABLE IF NOT EXISTS questions (
@@ -133,6 +135,10 @@ class Ledger:
     def add_questions(self, user_id: str, method: str, prompts: Sequence[str]) -> None:
         """Adds how many questions a device put to the cloud for a method, and their size in UTF-8; not their texts."""
         self._add("questions", [(user_id, method, len(prompts), sum(len(prompt.encode()) for prompt in prompts))])
+
+    def add_answers(self, user_id: str, method: str, texts: Sequence[str]) -> None:
+        """Adds the size of what the cloud answered a device for a method, as JSON in UTF-8; not the texts."""
+        self._add("answers", [(user_id, method, len(json.dumps(texts, ensure_ascii=False).encode()))])
 
     def add_lengths(self, items: Mapping[str, int]) -> None:
         """Adds how many history items each user has, those included that `max-history` leaves out."""
@@ -232,6 +238,11 @@ class LedgerReader:
         """Returns (user id, method) -> how many questions were put to the cloud, and in how many bytes."""
         rows = self._newer_rows("questions", "SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
         return {(u, m): (c, b) for u, m, c, b in rows}
+
+    def answers(self) -> dict[tuple[str, str], int]:
+        """Returns (user id, method) -> the bytes of the cloud's answers."""
+        rows = self._newer_rows("answers", "SELECT user_id, method, bytes_down FROM answers ORDER BY rowid")
+        return {(user_id, method): size for user_id, method, size in rows}
 
     def lengths(self) -> dict[str, int]:
         """Returns how many history items each user has, used or not."""

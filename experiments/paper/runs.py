@@ -97,20 +97,16 @@ def by_person(task: Task, metric: str, found: Iterable[tuple[PaperRun, Answers]]
     return people
 
 
-def check_comparable(
-    runs: Sequence[PaperRun], *, axes: Collection[str] = (), mixed: Collection[str] | None = ()
-) -> None:
+def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mixed: Collection[str] = ()) -> None:
     """Refuses two runs of one task that differ in more than the table's `axes` and the keys that the user lets differ.
 
-    `mixed` is None where the user cannot say which.
     `axes` beyond methods, shared part and seed: `k` in Figure 2. Raises BadInputError naming key, values and runs.
     """
-    given = set(mixed or ())
-    if unknown := sorted(given - {key for run in runs for key in run.values}):
+    if unknown := sorted(set(mixed) - {key for run in runs for key in run.values}):
         raise BadInputError(f"--mixed names {', '.join(map(repr, unknown))}; `cdcda keys` lists all keys")
-    if data := sorted(given & (_DATA | {"task"})):
+    if data := sorted(set(mixed) & (_DATA | {"task"})):
         raise BadInputError(f"--mixed names {data[0]!r}; runs over different data never stand in one table")
-    free = _AXES | _OPERATION | set(axes) | given
+    free = _AXES | _OPERATION | set(axes) | set(mixed)
     for one, other in combinations(runs, 2):
         if one.config.query_split != other.config.query_split:
             raise BadInputError(
@@ -118,20 +114,20 @@ def check_comparable(
                 f"{other.config.query_split!r}; what was tuned on is no result: report them apart"
             )
         if one.config.task == other.config.task:
-            _check_pair(one, other, free, may_mix=mixed is not None)
+            _check_pair(one, other, free)
 
 
-def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str], *, may_mix: bool) -> None:
+def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
     for key in sorted(one.values.keys() | other.values.keys(), key=lambda key: (key not in _DATA, key)):
         a, b = one.values.get(key), other.values.get(key)
         if a != b and key not in free:
             what = "are over different data" if key in _DATA else "were run with different settings"
-            hint = f", or give --mixed {key}" if may_mix and key not in _DATA else ""
+            hint = "" if key in _DATA else f", or give --mixed {key} (`cdcda report` takes it)"
             raise BadInputError(
                 f"runs {one.name} and {other.name} {what}: {key} is {a!r} and {b!r}; report them apart{hint}"
             )
     _check_users(one, other)
-    _check_models(one, other, free, may_mix=may_mix)
+    _check_models(one, other, free)
 
 
 def _check_users(one: PaperRun, other: PaperRun) -> None:
@@ -157,7 +153,7 @@ def _check_users(one: PaperRun, other: PaperRun) -> None:
     )
 
 
-def _check_models(one: PaperRun, other: PaperRun, free: Collection[str], *, may_mix: bool) -> None:
+def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
     first, second = one.manifest.models, other.manifest.models
     for role in ("device", "cloud", "consistency", "bertscore"):
         a, b = first.get(role), second.get(role)
@@ -166,8 +162,8 @@ def _check_models(one: PaperRun, other: PaperRun, free: Collection[str], *, may_
         if a and b and a.digest and b.digest and a.digest != b.digest and key not in free:
             raise BadInputError(
                 f"runs {one.name} and {other.name} were run with different settings: {key} is "
-                f"{a.name!r} ({a.digest[:12]}) and {b.name!r} ({b.digest[:12]}); report them apart"
-                + (f", or give --mixed {key}" if may_mix else "")
+                f"{a.name!r} ({a.digest[:12]}) and {b.name!r} ({b.digest[:12]}); report them apart, or give "
+                f"--mixed {key} (`cdcda report` takes it)"
             )
 
 

@@ -62,6 +62,10 @@ def test_questions_leave_only_for_the_clouds_own_answers(four: Federation, outco
     }
     # What retrieval puts before a question leaves with it.
     assert all(asked[user, "cloud+rag"][1] > asked[user, "cloud"][1] for user in USERS)
+    # Its answers come down: a list of at least as many quotes and brackets as there are queries.
+    assert {key: size >= 2 + 2 * queries[key[0]] for key, size in outcome.ledger.answers().items()} == dict.fromkeys(
+        asked, True
+    )
     without = four.run(four.config(methods="device,device+rag,direct-ft"))
     assert ASK not in {phase for _, phase in without.sent}
     assert without.ledger.questions() == {}

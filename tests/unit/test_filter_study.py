@@ -144,7 +144,7 @@ def test_what_is_no_result_is_called_so(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"filters": label(ALL)}, "runs first and second select alike"),
-        ({"filters": "none", "learning_rate": 0.5}, "learning-rate is .*report them apart$"),
+        ({"filters": "none", "learning_rate": 0.5}, "learning-rate is .*`cdcda report` takes it"),
         ({"filters": "none", "seed": 1}, "of one task, seed and shared part"),
     ],
 )

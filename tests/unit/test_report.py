@@ -223,16 +223,13 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
 def test_what_comes_down_without_a_pair(folder: RunFolder) -> None:
     folder.pooled.mkdir()
     (folder.pooled / "adapter_model.safetensors").write_bytes(b"123456")
-    predictions = folder.devices / "u1" / "predictions"
-    predictions.mkdir(parents=True)
-    lines = [json.dumps({"example_id": str(n), "output": text, "parsed": None}) for n, text in enumerate(("5", "é"))]
-    (predictions / "cloud.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with Ledger(folder.ledger_path) as ledger:
         for method, users in (("cloud", ["u1"]), ("cloud+rag", ["u1"]), ("global-ft", ["u1", "u2"])):
             for user in users:
                 ledger.add_result(_result(user, method, 1.0, None))
+        ledger.add_answers("u1", "cloud", ("5", "é"))
     costs = read_report(folder).costs
-    # Six bytes for each of two users; ["5", "é"] is 11 bytes; of cloud+rag no answer is left.
+    # Six bytes for each of two users; ["5", "é"] is 11 bytes; of cloud+rag nobody noted it.
     assert {name: costs[name].bytes_down for name in ("global-ft", "cloud", "cloud+rag")} == {
         "global-ft": 12, "cloud": 11, "cloud+rag": None,
     }  # fmt: skip

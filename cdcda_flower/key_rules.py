@@ -1,0 +1,36 @@
+"""Rules of single keys and values that others than the config ask for too, and what to say where one is broken."""
+
+import difflib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cdcda_flower.errors import ConfigError
+
+
+def check_run_name(name: str) -> None:
+    """Raises ConfigError unless the name can be one folder's in the runs folder."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
+
+
+def unknown_key(key: str, known: tuple[str, ...]) -> str:
+    """Returns what to say of a key that is none."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`cdcda keys` lists all keys"
+    return f"unknown key {key!r}; {hint}"
+
+
+def url_problem(key: str, url: str) -> str:
+    """Returns what is wrong with a server's base url, or ""; empty is fine, and what may be a secret is not repeated."""
+    if not url:
+        return ""
+    rule = "it must be http:// or https://, host and path, such as http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return f"{key} is no url; {rule}"
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return f"{key} holds more than host and path; {rule}; a key belongs in $OPENAI_API_KEY"
+    known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
+    return "" if known else f"{key} is {url!r}; {rule}"
