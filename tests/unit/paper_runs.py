@@ -1,12 +1,18 @@
-"""Finished runs with numbers that a hand can check, written by the real ledger."""
+"""Finished runs with numbers that a hand can check, written by the real ledger; and the tables that they make."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.types import Example, Provenance, SyntheticPair, Upload, UserResult
+from experiments.paper.grid import Grid
+from experiments.paper.numbers import paper_numbers
+from experiments.paper.runs import PaperRun, check_comparable, open_runs
+from experiments.paper.tables import TABLES
 from experiments.staging import find_app
 
 # Method -> one number per user: the absolute error of the user's one query, or its ROUGE.
@@ -74,3 +80,19 @@ def _share(ledger: Ledger, user: str, history: int) -> None:
     ]  # fmt: skip
     ledger.add_pairs(pairs)
     ledger.add_selected(user, [pairs[1].id])
+
+
+def opened(*folders: RunFolder, partial: bool = False) -> tuple[PaperRun, ...]:
+    return open_runs(folders, read_defaults(find_app().pyproject), partial=partial)
+
+
+def change_ledger(run: RunFolder, *statements: str) -> None:
+    with closing(sqlite3.connect(run.ledger_path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def table(number: int, *folders: RunFolder) -> Grid:
+    runs = opened(*folders)
+    check_comparable(runs)
+    return TABLES[number](runs, paper_numbers(), ())
