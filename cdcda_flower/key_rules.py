@@ -1,14 +1,19 @@
 """Rules of single keys and values that others than the config ask for too, and what to say where one is broken."""
 
 import difflib
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cdcda_flower.errors import ConfigError
 
+LONGEST_RUN_NAME = 255
+
 
 def check_run_name(name: str) -> None:
     """Raises ConfigError unless the name can be one folder's in the runs folder."""
+    if (size := len(os.fsencode(name))) > LONGEST_RUN_NAME:
+        raise ConfigError(f"run-name has {size} bytes; give a folder name of {LONGEST_RUN_NAME} at most")
     if not name or Path(name).name != name or name.startswith("."):
         raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
 

@@ -79,6 +79,9 @@ def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
     if order.case is not None:
         grid = figure3(runs, order.case, order.mixed)
         built.append(Built(grid=grid, draw=partial(case_figure.draw, grid)))
+    for one in built:
+        if not one.grid.rows:
+            raise BadInputError(f"{one.grid.heading}: the runs given have no results for it; give others")
     return built
 
 

@@ -120,6 +120,16 @@ def test_two_forms_on_standard_output_are_refused(
     assert said in _fails(capsys, "report", "done", *options)
 
 
+def test_a_run_without_results_has_no_table(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    finished.update(status="interrupted")
+    finished.ledger_path.unlink()
+    with Ledger(finished.ledger_path):
+        pass
+    said = _fails(capsys, "report", "done", "--table", "1", "--partial")
+    assert "Table 1" in said
+    assert "the runs given have no results for it" in said
+
+
 def test_an_unknown_run_says_where_it_was_sought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(tmp_path / "runs") in _fails(capsys, "report", "nothing")
 

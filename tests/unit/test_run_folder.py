@@ -26,7 +26,7 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "first").manifest().status == "finished"
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "ü" * 128])
 def test_a_name_stays_inside_the_runs_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="run-name"):
         RunFolder.create(tmp_path / "runs", name)
