@@ -17,7 +17,7 @@ from strategies.cloud.engine import TextGenerator
 from strategies.cloud.taped import taped_cloud
 from strategies.models import Models
 from strategies.phases import Phases
-from strategies.pooled import pooled_adapter
+from strategies.pooled import pooled_adapter, pooled_pairs
 from strategies.recording import Recording
 from strategies.supply.choices import Pairs, Written, by_user, random_of_size
 from strategies.supply.eda import eda_pairs
@@ -85,8 +85,9 @@ class CloudSide:
 
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
         """Returns the training of one adapter on what all users shared."""
-        with self.phases.phase("pooled", self.config.epochs * sum(len(upload.examples) for upload in uploads)):
-            return pooled_adapter(self.config, base, uploads, self.folder.pooled, self.phases.advance)
+        pairs = pooled_pairs(uploads, self.prepared.asked_elsewhere)
+        with self.phases.phase("pooled", self.config.epochs * len(pairs)):
+            return pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
 
     def _written(self, uploads: Sequence[Upload]) -> Written:
         supply = AugmentationSupply(

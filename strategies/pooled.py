@@ -1,6 +1,7 @@
 """One adapter on what all users shared: the control `global-ft`, which knows no person."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig
@@ -12,22 +13,46 @@ from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
 
 METHOD = "global-ft"
 
+log = logging.getLogger(__name__)
 
-def pooled_adapter(
-    config: RunConfig, base: ModelRef, uploads: Sequence[Upload], folder: Path, on_step: Callable[[int, int], None]
-) -> TrainingReport:
-    """Trains one adapter with a user's recipe on all users' shared examples, in the cloud; nobody's: `user_id` is empty.
 
-    `on_step(examples, tokens)` reports training, `epochs` times as many examples as were shared.
+def pooled_pairs(
+    uploads: Sequence[Upload], asked_elsewhere: Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, str], ...]:
+    """Returns all users' shared examples as (x, y), without those that another user is asked (ids by user).
+
+    No cloud could know these; a simulation must, or the control would be trained on the test. Raises RunError where
+    users keep examples back, or nothing is left.
     """
-    pairs = [(e.query, e.response) for upload in uploads for e in upload.examples]
-    if not pairs:
-        raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
     if withheld := [upload.user_id for upload in uploads if len(upload.examples) < upload.history_size]:
         raise RunError(
             f"{METHOD} trains on all users' data together, but {len(withheld)} of {len(uploads)} users keep some back "
             f"({withheld[0]} among them); take a share-policy that lets everything go, or leave the method out"
         )
+    pairs = tuple(
+        (e.query, e.response)
+        for upload in uploads
+        for e in upload.examples
+        if e.id not in asked_elsewhere.get(upload.user_id, ())
+    )
+    if not pairs:
+        raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
+    if without := sum(len(upload.examples) for upload in uploads) - len(pairs):
+        log.info("%s trains without %d examples that another user is asked", METHOD, without)
+    return pairs
+
+
+def pooled_adapter(
+    config: RunConfig,
+    base: ModelRef,
+    pairs: Sequence[tuple[str, str]],
+    folder: Path,
+    on_step: Callable[[int, int], None],
+) -> TrainingReport:
+    """Trains one adapter with a user's recipe on all users' pairs, in the cloud; nobody's: `user_id` is empty.
+
+    `on_step(examples, tokens)` reports training, `epochs` times as many examples as there are pairs.
+    """
     job = Job(pairs, pooled_recipe(config), derive_seed(config.seed, "pooled"))
     order = TrainOrder(job, str(folder))
     double = config.device_executor == "echo"

@@ -26,7 +26,16 @@ from cdcda_flower.data.prepared import (
     write_data_file,
 )
 from cdcda_flower.data.references import reference_sums
-from cdcda_flower.data.targets import MISSING_FIELD, HeldOut, Reading, choose_targets, clean, draw, most_recent
+from cdcda_flower.data.targets import (
+    MISSING_FIELD,
+    HeldOut,
+    Reading,
+    asked_elsewhere,
+    choose_targets,
+    clean,
+    draw,
+    most_recent,
+)
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.seeding import derive_seed, digest
@@ -35,7 +44,7 @@ from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
-VERSION = 2  # of the prepared folder's contents; part of its digest
+VERSION = 3  # of the prepared folder's contents; part of its digest
 EMBEDDED = "embedded"
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 
@@ -130,6 +139,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
         skipped={reason: n for reason, n in sorted(counts.items()) if reason.endswith(MISSING_FIELD)},
         histories={history.user_id: len(history.examples) for history in histories},
         queries={history.user_id: len(history.queries) for history in histories},
+        asked_elsewhere=asked_elsewhere(histories, held_out),
         lengths={user_id: sizes[user_id] for user_id in targets},
     )
     write_data_file(facts, draft)

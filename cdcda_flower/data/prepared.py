@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Prepared:
     Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
     `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users'
     histories and queries. `histories` and `queries` count a target user's examples, `lengths` the history items before
-    `max-history` cut them.
+    `max-history` cut them. `asked_elsewhere` holds, by user, the ids of history items that are another target's query.
     """
 
     root: Path
@@ -36,6 +36,7 @@ class Prepared:
     base_row_count: int
     contents: str
     lengths: Mapping[str, int]
+    asked_elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
     removed: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)
@@ -71,6 +72,7 @@ def open_prepared(root: Path) -> Prepared:
             histories=content["histories"],
             queries=content["queries"],
             lengths=content["lengths"],
+            asked_elsewhere=content["asked_elsewhere"],
         )
     except FileNotFoundError:
         raise DataError(
@@ -95,6 +97,7 @@ def write_data_file(prepared: Prepared, draft: Path) -> None:
         "histories": dict(prepared.histories),
         "queries": dict(prepared.queries),
         "lengths": dict(prepared.lengths),
+        "asked_elsewhere": dict(prepared.asked_elsewhere),
     }
     (draft / DATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Which users are targets, and what of their items and the others' may train: pure rules, no files.
 
-Every text that is dropped is counted by reason; the counts stand in the prepared folder and in reports.
+Every text that is dropped is counted by reason; the counts stand in the prepared folder.
 """
 
 import random
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cdcda_flower.data.arrow import Profile
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.tasks import ProfileForm, Task
-from cdcda_flower.types import Example, same_text
+from cdcda_flower.types import Example, UserHistory, same_text
 
 MISSING_FIELD = "missing-field"
 IS_QUERY = "is-query"
@@ -123,6 +123,21 @@ def clean(reading: Reading, examples: Iterable[Example | None], held_out: HeldOu
         ids.add(example.id)
         pairs.add(pair)
     return Cleaned(tuple(kept), dropped)
+
+
+def asked_elsewhere(histories: Iterable[UserHistory], held_out: HeldOut) -> dict[str, tuple[str, ...]]:
+    """Returns, by user, the ids of the items of cleaned histories that another user is asked; users without one are left out.
+
+    A user may train on them, the answer being the user's own; what is trained on all users together may not.
+    """
+    found = {
+        # Ids are unique in a history only: texts decide, as for the rows of M_base.
+        history.user_id: tuple(
+            e.id for e in history.examples if held_out.holds(replace(e, id=f"{history.user_id}/{e.id}"))
+        )
+        for history in histories
+    }
+    return {user_id: ids for user_id, ids in found.items() if ids}
 
 
 def choose_targets(history_sizes: Mapping[str, int], num_users: int, *, split: str) -> tuple[str, ...]:

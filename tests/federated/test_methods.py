@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from federation import USERS, Federation, Outcome
+from lamp_folder import items, row, rows, write_split
 
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
@@ -46,6 +47,17 @@ def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(o
     assert {r.adapter_of for r in outcome.ledger.results() if r.method == "global-ft"} == {None}
     [phase] = [phase for phase in outcome.folder.manifest().phases if phase.name == "pooled"]
     assert phase.tokens == pooled.tokens
+
+
+def test_the_pooled_adapter_is_not_trained_on_what_another_user_is_asked(tmp_path: Path) -> None:
+    asked = {"id": "x", "text": "asked d-A", "score": "4"}
+    write_split(tmp_path / "lamp", "train", rows({"A": 3, "B": 3}, "t-"))
+    write_split(tmp_path / "lamp", "dev", [row("A", "d-A", items("A", 3)), row("B", "d-B", [*items("B", 3), asked])])
+    two = Federation(tmp_path, str(tmp_path / "lamp"))
+    outcome = two.run(two.config(methods="direct-ft,global-ft", share_policy="all", num_users=2))
+    assert outcome.failures == ""
+    private = {(t.adapter.method, t.adapter.user_id): t.private for t in outcome.ledger.trainings()}
+    assert private == {("direct-ft", "A"): 3, ("direct-ft", "B"): 4, ("global-ft", ""): 6}
 
 
 def test_only_trained_methods_have_a_swap_test(outcome: Outcome) -> None:

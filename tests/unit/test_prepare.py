@@ -80,6 +80,20 @@ def test_leaks_are_removed_and_counted(tmp_path: Path) -> None:
     assert [example.id for example in base_rows(prepared)] == ["a/item/a-0"]
 
 
+def test_an_item_that_another_target_is_asked_is_marked_and_stays_the_users_own(tmp_path: Path) -> None:
+    own = [
+        *items("c", 3),
+        {"id": "d-b", "text": "another one", "score": "2"},
+        {"id": "x", "text": "ASKED d-b", "score": "5"},
+    ]
+    write_split(tmp_path / "lamp", "train", rows({"b": 2, "c": 5}, "t-"))
+    write_split(tmp_path / "lamp", "dev", [row("b", "d-b", items("b", 2)), row("c", "d-c", own)])
+    prepared = _prepare(tmp_path)
+    # By its text alone: ids are unique in a history only.
+    assert prepared.asked_elsewhere == {"c": ["x"]}
+    assert _history(prepared, "c") == ["c-0", "c-1", "c-2", "d-b", "x"]
+
+
 def test_the_digest_of_the_contents_is_of_what_targets_hold(tmp_path: Path) -> None:
     for name, users in (("one", {"a": 2, "b": 5}), ("two", {"a": 2, "b": 5}), ("three", {"a": 2, "b": 6})):
         write_folder(tmp_path / name / "lamp", users)
