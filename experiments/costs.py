@@ -63,7 +63,8 @@ def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     manifest = folder.manifest()
     if manifest.cloud_costs:
         cost = manifest.cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
-        return cost.tokens if cost else None
+        # No text has no token: whoever wrote them did not count.
+        return cost.tokens or (None if cost.calls_asked or cost.calls_taken else 0) if cost else None
     # A run of an earlier version; what the tape gave it was not counted.
     if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
         return None
@@ -82,7 +83,9 @@ def _bytes_up(method: str, measured: Measured) -> int | None:
     asked = [size for (_, name), (_, size) in measured.asked.items() if name == method]
     if asked:
         return sum(asked)
-    return sum(upload.bytes_up for upload in measured.uploads) if shares(method) and measured.uploads else None
+    if not shares(method) or not measured.uploads:
+        return None
+    return sum(upload.bytes_up for upload in measured.uploads if upload.shared)
 
 
 def _untrained(method: str) -> int | None:
@@ -101,7 +104,7 @@ def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None
     if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
         return sum(size for _, size in measured.taught.values())
     if method not in measured.sent:
-        return 0 if stays_at_home(method) else None
+        return 0 if method in METHODS else None
     sent, of_user = measured.sent[method], dict[str, list[SyntheticPair]]()
     for pair in measured.pairs:
         if pair.id in sent:

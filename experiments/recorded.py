@@ -21,6 +21,11 @@ def shares(method: str) -> bool:
     return method in METHODS and METHODS[method].shares
 
 
+def asks_with_shared(method: str) -> bool:
+    """Says whether what the share policy lets go stands before a method's questions to the cloud."""
+    return method in METHODS and METHODS[method].answers == "cloud" and METHODS[method].retrieval
+
+
 def trains_on_pairs(method: str) -> bool:
     """Says whether a method trains on pairs that the cloud's model wrote."""
     return method in METHODS and METHODS[method].augmented
@@ -43,6 +48,7 @@ class RecordedConfig(BaseModel):
     methods: str
     share_policy: str
     share_ratio: float
+    policy_args: str = ""
     k: int
     query_split: str = "dev"
 
@@ -53,10 +59,10 @@ class RecordedConfig(BaseModel):
 
     @property
     def share(self) -> str:
-        """What the policy lets go: a percentage of the history where it is one, else the policy's name."""
+        """What the policy lets go: a percentage of the history where it is one, else the policy's name and arguments."""
         percent = f"{100 * self.share_ratio:.6g}"
         known = {"ratio": percent, "recent": f"{percent}-recent", "none": "0", "all": "100"}
-        return known.get(self.share_policy, self.share_policy)
+        return known.get(self.share_policy, f"{self.share_policy} {self.policy_args}".strip())
 
 
 def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:

@@ -112,7 +112,7 @@ class CloudSide:
             spent = CloudCost(
                 calls_taken=use.calls_taken - before.calls_taken,
                 calls_asked=use.calls_asked - before.calls_asked,
-                tokens=use.tokens + use.tokens_taken - before.tokens - before.tokens_taken,
+                tokens=use.written + use.tokens_taken - before.written - before.tokens_taken,
                 seconds=use.seconds - before.seconds,
             )
             self.folder.update(cloud_costs={**costs, purpose: spent})

@@ -30,11 +30,13 @@ class Recording:
         calls: tuple[int, int] = (0, 0),
         tokens: tuple[int, int] = (0, 0),
         scores: tuple[int, int] = (0, 0),
+        written: int = 0,
         seconds: float = 0.0,
     ) -> None:
         """Adds to the account: of calls, of their tokens and of scores those taken from the tape and those not.
 
-        `seconds` are those of the calls that were asked.
+        `written` and `seconds` are those of the calls that were asked: the tokens of their texts alone, which a server counts
+        prompts beside.
         """
         use = self.use
         self.use = use.model_copy(
@@ -43,6 +45,7 @@ class Recording:
                 "calls_asked": use.calls_asked + calls[1],
                 "tokens_taken": use.tokens_taken + tokens[0],
                 "tokens": use.tokens + tokens[1],
+                "written": use.written + written,
                 "seconds": use.seconds + seconds,
                 "scores_taken": use.scores_taken + scores[0],
                 "scores_computed": use.scores_computed + scores[1],

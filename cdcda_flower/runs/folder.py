@@ -53,7 +53,8 @@ class TapeUse(BaseModel):
     """What a run took from its tape, and what it asked of the cloud or computed instead; `path` is "" without a tape.
 
     `tokens` counts what the asked calls wrote, and what they read where a server counts that; `tokens_taken` what the
-    calls from the tape wrote when they were asked. `seconds` is what the asked calls took, the engine's start not counted.
+    calls from the tape wrote when they were asked, `written` what the asked ones wrote. `seconds` is what the asked calls
+    took, the engine's start not counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class TapeUse(BaseModel):
     calls_asked: int
     tokens: int
     tokens_taken: int = 0
+    written: int = 0
     seconds: float = 0.0
     scores_taken: int
     scores_computed: int

@@ -9,25 +9,21 @@ from experiments.paper.grid import MARK, Cell, Row, cell_of
 from experiments.paper.numbers import PaperNumbers, Setup
 from experiments.paper.runs import PaperRun, differences
 
-# A method that shares nothing is the same in runs of other shares, but for the last bits.
-_SAME = 1e-9
 POOLED, USER_MEAN, PAPER = "pooled", "user mean", "paper"
 
 
 class Point(NamedTuple):
     """One metric of one method in one run."""
 
-    run: str
     pooled: float
     user_mean: float
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """(task, column, metric) -> seed -> the number; `repeated` says which differ between several runs of one seed."""
+    """(task, column, metric) -> seed -> the number."""
 
     found: Mapping[tuple[str, str, str], Mapping[int, Point]]
-    repeated: tuple[str, ...]
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -46,26 +42,15 @@ class Points:
 
 
 def collect(runs: Sequence[PaperRun]) -> Points:
-    """Returns every number of every run. Of several runs of one seed the first given counts, and a note says where they differ."""
+    """Returns every number of every run; of several runs of one seed the first given counts."""
     found: dict[tuple[str, str, str], dict[int, Point]] = {}
-    repeated = []
     for run in runs:
         for method, report in run.methods.items():
             column = run.column(method)
             for metric, value in report.metrics.items():
                 seeds = found.setdefault((run.config.task, column, metric), {})
-                point = Point(run.name, value.pooled, value.user_mean)
-                first = seeds.setdefault(run.config.seed, point)
-                if abs(first.pooled - point.pooled) > _SAME and metric == task_named(run.config.task).headline:
-                    repeated.append(_repetition(run, column, first, point))
-    return Points(found, tuple(repeated))
-
-
-def _repetition(run: PaperRun, column: str, first: Point, point: Point) -> str:
-    return (
-        f"{run.config.task} {column}, seed {run.config.seed}: the number of {first.run} counts; that of {run.name} "
-        f"differs by {abs(first.pooled - point.pooled):.4f}"
-    )
+                seeds.setdefault(run.config.seed, Point(value.pooled, value.user_mean))
+    return Points(found)
 
 
 def comparable_tasks(runs: Sequence[PaperRun], numbers: PaperNumbers, *, axes: Collection[str] = ()) -> set[str]:

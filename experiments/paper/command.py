@@ -14,7 +14,7 @@ from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.cells import data_notes, run_notes, setting_notes
 from experiments.paper.comparison import comparison
-from experiments.paper.figures import curves, figure2, numbers_of
+from experiments.paper.figures import curves, differing, figure2, numbers_of
 from experiments.paper.files import Built, check_new, targets, write
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
@@ -87,7 +87,7 @@ def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
 
 def _figure2(runs: Sequence[PaperRun], mixed: Sequence[str]) -> Built:
     found = curves(runs)
-    grid = numbers_of(found, notes=(*setting_notes(runs, axes={"k"}), *run_notes(runs, mixed=mixed)))
+    grid = numbers_of(found, notes=(*setting_notes(runs, axes={"k"}), *run_notes(runs, mixed=mixed), *differing(runs)))
     return Built(grid=grid, draw=partial(figure2, found, heading=" ".join(data_notes(runs)), notes=grid.notes))
 
 

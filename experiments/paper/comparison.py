@@ -9,8 +9,9 @@ from cdcda_flower.errors import BadInputError
 from cdcda_flower.scoring.statistics import LEVEL, holm
 from cdcda_flower.tasks import Task, task_named
 from experiments.paired import Answers, paired
-from experiments.paper.cells import collect, data_notes, encoder_notes, run_notes
+from experiments.paper.cells import data_notes, encoder_notes, run_notes
 from experiments.paper.grid import Cell, Grid, Row
+from experiments.paper.repeated import repeated
 from experiments.paper.runs import PaperRun, by_person, method_of
 from experiments.results import Comparison
 
@@ -48,10 +49,9 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
     headline metric against one method, as with a control. Raises BadInputError where a task lacks what is named, and
     where a name stands for several columns.
     """
-    rows, apart, repeated = [], list[str](), list[str]()
+    rows, apart = [], list[str]()
     for task in [task_named(name) for name in sorted({run.config.task for run in runs})]:
         of_task = [run for run in runs if run.config.task == task.name]
-        repeated += collect(of_task).repeated
         for label, pairs in _asked(task, of_task, against).items():
             lines = [_compared(task, metric, label, pair) for metric in task.metrics for pair in pairs]
             known = [line for line in lines if line is not None]
@@ -69,7 +69,7 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
             f"difference: mean - other, over people, with its {LEVEL:.0%} bootstrap interval (low, high); of several seeds "
             "a person's mean counts. better, equal, worse: people. p: Wilcoxon signed-rank; "
             "p (Holm): corrected over the rows of a task's first metric against the same method; 0.0000 is less than 0.00005.",
-            *apart, *repeated, *encoder_notes(runs), *run_notes(runs, mixed=mixed),
+            *apart, *_first_of_both(repeated(runs)), *encoder_notes(runs), *run_notes(runs, mixed=mixed),
         ),
     )  # fmt: skip
 
@@ -84,12 +84,22 @@ def _asked(task: Task, runs: Sequence[PaperRun], against: Sequence[str]) -> dict
     for name in against:
         if name != SWAP:
             label = _column(name, task, [*own, *([SWAP] if swaps else [])])
-            asked[label] = [_Pair(column, found, own[label]) for column, found in own.items() if column != label]
+            asked[label] = [_together(column, found, own[label]) for column, found in own.items() if column != label]
         elif swaps:
             asked["another user's adapter"] = swaps
         else:
             raise BadInputError(f"--against {SWAP}: the runs of {task.name} have no swap test; set swap-test = true")
     return asked
+
+
+def _together(column: str, mine: _Found, other: _Found) -> _Pair:
+    """Returns the two with the runs first that have both: of several runs of one seed these count."""
+    both = {run.folder.path for run, _ in mine} & {run.folder.path for run, _ in other}
+    return _Pair(column, *(sorted(found, key=lambda pair: pair[0].folder.path not in both) for found in (mine, other)))
+
+
+def _first_of_both(notes: Sequence[str]) -> tuple[str, ...]:
+    return (*notes, "Of several runs of one seed the first given counts that has both methods.") if notes else ()
 
 
 def _columns(runs: Sequence[PaperRun]) -> dict[str, _Found]:

@@ -10,6 +10,7 @@ from cdcda_flower.scoring.statistics import LEVEL, Interval, interval_over_users
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.drawing import sheet
 from experiments.paper.grid import Cell, Grid, Row
+from experiments.paper.repeated import first_counts, repeated
 from experiments.paper.runs import PaperRun, by_person
 from experiments.recorded import METHOD, UNSHARED
 
@@ -68,6 +69,13 @@ def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
             )
         )  # fmt: skip
     return found
+
+
+def differing(runs: Sequence[PaperRun]) -> tuple[str, ...]:
+    """Returns where several runs of one seed, and of one k where it matters, have other numbers."""
+    of_k = [[run for run in runs if run.config.k == k] for k in sorted({run.config.k for run in runs})]
+    augmented = {run.column(METHOD) for run in runs}
+    return first_counts([*repeated(runs, {UNSHARED}), *(note for own in of_k for note in repeated(own, augmented))])
 
 
 def _users(task: Task, metric: str, method: str, runs: Sequence[PaperRun]) -> list[float]:

@@ -12,7 +12,7 @@ from cdcda_flower.scoring.metrics import values
 from cdcda_flower.tasks import Task
 from experiments.paired import Answers
 from experiments.paper.numbers import Setup
-from experiments.recorded import RecordedConfig, shares
+from experiments.recorded import RecordedConfig, asks_with_shared, shares
 from experiments.report import open_run
 from experiments.results import MethodReport
 
@@ -49,8 +49,12 @@ class PaperRun:
         return self.manifest.run
 
     def column(self, method: str) -> str:
-        """Returns the column of one of the run's methods: `cdcda@50` where it shares, else the method's name."""
-        return f"{method}@{self.config.share}" if shares(method) else method
+        """Returns the column of one of the run's methods: `cdcda@50` where it shares, else the method's name.
+
+        `cloud+rag` stands under its name alone where everything may be retrieved, as in the paper.
+        """
+        part = asks_with_shared(method) and self.config.share != "100"
+        return f"{method}@{self.config.share}" if part or shares(method) else method
 
 
 def method_of(column: str) -> str:
@@ -67,7 +71,7 @@ def open_runs(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], *, p
         if manifest.status != "finished" and not partial:
             raise BadInputError(
                 f'run {manifest.run} is not finished; its status is "{manifest.status}"; '
-                "give --partial to report what it has"
+                "run it again, or give --partial (`cdcda report` takes it) to report what it has"
             )
         runs.append(
             PaperRun(

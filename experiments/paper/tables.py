@@ -19,6 +19,7 @@ from experiments.paper.cells import (
 )
 from experiments.paper.grid import Cell, Grid, Row, cell_of
 from experiments.paper.numbers import PaperNumbers
+from experiments.paper.repeated import first_counts, repeated
 from experiments.paper.runs import PaperRun
 from experiments.recorded import METHOD, UNSHARED
 
@@ -30,7 +31,7 @@ ABLATIONS = (METHOD, "cdcda:random", "cdcda:all", UNSHARED)
 
 
 def _notes(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[str]) -> tuple[str, ...]:
-    return (*notes_of(runs, numbers, mixed=mixed), *encoder_notes(runs))
+    return (*notes_of(runs, numbers, mixed=mixed), *encoder_notes(runs), *first_counts(repeated(runs)))
 
 
 def table1(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[str] = ()) -> Grid:
@@ -46,7 +47,7 @@ def table1(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
     return Grid(
         name="table1", title="methods by task; method@percent of the history that users share",
         heads=("task", "metric", "source"), columns=columns, rows=tuple(rows),
-        notes=(*_notes(runs, numbers, mixed), *points.repeated),
+        notes=_notes(runs, numbers, mixed),
     )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def table2(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         name="table2", title="cdcda by the part of the history that users share",
         heads=("task", "metric", "source"), columns=(*(_percent(share) for share in shares), AVERAGE), rows=tuple(rows),
         notes=(
-            *_notes(runs, numbers, mixed), *points.repeated,
+            *_notes(runs, numbers, mixed),
             f"0% without a run of its own is {UNSHARED}, which trains on the same data.",
             f"The average is over the paper's percentages ({', '.join(sorted(printed, key=_share_order))}); - where one is missing.",
         ),
@@ -80,7 +81,7 @@ def _zero_filled(points: Points, task: str) -> Points:
     for (name, column, metric), seeds in points.found.items():
         if name == task and column == UNSHARED:
             found.setdefault((task, f"{METHOD}@0", metric), seeds)
-    return Points(found, points.repeated)
+    return Points(found)
 
 
 def _averaged(row: Row, shares: Sequence[str], printed: Collection[str]) -> Row:
@@ -120,7 +121,7 @@ def table3(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         name="table3", title="ablations of the data selection and of the augmentation",
         heads=("method", "shared", "source"),
         columns=tuple(f"{task.name} {metric} {'↑' if task.better(metric) > 0 else '↓'}" for task, metric in pairs),
-        rows=tuple(rows), notes=(*_notes(runs, numbers, mixed), *points.repeated),
+        rows=tuple(rows), notes=_notes(runs, numbers, mixed),
     )  # fmt: skip
 
 
@@ -141,11 +142,17 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
     """Returns statistics of the target users' data and of the selected pairs, by task and shared part."""
     comparable = comparable_tasks(runs, numbers)
     by_line: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    apart: list[str] = []
     # Of a run without cdcda the ledger holds no pairs, so that it speaks only where no other run does.
     for run in sorted(runs, key=lambda run: METHOD not in run.methods):
         seeds = by_line.setdefault((run.config.task, run.config.share), {})
-        if run.config.seed not in seeds:
-            seeds[run.config.seed] = _statistics(run)
+        found, first = _statistics(run), seeds.get(run.config.seed)
+        if first is None:
+            seeds[run.config.seed] = found
+        elif differing := [name for name in first if name in found and first[name] != found[name]]:
+            apart.append(
+                f"{run.config.task}, seed {run.config.seed}: {', '.join(differing)} of {run.name} differ from an earlier run's."
+            )
     rows = []
     for task in sorted({task for task, _ in by_line}):
         for share in sorted((s for t, s in by_line if t == task), key=_share_order):
@@ -163,8 +170,10 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         heads=("task", "source"), columns=tuple(_STATISTICS), rows=tuple(rows),
         notes=(
             *notes_of(runs, numbers, mixed=mixed),
+            *first_counts(apart),
             "history: items per user, as the run used them. Ours: lengths are mean whitespace words; input and output are "
-            "of the examples that users shared, since reports do not read private histories.",
+            "of the examples that users shared, since reports do not read private histories. The paper's are of the target "
+            "users' queries, on LaMP-1 and LaMP-7 other texts than a history's items.",
             "† Lengths of the paper are tokens of a tokenizer that it does not name.",
         ),
     )  # fmt: skip

@@ -126,16 +126,19 @@ class TapedGenerator:
             nonlocal done, written
             first = known.get(keys[index], ())
             every = (*first, *samples[len(first) :])
-            self._recording.tape.add_call(keys[index], self._model, TapedCall(samples=every, tokens=tokens))
+            tape, key = self._recording.tape, keys[index]
+            tape.add_call(key, self._model, TapedCall(samples=every, tokens=tokens))
             done, written = done + 1, written + tokens
-            hand_over(keys[index], every, tokens)
+            # Another run may have recorded this call meanwhile: what stands on the tape is what its replay gives.
+            hand_over(key, tape.calls([key])[key].samples, tokens)
 
         try:
             engine.generate(list(asked.values()), on_answer=keep)
         finally:
             # A server counts what a failed request cost too.
             spent = _counted(engine.usage) - before if engine.usage else written
-            self._recording.add(calls=(0, done), tokens=(0, spent), seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._recording.add(calls=(0, done), tokens=(0, spent), written=written, seconds=seconds)
 
     def _affordable(self, requests: Sequence[GenerationRequest], total: int) -> int:
         """Returns how many of the next requests the budget has room for, whatever they write; raises where it is none."""

@@ -51,6 +51,23 @@ def test_of_two_runs_of_one_seed_the_first_counts(tmp_path: Path) -> None:
     assert _numbers(_grid(one, two, against=("device",)), "device", "mae ↓", "direct-ft")["difference"] == -1
 
 
+def test_of_two_runs_of_one_seed_the_first_with_both_methods_counts(tmp_path: Path) -> None:
+    one = make_run(tmp_path, "a", {"device": [9, 9], "direct-ft": [1, 1]}, data="/lamp", share_ratio=1.0)
+    two = make_run(tmp_path, "b", {"direct-ft": [5, 6], "cdcda": [4, 4]}, data="/lamp", share_ratio=1.0)
+    for runs in ((one, two), (two, one)):
+        grid = _grid(*runs, against=("direct-ft",))
+        assert _numbers(grid, "direct-ft", "mae ↓", "cdcda@100")["difference"] == -1.5
+        assert _numbers(grid, "direct-ft", "mae ↓", "device")["difference"] == 8
+        assert "Of several runs of one seed the first given counts that has both methods." in grid.notes
+
+
+def test_runs_that_agree_on_the_mean_alone_differ(tmp_path: Path) -> None:
+    one = make_run(tmp_path, "a", {"direct-ft": [1, 3], "device": [2, 2]}, data="/lamp")
+    two = make_run(tmp_path, "b", {"direct-ft": [3, 1]}, data="/lamp")
+    notes = _grid(one, two, against=("device",)).notes
+    assert "lamp-3 direct-ft, seed 2025: b differs from a for 2 of 2 users, by 0.0000 over all queries." in notes
+
+
 def test_holms_family_is_one_tasks_first_metric_against_one_method(tmp_path: Path) -> None:
     users = 6
     better, same = [0.0] * users, [1.0] * users
@@ -93,7 +110,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     grid = _grid(one, two, again, against=("direct-ft",))
     assert [row.labels[-1] for row in grid.rows] == ["device", "device"]
     assert "lamp-3: cdcda@100 and direct-ft have no person and seed in common." in grid.notes
-    assert "lamp-3 device, seed 2: the number of b counts; that of c differs by 1.0000" in grid.notes
+    assert "lamp-3 device, seed 2: c differs from b for 1 of 1 users, by 1.0000 over all queries." in grid.notes
     assert "Synthetic data: lamp-3." in grid.notes
     with pytest.raises(BadInputError, match=r"nothing to compare\. lamp-3: cdcda@100 and direct-ft have no person"):
         _grid(

@@ -1,6 +1,8 @@
 """What each method cost, and how it does by length of history."""
 
 import io
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,20 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
         "device": 0, "direct-ft": 0, "cdcda": 77, "cloud": 5, "unheard-of": None,
     }  # fmt: skip
     assert (costs["cloud"].seconds_per_query, costs["cloud+rag"].seconds_per_query) == (1.5, None)
+
+
+def test_a_method_that_sent_nothing_sent_nothing(folder: RunFolder) -> None:
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_sent("eda-ft", "u1", ["u1/i/0"])
+    with closing(sqlite3.connect(folder.ledger_path)) as connection, connection:
+        connection.execute("UPDATE uploads SET shared = 0")
+    cost = read_report(folder).costs["cdcda"]
+    assert (cost.bytes_up, cost.bytes_down) == (0, 0)
+
+
+def test_texts_without_a_count_cost_nobody_knows_what(folder: RunFolder) -> None:
+    folder.update(cloud_costs={"pairs": {"calls_asked": 3}})
+    assert read_report(folder).costs["cdcda"].cloud_tokens is None
 
 
 def test_what_comes_down_without_a_pair(folder: RunFolder) -> None:

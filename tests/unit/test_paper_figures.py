@@ -13,7 +13,7 @@ from experiments.cli import run_command
 from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.drawing import save, wrapped
-from experiments.paper.figures import curves, figure2, numbers_of
+from experiments.paper.figures import curves, differing, figure2, numbers_of
 from experiments.paper.grid import Grid
 from experiments.paper.runs import PaperRun, open_runs
 from experiments.staging import find_app
@@ -98,6 +98,16 @@ def test_figure_2_as_numbers_has_a_row_per_mean(sweep: list[RunFolder]) -> None:
     assert rows["lamp-3", "mae ↓", "direct-ft", "-"] == ["2", "4.000", "4.000", "4.000"]
     assert len(rows) == 6
     assert grid.notes[-1] == "note"
+
+
+def test_figure_2_says_where_runs_of_one_k_and_seed_differ(sweep: list[RunFolder], tmp_path: Path) -> None:
+    assert differing(_open(*sweep)) == ()
+    again = make_run(tmp_path, "again", {"direct-ft": [4, 5], "cdcda": [3, 9]}, k=2, seed=1, data="/lamp")
+    assert differing(_open(*sweep, again)) == (
+        "lamp-3 direct-ft, seed 1: again differs from k1s1 for 1 of 2 users, by 0.5000 over all queries.",
+        "lamp-3 cdcda@100, seed 1: again differs from k2s1 for 2 of 2 users, by 3.5000 over all queries.",
+        "Of several runs of one seed the first given counts.",
+    )
 
 
 def test_figure_2_needs_two_k_and_one_share(sweep: list[RunFolder], tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_a_name_can_stand_for_another_model_today(tmp_path: Path) -> None:
 def test_an_unfinished_run_needs_the_users_word(tmp_path: Path) -> None:
     run = make_run(tmp_path, "a", {"device": [1, 1], "direct-ft": [1]})
     run.update(status="interrupted")
-    with pytest.raises(BadInputError, match='run a is not finished; its status is "interrupted"; give --partial'):
+    with pytest.raises(
+        BadInputError, match='run a is not finished; its status is "interrupted"; run it again, or give --partial'
+    ):
         opened(run)
     grid = TABLES[1](opened(run, partial=True), paper_numbers(), ())
     assert 'Run a is partial; its status is "interrupted".' in grid.notes

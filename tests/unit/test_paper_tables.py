@@ -111,7 +111,8 @@ def test_a_method_of_two_runs_of_one_seed_counts_once(tmp_path: Path) -> None:
     grid = table(1, half, whole)
     pooled = _texts(grid, "lamp-3", "mae ↓", "pooled")
     assert (pooled["direct-ft"], pooled["cdcda@50"], pooled["cdcda@100"]) == ("1.000", "1.000", "2.000")
-    assert "lamp-3 direct-ft, seed 2025: the number of a counts; that of b differs by 0.5000" in grid.notes
+    assert "lamp-3 direct-ft, seed 2025: b differs from a for 1 of 2 users, by 0.5000 over all queries." in grid.notes
+    assert "Of several runs of one seed the first given counts." in grid.notes
 
 
 def test_table_2_takes_0_percent_from_direct_ft_and_averages_whole_rows_only(tmp_path: Path) -> None:
@@ -151,6 +152,29 @@ def test_table_4_says_what_the_ledger_knows(tmp_path: Path) -> None:
         "2", "4.50", "3.00", "1.00", "2", "2.00", "2.00",
     ]  # fmt: skip
     assert _texts(grid, "lamp-3", "paper")["history"] == "959.02†"
+
+
+def test_table_4_says_where_two_runs_of_one_seed_differ(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path, name, {"cdcda": [1, 1]}, share_ratio=0.5) for name in "ab")
+    assert not [note for note in table(4, one, two).notes if "seed 2025" in note and "differ" in note]
+    change_ledger(two, "DELETE FROM selected")
+    notes = table(4, one, two).notes
+    assert "lamp-3, seed 2025: pairs of b differ from an earlier run's." in notes
+    assert "Of several runs of one seed the first given counts." in notes
+
+
+def test_different_shared_parts_are_different_columns(tmp_path: Path) -> None:
+    scores = {"cloud": [1], "cloud+rag": [1], "cdcda": [1]}
+    half, whole = (make_run(tmp_path, f"r{r}", scores, seed=int(2 * r), share_ratio=r) for r in (0.5, 1.0))
+    columns = table(1, half, whole).columns
+    assert [c for c in columns if c.startswith("cloud")] == ["cloud", "cloud+rag", "cloud+rag@50"]
+    own = [
+        make_run(tmp_path, f"p{n}", scores, share_policy="shortest:Shortest", policy_args=f'{{"count": {n}}}')
+        for n in (3, 5)
+    ]
+    assert [c for c in table(1, *own).columns if c.startswith("cdcda@shortest")] == [
+        'cdcda@shortest:Shortest {"count": 3}', 'cdcda@shortest:Shortest {"count": 5}',
+    ]  # fmt: skip
 
 
 def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None:

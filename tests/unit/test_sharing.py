@@ -30,7 +30,7 @@ def test_ratio_and_recent_share_the_rounded_number_in_the_historys_order(size: i
     history = _history(size)
     for policy in (RatioShare(ratio=ratio), RecentShare(ratio=ratio)):
         chosen = list(policy.select(history, seed=seed))
-        assert abs(len(chosen) - ratio * size) <= 0.5
+        assert abs(len(chosen) - ratio * size) <= 0.5 + 1e-9
         assert chosen == [example for example in history if example in chosen]
         assert checked_examples(chosen, history, policy=policy.name) == tuple(chosen)
 
@@ -41,6 +41,11 @@ def test_a_larger_ratio_shares_all_that_a_smaller_one_shares(size: int, low: flo
     history = _history(size)
     few, many = (set(RatioShare(ratio=ratio).select(history, seed=seed)) for ratio in (low, high))
     assert few <= many
+
+
+def test_halves_are_rounded_up_as_they_are_written() -> None:
+    # 0.7 * 45 is 31.499999999999996.
+    assert len(RatioShare(ratio=0.7).select(_history(45), seed=0)) == 32
 
 
 def test_ratio_is_drawn_by_the_seed() -> None:

@@ -14,6 +14,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError, DataError, RunError
 from cdcda_flower.language.generation import CausalGenerator
 from cdcda_flower.runs.folder import CloudUsage, TapeUse
+from cdcda_flower.runs.tape import Tape, TapedCall
 from cdcda_flower.types import ModelRef
 from strategies.cloud import taped as cloud_taped
 from strategies.cloud.echo import EchoGenerator
@@ -238,6 +239,28 @@ def test_a_model_that_the_tape_lost_is_named_again_by_the_next_recording(opened:
     again = opened()
     assert (again.texts(), again.engine.asked) == (texts, [])
     assert opened(tape_mode="replay").texts() == texts
+
+
+def test_what_another_run_recorded_meanwhile_is_handed_over(opened: Open, tmp_path: Path) -> None:
+    class Slow(Counting):
+        def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+            """The other run's answer reaches the tape first."""
+            with Tape(tmp_path / "tape.sqlite", writable=True) as tape:
+                tape.add_call(run.cloud._key(requests[0]), model, TapedCall(samples=("a", "b", "c"), tokens=3))  # type: ignore[attr-defined]
+            super().generate(requests, on_answer=on_answer)
+
+    run = opened(Slow())
+    model = run.recording.taped("cloud-model", "transformers", "qwen", MODEL)
+    assert run.texts(ASKED) == [("a", "b", "c")] == opened(tape_mode="replay").texts(ASKED)
+
+
+def test_a_servers_prompts_count_for_the_budget_and_not_as_written(opened: Open) -> None:
+    run = opened(Counting(server=True))
+    run.texts()
+    assert (run.recording.use.tokens, run.recording.use.written) == (10 * 14, 10 * 5)
+    again = opened(Counting(server=True))
+    again.texts()
+    assert (again.recording.use.written, again.recording.use.tokens_taken) == (0, 10 * 5)
 
 
 def test_without_a_tape_everything_is_asked_and_nothing_kept(opened: Open, tmp_path: Path) -> None:
