@@ -19,7 +19,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
+from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
@@ -147,6 +147,7 @@ def _create_folder(this: Launch, prepared: Path) -> RunFolder:
     folder = RunFolder.create(Path(config.runs_dir), config.run_name)
     folder.update(
         config=config.to_flwr(), config_digest=config_digest(config), source_digest=source_digest(this.staged),
+        policy_digest=policy_digest(config),
         versions=versions(), hardware=hardware(), synthetic=data.synthetic, base_rows=data.base_row_count,
         data_digest=data.contents, started=_now(),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from rich.console import Console
 from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.identity import source_digest
+from cdcda_flower.runs.identity import policy_digest, source_digest
 from experiments.checks import check_before_start
 from experiments.launch import Terminated, launch, termination_as_interrupt
 from experiments.leftovers import clear, launcher_state, only_one
@@ -86,7 +86,7 @@ class Sweep:
     def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
         if finished is not None:
             manifest = finished.manifest()
-            other = manifest.source_digest != code
+            other = manifest.source_digest != code or manifest.policy_digest != policy_digest(cell.config)
             if not (self.fresh and other):
                 minutes = minutes_of(manifest)
                 return Outcome(cell=cell, status="skipped", folder=finished.path, minutes=minutes, other_code=other)

@@ -17,7 +17,7 @@ from cdcda_flower.data.prepared import Prepared, open_prepared
 from cdcda_flower.errors import BadInputError, DataError, RunError
 from cdcda_flower.messages import Workspace
 from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.identity import config_digest, hardware, source_digest, versions
+from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.places import runs_folder
 from strategies.cloud_side import CloudSide
@@ -43,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
         config=config.to_flwr(),
         config_digest=config_digest(config),
         source_digest=source_digest(_root()),
+        policy_digest=policy_digest(config),
         versions=versions(),
         hardware=hardware(),
     )

@@ -89,7 +89,7 @@ class CloudCost(BaseModel):
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
-    `data_digest` is of the target users' histories and queries, "" in runs of versions that did not note it.
+    `policy_digest` is of the file of a share policy of the user's own. `data_digest` is of the target users' histories and queries, "" in runs of versions that did not note it.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -102,6 +102,7 @@ class Manifest(BaseModel):
     config: dict[str, Scalar] = {}
     config_digest: str = ""
     source_digest: str = ""
+    policy_digest: str = ""
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}

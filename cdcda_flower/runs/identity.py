@@ -34,6 +34,21 @@ def values_digest(values: Mapping[str, Scalar]) -> str:
     return digest({key: value for key, value in values.items() if key not in places})
 
 
+def plugin_file(config: RunConfig) -> Path | None:
+    """Returns the file of a share policy `module:Class` beside the conf file; None where there is none."""
+    module, colon, _ = config.share_policy.partition(":")
+    if not (module and colon and config.plugin_dir):
+        return None
+    file = Path(config.plugin_dir, *module.split(".")).with_suffix(".py")
+    return file if file.is_file() else None
+
+
+def policy_digest(config: RunConfig) -> str:
+    """Returns the digest of the file of the user's own share policy, without what it imports; "" for any other policy."""
+    file = plugin_file(config)
+    return _content_digest(file) if file else ""
+
+
 def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:
     """Returns the Python files of some packages under `root`, sorted."""
     return tuple(sorted(path for package in packages for path in (root / package).rglob("*.py") if path.is_file()))

@@ -5,12 +5,12 @@ import importlib.util
 import json
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.runs.identity import plugin_file
 from clients.sharing.policies import SharePolicy, built_in
 
 ENTRY_POINTS = "cdcda_flower.share_policies"
@@ -58,8 +58,8 @@ def _class(name: str, config: RunConfig) -> Any:  # noqa: ANN401 - a user's clas
 
 
 def _module(name: str, config: RunConfig) -> ModuleType:
-    file = Path(config.plugin_dir, *name.split(".")).with_suffix(".py") if name and config.plugin_dir else None
-    if file is None or not file.is_file():
+    file = plugin_file(config)
+    if file is None:
         try:
             return importlib.import_module(name)
         except (ModuleNotFoundError, ValueError) as error:

@@ -141,7 +141,12 @@ def _by_task(runs: Sequence[PaperRun]) -> dict[str, list[PaperRun]]:
 def _versions(task: str, runs: Sequence[PaperRun]) -> list[str]:
     """Says that a task's runs are of different code; an old run that did not note its own is believed."""
     codes = _apart((run.manifest.source_digest, run) for run in runs)
-    return [f"{task}: runs of different versions of the code, {codes}."] if codes else []
+    notes = [f"{task}: runs of different versions of the code, {codes}."] if codes else []
+    for policy in sorted({str(run.values["share-policy"]) for run in runs}):
+        own = [run for run in runs if run.values["share-policy"] == policy]
+        if files := _apart((run.manifest.policy_digest, run) for run in own):
+            notes.append(f"{task}: runs of different versions of the policy {policy}, {files}.")
+    return notes
 
 
 def _bases(task: str, runs: Sequence[PaperRun]) -> list[str]:

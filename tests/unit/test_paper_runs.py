@@ -130,3 +130,16 @@ def test_runs_of_different_code_are_named(tmp_path: Path) -> None:
     assert note in table(1, one, two).notes
     two.update(source_digest="a" * 64)
     assert not any("versions of the code" in note for note in table(1, one, two).notes)
+
+
+def test_runs_of_different_texts_of_a_policy_are_named(tmp_path: Path) -> None:
+    one, two, three = (
+        make_run(tmp_path, f"r{n}", {"device": [1]}, seed=n, share_policy=policy)
+        for n, policy in enumerate(("mine:Mine", "mine:Mine", "ratio"))
+    )
+    for run, text in ((one, "a" * 64), (two, "b" * 64)):
+        run.update(policy_digest=text)
+    note = "lamp-3: runs of different versions of the policy mine:Mine, aaaaaaaa: r0; bbbbbbbb: r1."
+    assert note in table(1, one, two, three).notes
+    two.update(policy_digest="a" * 64)
+    assert not any("of the policy" in note for note in table(1, one, two, three).notes)

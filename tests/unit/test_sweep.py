@@ -14,7 +14,7 @@ from rich.console import Console
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import source_digest
+from cdcda_flower.runs.identity import policy_digest, source_digest
 from experiments import sweep as module
 from experiments.cli import run_command
 from experiments.launch import Terminated
@@ -50,7 +50,8 @@ class Launches:
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)
         self.names.append(config.run_name.rpartition("-")[0] if config.run_name[-2:-1] == "-" else config.run_name)
         started = f"2026-11-21T10:{len(self.names):02d}:00+00:00"
-        folder.update(config=config.to_flwr(), source_digest=self.code, started=started)
+        digests = {"source_digest": self.code, "policy_digest": policy_digest(config)}
+        folder.update(config=config.to_flwr(), started=started, **digests)
         created(folder)
         if (error := self.ends.get(config.k)) is not None:
             folder.update(status="interrupted" if isinstance(error, KeyboardInterrupt | Terminated) else "failed")
@@ -171,6 +172,22 @@ def test_other_code_is_said_and_fresh_runs_anew_what_it_finished(
     assert "3 cells: 2 finished, 1 finished before" in out
     assert "other code" not in sweep()[1]
     assert len(launches.names) == 5
+
+
+def test_another_text_of_ones_own_policy_is_other_code(
+    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    policy = tmp_path / "mine.py"
+    policy.write_text("class Mine:\n    name = 'mine'\n")
+    options = ("--set", "share-policy=mine:Mine", "--set", "k=[1, 2]")
+    for _ in range(2):
+        code, out, _ = sweep(*options)
+        assert code == 0
+        assert "other code" not in out
+    policy.write_text("class Mine:\n    name = 'another'\n")
+    assert "* finished by other code than this (2); `--fresh` runs them anew" in sweep(*options)[1]
+    assert "2 cells: 2 finished" in sweep(*options, "--fresh")[1]
+    assert "other code" not in sweep(*options)[1]
 
 
 def test_a_run_of_the_same_config_counts_whatever_it_is_called(
