@@ -155,6 +155,9 @@ class RunConfig(BaseModel):
     base_batch_size: Positive = Field(description="examples per step of M_base")
     bertscore_model: str = Field(description='"embedded" (MiniLM), an id or path, or "none"')
     bertscore_layer: Positive = Field(description="hidden layer of the BERTScore encoder")
+    client_memory_gb: Annotated[float, Field(gt=0)] = Field(
+        description="memory that one client with a model of its own may need; where it is short, fewer work side by side"
+    )
     client_gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(
         description="GPU share of one client that trains in its own process, on a machine with a GPU"
     )

@@ -23,6 +23,7 @@ from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, s
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
+from experiments.machine import client_cpus, cores, memory_gb
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
 from experiments.superlink import superlink
@@ -228,11 +229,6 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
 
 
 def _command(this: Launch) -> list[str]:
-    federation = {
-        "num-supernodes": this.config.num_users,
-        "client-resources-num-cpus": 1,
-        "client-resources-num-gpus": client_gpu_share(this.config),
-    }
     flwr = str(Path(sys.executable).parent / "flwr")
     options = ["--run-config", str(this.scratch / "run.toml"), "--federation-config"]
     return [
@@ -241,8 +237,26 @@ def _command(this: Launch) -> list[str]:
         str(this.staged),
         "--stream",
         *options,
-        " ".join(f"{key}={value}" for key, value in federation.items()),
+        " ".join(f"{key}={value}" for key, value in _federation(this).items()),
     ]
+
+
+def _federation(this: Launch) -> dict[str, float]:
+    """Returns what Flower and Ray are told of the machine; says so where memory leaves cores without a device."""
+    all_cores = cores()
+    each = client_cpus(this.config, cores=all_cores, memory_gb=memory_gb())
+    federation = {
+        "num-supernodes": this.config.num_users,
+        "client-resources-num-cpus": each,
+        "client-resources-num-gpus": client_gpu_share(this.config),
+    }
+    if each == 1:
+        return federation
+    together = all_cores // each
+    devices = "device at a time" if together == 1 else "devices at a time"
+    _say(this, f"{together} {devices}, {each} threads each: there is memory for no more (client-memory-gb)")
+    # Where Ray counts fewer cores than one client asks for, it starts none.
+    return {**federation, "init-args-num-cpus": all_cores}
 
 
 def _clean_up(this: Launch) -> None:

@@ -22,7 +22,7 @@ _AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio", "po
 _OPERATION = frozenset(
     {
         "device", "device-executor", "fleet-slots", "cloud-batch-tokens", "cloud-url", "cloud-concurrency",
-        "cloud-timeout-s", "cloud-retries", "client-gpu-share", "start-timeout-s", "reply-timeout-s", "runs-dir",
+        "cloud-timeout-s", "cloud-retries", "client-memory-gb", "client-gpu-share", "start-timeout-s", "reply-timeout-s", "runs-dir",
         "run-name", "cache-dir", "plugin-dir", "swap-test", "tape", "tape-mode", "budget-calls", "budget-tokens",
     }
 )  # fmt: skip
