@@ -24,8 +24,16 @@ class LocalModels:
         """Trains the adapters side by side."""
         # torch takes seconds to import, and a device that only shares needs none of it.
         from cdcda_flower.language.device_model import device_model
+        from cdcda_flower.language.models import release
 
-        return lambda: device_model(self._spec).train(orders)
+        def trained() -> list[Trained]:
+            try:
+                return device_model(self._spec).train(orders)
+            finally:
+                # glibc would keep a gigabyte of activations, where the other processes could use it.
+                release()
+
+        return trained
 
     def answer(self, order: AnswerOrder) -> Pending[Answered]:
         """Answers with as many adapters at a time as there are slots."""
