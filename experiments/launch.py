@@ -23,7 +23,7 @@ from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, s
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
-from experiments.machine import client_cpus, cores, memory_gb
+from experiments.machine import clients_at_once, cores, memory_gb
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
 from experiments.superlink import superlink
@@ -242,21 +242,18 @@ def _command(this: Launch) -> list[str]:
 
 
 def _federation(this: Launch) -> dict[str, float]:
-    """Returns what Flower and Ray are told of the machine; says so where memory leaves cores without a device."""
-    all_cores = cores()
-    each = client_cpus(this.config, cores=all_cores, memory_gb=memory_gb())
-    federation = {
+    """Returns what Flower and Ray are told of the machine; says so where memory holds fewer devices than there are cores."""
+    clients = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
+    if this.config.device_executor == "local" and clients.processes < cores():
+        devices = "device" if clients.processes == 1 else "devices"
+        _say(this, f"{clients.processes} {devices} at a time: memory holds no more (client-memory-gb)")
+    return {
         "num-supernodes": this.config.num_users,
-        "client-resources-num-cpus": each,
+        "client-resources-num-cpus": clients.cpus,
         "client-resources-num-gpus": client_gpu_share(this.config),
+        # Ray's own count knows neither affinity nor memory, and starts no client where a container has half a core.
+        "init-args-num-cpus": clients.processes * clients.cpus,
     }
-    if each == 1:
-        return federation
-    together = all_cores // each
-    devices = "device at a time" if together == 1 else "devices at a time"
-    _say(this, f"{together} {devices}, {each} threads each: there is memory for no more (client-memory-gb)")
-    # Where Ray counts fewer cores than one client asks for, it starts none.
-    return {**federation, "init-args-num-cpus": all_cores}
 
 
 def _clean_up(this: Launch) -> None:

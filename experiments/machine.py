@@ -1,8 +1,8 @@
 """What this machine, or the container that this process is in, has for a run; and how client processes share it."""
 
-import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -12,6 +12,13 @@ from cdcda_flower.config import RunConfig
 CGROUP = Path("/sys/fs/cgroup")
 # Of the memory, what client processes may take; the rest is for the cloud's side and the system.
 CLIENTS_SHARE = 0.75
+
+
+class Clients(NamedTuple):
+    """Client processes that work side by side, and the CPUs of each."""
+
+    processes: int
+    cpus: int
 
 
 def cores(cgroup: Path = CGROUP) -> int:
@@ -27,15 +34,15 @@ def memory_gb(cgroup: Path = CGROUP) -> float:
     return (min(int(limit), whole) if limit.isdecimal() else whole) / 1e9
 
 
-def client_cpus(config: RunConfig, *, cores: int, memory_gb: float) -> int:
-    """Returns the CPUs of each client process: 1, so that as many work as there are CPUs, or more where memory holds fewer.
+def clients_at_once(config: RunConfig, *, cores: int, memory_gb: float) -> Clients:
+    """Returns as many processes as there are CPUs; fewer, with more CPUs each, where memory holds no more.
 
     Only clients with a model of their own take `client-memory-gb`.
     """
     if config.device_executor != "local":
-        return 1
+        return Clients(cores, 1)
     processes = max(1, min(cores, int(CLIENTS_SHARE * memory_gb / config.client_memory_gb)))
-    return math.ceil(cores / processes)
+    return Clients(processes, cores // processes)
 
 
 def _limit(file: Path) -> str:

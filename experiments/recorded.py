@@ -3,6 +3,8 @@
 A report neither needs a key that it does not read nor a method that this version knows, so it does not ask for them.
 """
 
+import json
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cdcda_flower.config import Scalar
@@ -61,8 +63,10 @@ class RecordedConfig(BaseModel):
     def share(self) -> str:
         """What the policy lets go: a percentage of the history where it is one, else the policy's name and arguments."""
         percent = f"{100 * self.share_ratio:.6g}"
-        known = {"ratio": percent, "recent": f"{percent}-recent", "none": "0", "all": "100"}
-        return known.get(self.share_policy, f"{self.share_policy} {self.policy_args}".strip())
+        recent = percent if self.share_ratio in {0, 1} else f"{percent}-recent"
+        known = {"ratio": percent, "recent": recent, "none": "0", "all": "100"}
+        arguments = json.dumps(json.loads(self.policy_args), sort_keys=True) if self.policy_args else ""
+        return known.get(self.share_policy, f"{self.share_policy} {arguments}".strip())
 
 
 def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:

@@ -9,7 +9,6 @@ from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.data.prepared import Prepared, base_rows
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.language.recipe import base_recipe
-from cdcda_flower.language.sources import files_digest, model_files
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import ModelRef
 
@@ -50,5 +49,4 @@ def base_model(
                 on_step=on_step,
             )
         release()
-    # What it was made from names its folder; the digest is of what came out, which another machine rounds otherwise.
-    return ModelRef(name=f"M_base of {source.name}", path=str(folder), digest=files_digest(model_files(folder)))
+    return ModelRef(name=f"M_base of {source.name}", path=str(folder), digest=content)

@@ -86,6 +86,7 @@ class CloudSide:
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
         """Returns the training of one adapter on what all users shared."""
         pairs = pooled_pairs(uploads, self.prepared.asked_elsewhere)
+        self.folder.update(asked_elsewhere=sum(len(upload.examples) for upload in uploads) - len(pairs))
         with self.phases.phase("pooled", self.config.epochs * len(pairs)):
             return pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
 

@@ -1,9 +1,11 @@
 """The models of one run: found when they are first needed, each noted in the manifest with its digest."""
 
+from pathlib import Path
+
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.language.sources import encoder_digest, find_causal
+from cdcda_flower.language.sources import encoder_digest, files_digest, find_causal
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.tasks import task_named
@@ -55,6 +57,8 @@ class Models:
         with self._phases.phase("base", prepared.base_row_count * self._config.base_epochs):
             base = base_model(self._config, source, prepared, self._cache, self._phases.advance)
         self._note("base", base.name, base.digest)
+        # Its digest is of what it was made from, which another machine rounds otherwise.
+        self._folder.update(base_weights=files_digest(Path(base.path).glob("*.safetensors")))
         return base
 
     def _found_cloud(self) -> ModelRef:

@@ -1,6 +1,5 @@
 """One adapter on what all users shared: the control `global-ft`, which knows no person."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
 
 METHOD = "global-ft"
-
-log = logging.getLogger(__name__)
 
 
 def pooled_pairs(
@@ -35,10 +32,13 @@ def pooled_pairs(
         for e in upload.examples
         if e.id not in asked_elsewhere.get(upload.user_id, ())
     )
+    if not pairs and any(upload.examples for upload in uploads):
+        raise RunError(
+            f"{METHOD} has nothing to train on: another user is asked each of the items; "
+            "raise max-history or num-users, or leave the method out"
+        )
     if not pairs:
         raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
-    if without := sum(len(upload.examples) for upload in uploads) - len(pairs):
-        log.info("%s trains without %d examples that another user is asked", METHOD, without)
     return pairs
 
 

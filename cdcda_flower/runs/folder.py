@@ -89,7 +89,8 @@ class CloudCost(BaseModel):
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
-    `policy_digest` is of the file of a share policy of the user's own. `data_digest` is of the target users' histories and queries, "" in runs of versions that did not note it.
+    `base_weights` is the digest of M_base's weights; `asked_elsewhere` counts the history items that another target user
+    is asked, without which `global-ft` trains. `policy_digest` is of the file of a share policy of the user's own. `data_digest` is of the target users' histories and queries, "" in runs of versions that did not note it.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -110,6 +111,8 @@ class Manifest(BaseModel):
     tape: TapeUse | None = None
     cloud_costs: dict[str, CloudCost] = {}
     base_rows: int = 0
+    base_weights: str = ""
+    asked_elsewhere: int = 0
     data_digest: str = ""
     synthetic: bool = False
     started: str = ""

@@ -118,7 +118,7 @@ class Tape:
     def add_scores(self, model: TapedModel, scores: Mapping[str, float]) -> None:
         """Adds scores under their keys, all or none."""
         self._write(
-            "INSERT OR REPLACE INTO scores", [sealed(key, model.id, float(value)) for key, value in scores.items()]
+            "INSERT OR IGNORE INTO scores", [sealed(key, model.id, float(value)) for key, value in scores.items()]
         )
 
     def _rows(self, table: str, columns: str, condition: str, *values: str) -> Iterator[tuple[Any, ...]]:

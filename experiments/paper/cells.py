@@ -153,7 +153,7 @@ def _bases(task: str, runs: Sequence[PaperRun]) -> list[str]:
     """Says that a task's runs of one seed start from different M_base, as the same rows give on another machine."""
     notes = []
     for seed in sorted({run.config.seed for run in runs}):
-        own = [(run.manifest.models["base"].digest, run) for run in runs if "base" in run.manifest.models]
+        own = [(run.manifest.base_weights, run) for run in runs]
         if bases := _apart((digest, run) for digest, run in own if run.config.seed == seed):
             notes.append(f"{task}, seed {seed}: runs over different M_base, {bases}.")
     return notes

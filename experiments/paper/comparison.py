@@ -53,6 +53,7 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
     for task in [task_named(name) for name in sorted({run.config.task for run in runs})]:
         of_task = [run for run in runs if run.config.task == task.name]
         for label, pairs in _asked(task, of_task, against).items():
+            apart += _baselines(task, label, pairs)
             lines = [_compared(task, metric, label, pair) for metric in task.metrics for pair in pairs]
             known = [line for line in lines if line is not None]
             missing = {pair.column for pair in pairs} - {line.test.b for line in known}
@@ -96,6 +97,21 @@ def _together(column: str, mine: _Found, other: _Found) -> _Pair:
     """Returns the two with the runs first that have both: of several runs of one seed these count."""
     both = {run.folder.path for run, _ in mine} & {run.folder.path for run, _ in other}
     return _Pair(column, *(sorted(found, key=lambda pair: pair[0].folder.path not in both) for found in (mine, other)))
+
+
+def _baselines(task: Task, label: str, pairs: Sequence[_Pair]) -> list[str]:
+    """Says which runs' numbers of `label` the columns stand against, where these are several of one seed."""
+    notes = []
+    for seed in sorted({run.config.seed for pair in pairs for run, _ in pair.mine}):
+        columns: dict[str, list[str]] = {}
+        for pair in pairs:
+            used = next((run.name for run, _ in pair.other if run.config.seed == seed), "")
+            if used and any(run.config.seed == seed for run, _ in pair.mine):
+                columns.setdefault(used, []).append(pair.column)
+        if len(columns) > 1:
+            told = "; ".join(f"{', '.join(own)} against that of {run}" for run, own in columns.items())
+            notes.append(f"{task.name} {label}, seed {seed}: {told}.")
+    return notes
 
 
 def _first_of_both(notes: Sequence[str]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def _differing(before: PaperRun, run: PaperRun, method: str) -> list[str]:
     task = task_named(run.config.task)
     one, two = (_by_user(task, of.own.get(method, {})) for of in (before, run))
     users = one.keys() | two.keys()
-    apart = [user for user in users if abs(one.get(user, float("inf")) - two.get(user, 0.0)) > _SAME]
+    apart = [user for user in users if user not in one or user not in two or abs(one[user] - two[user]) > _SAME]
     if not apart:
         return []
     pooled = (of.methods[method].metrics.get(task.headline) for of in (before, run))

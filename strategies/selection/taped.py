@@ -62,10 +62,10 @@ class TapedScorer:
         self._recording.tape.add_model(self._model)
         for keys in _parts(missing):
             scores = self._scorer.score([missing[key][0] for key in keys], [missing[key][1] for key in keys])
-            part = dict(zip(keys, scores, strict=True))
-            self._recording.tape.add_scores(self._model, part)
-            self._recording.add(scores=(0, len(part)))
-            computed |= part
+            self._recording.tape.add_scores(self._model, dict(zip(keys, scores, strict=True)))
+            self._recording.add(scores=(0, len(keys)))
+            # Another run may have been first, in another batch: what stands on the tape is what a replay gives.
+            computed |= self._recording.tape.scores(keys)
         return computed
 
     def _key(self, premise: str, hypothesis: str) -> str:

@@ -13,7 +13,7 @@ from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, listing, settl
 from safetensors.torch import load_file
 
 from cdcda_flower.language.models import compute_dtype
-from cdcda_flower.language.sources import files_digest, model_files
+from cdcda_flower.language.sources import files_digest
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 
@@ -116,8 +116,9 @@ def test_adapters_load_in_plain_peft(first: Done, place: Place) -> None:
     reports = LedgerReader(first.folder.ledger_path).trainings()
     assert len(reports) == 4 * 2
     (base_folder,) = (place.cache / "base").iterdir()
-    noted = first.folder.manifest().models["base"].digest
-    assert {noted} == {report.adapter.base_digest for report in reports} == {files_digest(model_files(base_folder))}
+    manifest = first.folder.manifest()
+    assert {report.adapter.base_digest for report in reports} == {manifest.models["base"].digest}
+    assert manifest.base_weights == files_digest([base_folder / "model.safetensors"])
     base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
     tokens = torch.arange(10, 20)[None]
     before = base(tokens).logits

@@ -58,6 +58,16 @@ def test_the_pooled_adapter_is_not_trained_on_what_another_user_is_asked(tmp_pat
     assert outcome.failures == ""
     private = {(t.adapter.method, t.adapter.user_id): t.private for t in outcome.ledger.trainings()}
     assert private == {("direct-ft", "A"): 3, ("direct-ft", "B"): 4, ("global-ft", ""): 6}
+    assert outcome.folder.manifest().asked_elsewhere == 1
+
+
+def test_a_pool_of_other_users_queries_is_said(tmp_path: Path) -> None:
+    write_split(tmp_path / "lamp", "train", rows({"A": 3, "B": 3}, "t-"))
+    own = {user: [{"id": "x", "text": f"asked d-{other}", "score": "4"}] for user, other in (("A", "B"), ("B", "A"))}
+    write_split(tmp_path / "lamp", "dev", [row(user, f"d-{user}", items) for user, items in own.items()])
+    two = Federation(tmp_path, str(tmp_path / "lamp"))
+    with pytest.raises(RunError, match="another user is asked each of the items"):
+        two.run(two.config(methods="global-ft", share_policy="all", num_users=2))
 
 
 def test_only_trained_methods_have_a_swap_test(outcome: Outcome) -> None:

@@ -1,5 +1,6 @@
 """Share policies of a user's own, from a folder outside the packages: found, constructed, and never trusted."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,16 @@ def test_a_class_with_arguments_chooses(four: Federation, plugins: str) -> None:
         ("first-3", 1),
     ]
     assert ("A", "A-0") in outcome.ledger.shared()
+
+
+def test_the_manifest_knows_the_policys_text(four: Federation, plugins: str) -> None:
+    found = []
+    for name, policy in (("own-policy", "policies:First"), ("built-in", "all")):
+        arguments = '{"count": 3}' if ":" in policy else ""
+        config = four.config(plugin_dir=plugins, share_policy=policy, policy_args=arguments, run_name=name)
+        server_app.main(four.grid(config), four.server_context(config))
+        found.append(RunFolder(four.base / "runs" / name).manifest().policy_digest)
+    assert found == [hashlib.sha256(Path(plugins, "policies.py").read_bytes()).hexdigest(), ""]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,13 @@ def test_of_two_runs_of_one_seed_the_first_with_both_methods_counts(tmp_path: Pa
         assert _numbers(grid, "direct-ft", "mae ↓", "cdcda@100")["difference"] == -1.5
         assert _numbers(grid, "direct-ft", "mae ↓", "device")["difference"] == 8
         assert "Of several runs of one seed the first given counts that has both methods." in grid.notes
+        (told,) = [
+            note for note in grid.notes if note.startswith("lamp-3 direct-ft, seed 2025: ") and "against" in note
+        ]
+        assert "device against that of a" in told
+        assert "cdcda@100 against that of b" in told
+    alone = _grid(one, two, against=("device",))
+    assert not any("against that of" in note for note in alone.notes)
 
 
 def test_runs_that_agree_on_the_mean_alone_differ(tmp_path: Path) -> None:

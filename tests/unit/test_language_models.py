@@ -10,7 +10,7 @@ from tiny_models import tiny_ref
 
 from cdcda_flower.errors import ModelError
 from cdcda_flower.language.models import compute_dtype, load_causal, load_tokenizer, pick_device, resolve_causal
-from cdcda_flower.language.sources import EMBEDDED_ENCODER, embedded_path, encoder_digest, files_digest, model_files
+from cdcda_flower.language.sources import embedded_path, files_digest, model_files
 from cdcda_flower.types import ModelRef
 
 
@@ -66,16 +66,6 @@ def test_a_local_folder_is_used_where_it_is(tiny_llama: Path, tmp_path: Path) ->
     ref = resolve_causal(str(tiny_llama), tmp_path / "cache")
     assert ref == ModelRef(name=str(tiny_llama), path=str(tiny_llama), digest=files_digest(model_files(tiny_llama)))
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_sentence_encoders_further_layers_are_part_of_it(tmp_path: Path) -> None:
-    folder = shutil.copytree(embedded_path(EMBEDDED_ENCODER), tmp_path / "encoder")
-    before = encoder_digest(str(folder))
-    assert before == encoder_digest("embedded")
-    pooling = folder / "1_Pooling" / "config.json"
-    pooling.chmod(0o644)
-    pooling.write_text(pooling.read_text().replace("true", "false"))
-    assert encoder_digest(str(folder)) != before
 
 
 def test_a_digest_tells_weights_apart_wherever_they_lie(tiny_llama: Path, tiny_qwen2: Path, tmp_path: Path) -> None:

@@ -6,26 +6,27 @@ import psutil
 import pytest
 from lamp_folder import config
 
-from experiments.machine import client_cpus, cores, memory_gb
+from experiments.machine import clients_at_once, cores, memory_gb
 
 
 @pytest.mark.parametrize(
-    ("machine", "cpus"),
+    ("machine", "clients"),
     [
-        ((2, 24.0), 1),  # room for 7
-        ((16, 64.0), 1),  # room for 19
-        ((16, 16.0), 4),  # for 4
-        ((16, 50.0), 2),  # for 15: 8 of them, with 2 CPUs each
-        ((8, 8.0), 4),
-        ((4, 2.0), 4),  # one always works
-        ((1, 1.0), 1),
+        ((2, 24.0), (2, 1)),  # room for 7
+        ((16, 64.0), (16, 1)),
+        ((16, 16.0), (4, 4)),
+        ((16, 50.0), (15, 1)),
+        ((7, 20.1), (6, 1)),
+        ((8, 8.0), (2, 4)),
+        ((4, 2.0), (1, 4)),  # one always works
+        ((1, 1.0), (1, 1)),
     ],
 )
-def test_as_many_clients_work_as_cores_and_memory_allow(machine: tuple[int, float], cpus: int) -> None:
+def test_as_many_clients_work_as_cores_and_memory_allow(machine: tuple[int, float], clients: tuple[int, int]) -> None:
     count, memory = machine
-    assert client_cpus(config(client_memory_gb=2.5), cores=count, memory_gb=memory) == cpus
-    assert client_cpus(config(client_memory_gb=0.01), cores=count, memory_gb=memory) == 1
-    assert client_cpus(config(device_executor="fleet"), cores=count, memory_gb=memory) == 1
+    assert clients_at_once(config(client_memory_gb=2.5), cores=count, memory_gb=memory) == clients
+    assert clients_at_once(config(client_memory_gb=0.01), cores=count, memory_gb=memory) == (count, 1)
+    assert clients_at_once(config(device_executor="fleet"), cores=count, memory_gb=memory) == (count, 1)
 
 
 def test_a_containers_limits_count(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_personas_of_two_seeds_may_hold_different_texts(tmp_path: Path) -> None:
 def test_runs_over_different_m_base_are_named(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"r{n}", {"device": [1]}, seed=n // 2) for n in range(3)]
     for run, digest in zip(runs, ("a" * 64, "b" * 64, "c" * 64), strict=True):
-        run.update(models={**run.manifest().models, "base": {"name": "M_base", "digest": digest}})
+        run.update(base_weights=digest)
     notes = [note for note in table(1, *runs).notes if "M_base" in note]
     assert notes == ["lamp-3, seed 0: runs over different M_base, aaaaaaaa: r0; bbbbbbbb: r1."]
 
