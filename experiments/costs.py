@@ -63,8 +63,10 @@ def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     manifest = folder.manifest()
     if manifest.cloud_costs:
         cost = manifest.cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
-        # No text has no token: whoever wrote them did not count.
-        return cost.tokens or (None if cost.calls_asked or cost.calls_taken else 0) if cost else None
+        # No text has no token: where calls cost none, whoever answered did not count.
+        if cost is None or (cost.tokens == 0 and cost.calls_asked + cost.calls_taken > 0):
+            return None
+        return cost.tokens
     # A run of an earlier version; what the tape gave it was not counted.
     if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
         return None

@@ -57,8 +57,9 @@ class Models:
         with self._phases.phase("base", prepared.base_row_count * self._config.base_epochs):
             base = base_model(self._config, source, prepared, self._cache, self._phases.advance)
         self._note("base", base.name, base.digest)
-        # Its digest is of what it was made from, which another machine rounds otherwise.
-        self._folder.update(base_weights=files_digest(Path(base.path).glob("*.safetensors")))
+        if base != source:
+            # Its digest is of what it was made from, which another machine rounds otherwise.
+            self._folder.update(base_weights=files_digest(Path(base.path).glob("*.safetensors")))
         return base
 
     def _found_cloud(self) -> ModelRef:

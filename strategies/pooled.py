@@ -32,13 +32,11 @@ def pooled_pairs(
         for e in upload.examples
         if e.id not in asked_elsewhere.get(upload.user_id, ())
     )
-    if not pairs and any(upload.examples for upload in uploads):
+    if not pairs:
         raise RunError(
             f"{METHOD} has nothing to train on: another user is asked each of the items; "
             "raise max-history or num-users, or leave the method out"
         )
-    if not pairs:
-        raise RunError(f"{METHOD} has nothing to train on: no user shared anything; choose another share-policy")
     return pairs
 
 

@@ -36,7 +36,7 @@ class Prepared:
     base_row_count: int
     contents: str
     lengths: Mapping[str, int]
-    asked_elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked_elsewhere: Mapping[str, Sequence[str]]
     removed: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)

@@ -1,7 +1,10 @@
 """A run with results that a hand can check, for the tests of reports."""
 
+import io
 import json
 from pathlib import Path
+
+from rich.console import Console
 
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.runs.folder import RunFolder
@@ -18,7 +21,9 @@ from cdcda_flower.types import (
     UserResult,
     Verdict,
 )
+from experiments.report import read_report
 from experiments.staging import find_app
+from experiments.tables import show
 
 USERS = ("u1", "u2", "u3")
 # Absolute errors of each user's two queries, summed: device 4, direct-ft 2 (u3: 4, equal), cdcda 1 (u3 failed).
@@ -92,3 +97,10 @@ def filled(tmp_path: Path) -> RunFolder:
     references = {"oracle": dict.fromkeys(USERS, sums_of_two(0.0)), "majority": dict.fromkeys(USERS, sums_of_two(3.0))}
     run.references_path.write_text(json.dumps(references))
     return run
+
+
+def shown(run: RunFolder) -> str:
+    """What `cdcda report` prints of a run."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(read_report(run), console)
+    return console.export_text()

@@ -1,32 +1,23 @@
 """What each method cost, and how it does by length of history."""
 
-import io
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_runs import filled, result_of
-from rich.console import Console
+from report_runs import filled, result_of, shown
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from experiments.history import by_history
 from experiments.report import read_report
-from experiments.tables import show
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return filled(tmp_path)
-
-
-def _text(folder: RunFolder) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    show(read_report(folder), console)
-    return console.export_text()
 
 
 def test_users_of_equal_history_stay_together(folder: RunFolder) -> None:
@@ -77,7 +68,7 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
     assert (costs["cdcda"].adapter_bytes, costs["direct-ft"].adapter_bytes) == (8, None)
     unheard = costs["unheard-of"]
     assert (unheard.cloud_tokens, unheard.bytes_up, unheard.bytes_down, unheard.train_tokens) == (None,) * 4
-    assert "│ unheard-of │            - │        - │          - │" in _text(folder)
+    assert "│ unheard-of │            - │        - │          - │" in shown(folder)
     # What a newer run counts by purpose holds, from the tape or not.
     asked = {"calls_asked": 4, "tokens": 5, "seconds": 6.0}
     folder.update(cloud_costs={"pairs": {"tokens": 77}, "cloud": asked, "cloud+rag": {"calls_taken": 4, "tokens": 8}})

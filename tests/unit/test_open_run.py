@@ -1,30 +1,21 @@
 """Which runs a report reads, and what it says of those that it refuses."""
 
-import io
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from report_runs import filled, new_run
-from rich.console import Console
+from report_runs import filled, new_run, shown
 
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from experiments.report import read_report
-from experiments.tables import show
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return filled(tmp_path)
-
-
-def _text(folder: RunFolder) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    show(read_report(folder), console)
-    return console.export_text()
 
 
 def test_a_run_of_another_version_is_read(folder: RunFolder) -> None:
@@ -104,4 +95,4 @@ def test_an_empty_ledger_is_a_report_without_numbers(tmp_path: Path) -> None:
     report = read_report(run)
     assert report.comparisons == ()
     assert {method.failed for method in report.methods.values()} == {3}
-    assert "device" in _text(run)
+    assert "device" in shown(run)

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from report_runs import filled, new_run
-from rich.console import Console
+from report_runs import filled, new_run, shown
 
 from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import Ledger
@@ -18,18 +17,12 @@ from cdcda_flower.types import (
     UserResult,
 )
 from experiments.report import read_report
-from experiments.tables import csv_text, histogram, pairs_text, show
+from experiments.tables import csv_text, histogram, pairs_text
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return filled(tmp_path)
-
-
-def _text(folder: RunFolder) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    show(read_report(folder), console)
-    return console.export_text()
 
 
 def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
@@ -112,7 +105,7 @@ def test_the_csv_has_one_row_per_user_and_method(folder: RunFolder) -> None:
 
 
 def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFolder) -> None:
-    text = _text(folder)
+    text = shown(folder)
     assert "synthetic data" in text.splitlines()[0]
     assert "status: failed" in text.splitlines()[0]
     assert "u3 failed" in text.splitlines()[0]
@@ -124,7 +117,7 @@ def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFo
 
 
 def test_what_the_tape_gave_and_the_cloud_was_asked_is_one_line(folder: RunFolder) -> None:
-    assert "from the tape" not in _text(folder)
+    assert "from the tape" not in shown(folder)
     folder.update(
         tape=TapeUse(
             path="/t.sqlite", mode="record", calls_taken=1600, calls_asked=4, tokens=5000, scores_taken=7,
@@ -132,7 +125,7 @@ def test_what_the_tape_gave_and_the_cloud_was_asked_is_one_line(folder: RunFolde
         )
     )  # fmt: skip
     line = "cloud: 1,600 calls from the tape, 4 asked (5,000 tokens); scores: 7 from the tape, 8 computed; /t.sqlite"
-    assert line in _text(folder)
+    assert line in shown(folder)
 
 
 def test_pairs_are_shown_beside_their_source_kept_and_rejected_mixed(folder: RunFolder) -> None:
@@ -156,7 +149,7 @@ def test_the_bertscore_row_names_its_encoder(tmp_path: Path) -> None:
         ledger.add_result(
             UserResult(user_id="u", method="device", adapter_of=None, queries=1, unparsed=0, sums=sums, seconds=0)
         )
-    assert "(minilm, layer 4)" in " ".join(_text(run).split())
+    assert "(minilm, layer 4)" in " ".join(shown(run).split())
 
 
 def _tagged(run: RunFolder, outputs: list[str]) -> None:
@@ -180,7 +173,7 @@ def test_both_readings_stand_side_by_side_where_they_differ(tmp_path: Path) -> N
     assert (method["unparsed"], method["lenient"]["unparsed"]) == (3, 1)
     assert method["metrics"]["accuracy"] == {"pooled": 0.25, "user_mean": 0.25}
     assert method["lenient"]["metrics"]["accuracy"] == {"pooled": 0.75, "user_mean": 0.75}
-    (line,) = [line for line in _text(run).splitlines() if "75.0% | 25.0%" in line]
+    (line,) = [line for line in shown(run).splitlines() if "75.0% | 25.0%" in line]
     assert "0.2500 | 0.7500" in line
 
 
@@ -188,12 +181,12 @@ def test_readings_that_agree_take_no_table(tmp_path: Path) -> None:
     run = new_run(tmp_path, task="lamp-2")
     _tagged(run, ["comedy", "?"])
     assert read_report(run).methods["device"].lenient is not None
-    assert "strict | lenient" not in _text(run)
+    assert "strict | lenient" not in shown(run)
 
 
 def test_a_run_without_lenient_sums_says_nothing_of_them(folder: RunFolder) -> None:
     assert "lenient" not in json.dumps(read_report(folder).document()["methods"])
-    assert "lenient" not in _text(folder)
+    assert "lenient" not in shown(folder)
 
 
 def test_a_histogram_has_ten_bars_between_its_ends() -> None:
