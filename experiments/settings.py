@@ -64,11 +64,15 @@ def local_model_keys(values: Mapping[str, Scalar]) -> tuple[str, ...]:
 def read_toml(conf: Path) -> dict[str, object]:
     """Returns a TOML file's tables; raises ConfigError where it cannot be read."""
     try:
-        return tomllib.loads(conf.expanduser().read_text(encoding="utf-8"))
+        # Windows' editors put a byte order mark before UTF-8.
+        text = conf.expanduser().read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ConfigError(f"{conf}: holds NUL characters, as UTF-16 does; save it as UTF-8")
+        return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{conf}: {error.strerror}; give the path of a TOML file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{conf}: not UTF-8 text; give the path of a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{conf}: no UTF-8 at byte {error.start}; save it as UTF-8 (not UTF-16 or another)") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{conf}: {error}; see experiments/conf for examples") from None
 

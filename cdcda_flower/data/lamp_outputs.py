@@ -127,7 +127,9 @@ def _content(file: Path, remedy: str) -> object:
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: no UTF-8 at byte {error.start}; {remedy}") from None
+        raise DataError(
+            f"{file}: no UTF-8 at byte {error.start}; save it as UTF-8 (not UTF-16 or another), or {remedy}"
+        ) from None
     except (ValueError, RecursionError):
         raise DataError(f"{file}: a number is too long or values are nested too deeply; expected {_SHAPE}") from None
 

@@ -108,3 +108,17 @@ def test_a_missing_file_and_a_wrong_override_say_what_to_do(tmp_path: Path) -> N
         read_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="key=value"):
         _read(tmp_path, "", "k")
+
+
+def test_a_file_of_a_windows_editor_is_read_and_another_encoding_is_named(tmp_path: Path) -> None:
+    text = 'task = "lamp-2"\nshare-policy = "none"\n'
+    conf = tmp_path / "windows.toml"
+    conf.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_config(conf).task == "lamp-2"
+    for encoding, message in (
+        ("utf-16", r"windows\.toml: no UTF-8 at byte 0; save it as UTF-8"),
+        ("utf-16-le", r"windows\.toml: holds NUL characters, as UTF-16 does; save it as UTF-8"),
+    ):
+        conf.write_bytes(text.encode(encoding))
+        with pytest.raises(ConfigError, match=message):
+            read_config(conf)
