@@ -91,7 +91,9 @@ def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], _Answ
 
 def _read(file: Path) -> list[_Answer]:
     try:
-        return [_Answer.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        # A file's lines end at "\n" only: answers may hold U+2028 and its like, at which `str.splitlines` would cut.
+        with file.open(encoding="utf-8") as lines:
+            return [_Answer.model_validate_json(line) for line in lines]
     except (ValidationError, UnicodeDecodeError):
         raise DataError(f"{file} cannot be read as a device's answers, one JSON object a line") from None
 

@@ -9,6 +9,8 @@ from paper_runs import make_run
 from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.types import Prediction
+from clients.device import Device
 from experiments.cli import run_command
 from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
@@ -294,3 +296,19 @@ def test_the_command_leaves_nothing_behind_on_bad_input(
     message = _fails(capsys, one, "--table", "1", "--table", "4", "--format", "markdown", "--to", str(old))
     assert "table4.md exists already" in message
     assert [file.name for file in old.iterdir()] == ["table4.md"]
+
+
+def test_every_answer_that_a_device_writes_is_read_back(case: RunFolder) -> None:
+    outputs = [
+        "first line\u2028second line",
+        *(f"a{end}b" for end in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2029"),
+        "\x1b[2J",
+        "",
+    ]
+    answers = [Prediction(example_id=f"q{n}", output=output, parsed=None) for n, output in enumerate(outputs)]
+    device = Device(user_id="u0", private=case.path / "private", home=case.devices / "u0")
+    device.write_predictions("device", answers)
+    runs = _open(case)
+    for answer in answers:
+        (row, *_) = figure3(runs, CaseOrder(user="u0", query=answer.example_id)).rows
+        assert row.labels[1] == " ".join(answer.output.split())
