@@ -52,7 +52,7 @@ def read_cells(
     try:
         return _cells(grid, frozenset(values), runs_dir)
     except ConfigError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from None
 
 
 def together(problems: Mapping[str, Sequence[str]], cells: int) -> str:
@@ -68,7 +68,7 @@ def _cells(grid: Grid, given: frozenset[str], runs_dir: Path | None) -> tuple[Ce
         try:
             config = _config(grid, choice, given, runs_dir)
         except ConfigError as error:
-            for line in str(error).splitlines():
+            for line in str(error).split("\n"):
                 problems.setdefault(line, []).append(_label(choice))
             continue
         digest = config_digest(config)
@@ -132,7 +132,9 @@ def _values(key: str, text: str) -> tuple[Scalar, ...]:
 
 
 def _name(sweep: str, choice: Mapping[str, Scalar], digest: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", "-".join(_part(key, value) for key, value in choice.items())).strip("-.")
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", "-".join(_short(key, value) for key, value in choice.items())).strip(
+        "-."
+    )
     room = _LONGEST_FIRST_NAME - len(sweep) - _DIGITS - 2
     return "-".join(filter(None, [sweep, readable[:room].rstrip("-."), digest[:_DIGITS]]))
 
@@ -142,11 +144,16 @@ def _label(choice: Mapping[str, Scalar]) -> str:
 
 
 def _part(key: str, value: Scalar) -> str:
-    """Returns a word as it is, its first letters where it is long, and a number with its key: "lamp-2", "k=3"."""
+    """Returns a word as it is and a number with its key: "lamp-2", "k=3"."""
+    return value if isinstance(value, str) and value else f"{key}={json.dumps(value)}"
+
+
+def _short(key: str, value: Scalar) -> str:
+    """Returns what `_part` returns, of a long word its first letters, of a path those of its last part."""
     if not isinstance(value, str) or not value:
-        return f"{key}={json.dumps(value)}"
+        return _part(key, value)
     word = value.rpartition("/")[2]
-    return word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1].rstrip('-,.')}…"
+    return word if len(word) <= _LONGEST_WORD else word[: _LONGEST_WORD - 1].rstrip("-,.")
 
 
 def _whose(labels: Sequence[str], cells: int) -> str:

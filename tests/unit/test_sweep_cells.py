@@ -214,3 +214,13 @@ def test_a_list_that_is_none_says_how_one_is_written(tmp_path: Path, value: str)
 def test_tuning_needs_no_cloud_and_never_asks_dev_queries() -> None:
     cells = read_cells(Path(__file__).resolve().parents[2] / "experiments" / "conf" / "tune.toml")
     assert {(cell.config.query_split, cell.config.cloud_model) for cell in cells} == {("train", "embedded")}
+
+
+def test_a_label_names_its_choice_whole_and_a_folder_its_first_letters(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    long = "device,direct-ft,cdcda,cdcda:random"
+    text = f"name = 's'\n[axes]\nmethods = ['{long}', '{long},cdcda:all']\ndevice-model = ['a/m', 'b/m']\n"
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    cells = read_cells(file)
+    assert [cell.label for cell in cells] == [f"{m} {d}/m" for m in (long, f"{long},cdcda:all") for d in "ab"]
+    assert {cell.name.removesuffix(cell.digest[:8]) for cell in cells} == {"s-device-direct-ft-cdcda-m-"}
