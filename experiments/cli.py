@@ -1,5 +1,6 @@
 """The command line. Bad input ends with exit code 2, a failed run with 1, Ctrl-C with 130; none with a traceback."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,9 +8,6 @@ from typing import Annotated
 
 import click
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
@@ -31,16 +29,15 @@ from experiments.sweep_file import read_sweep
 from experiments.sweep_table import show_sweep
 from experiments.tables import csv_text, pairs_text, show
 from experiments.tapes import tape
+from experiments.terminal import Column, Line, Table, stderr, stdout
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-# A table that is piped into a file should not be broken at 80 columns.
-PIPED_WIDTH = 160
 
 app = typer.Typer(
     help="Federated simulation of personal language models on devices.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-data = typer.Typer(help="Prepare or download data.", no_args_is_help=True)
+data = typer.Typer(help="Prepare or download data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(tape, name="tape")
 
@@ -61,14 +58,14 @@ def run(
     config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
     folders: list[RunFolder] = []
     try:
-        launch(config, find_app(), _stderr(), created=folders.append)
+        launch(config, find_app(), stderr(), created=folders.append)
         if config.doubles:
             _complain(f"no summary: {', '.join(config.doubles)} name test doubles, whose numbers mean nothing")
         else:
-            show(read_report(folders[0]), _stdout())
+            show(read_report(folders[0]), stdout())
     finally:
         for folder in folders:
-            print(f"run: {folder.path}", flush=True)
+            stdout().write(f"run: {folder.path}\n")
 
 
 @app.command()
@@ -88,12 +85,12 @@ def sweep(  # noqa: PLR0913 - a command's options are its arguments
     grid = Sweep(name=read_sweep(file).name, cells=cells, app=find_app(), fresh=fresh, stop_on_failure=stop)
     if dry_run:
         grid.look()
-        show_sweep(grid, _stdout())
+        show_sweep(grid, stdout())
         return 0
     try:
-        grid.run(_stderr())
+        grid.run(stderr())
     finally:
-        show_sweep(grid, _stdout())
+        show_sweep(grid, stdout())
     return 0 if grid.complete else FAILED
 
 
@@ -151,7 +148,7 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
             raise BadInputError(
                 "--csv, --json and --pairs are of one run; --table, --figure and --against take --format and --to"
             )
-        report_paper(folders, order, read_defaults(find_app().pyproject), _stdout())
+        report_paper(folders, order, read_defaults(find_app().pyproject), stdout())
     elif order != PaperOrder():
         raise BadInputError(
             "--format, --to, --partial, --mixed, --user, --query, --golds need --table, --figure or --against"
@@ -172,13 +169,13 @@ def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> No
     if csv and csv != "-":
         _write_new(Path(csv), csv_text(found))
     if as_json:
-        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        stdout().write(_json(found.document()))
     elif pairs:
-        print(pairs_text(folder, pairs, seed=found.seed))
+        stdout().say(pairs_text(folder, pairs, seed=found.seed))
     elif csv == "-":
-        print(csv_text(found), end="")
+        stdout().write(csv_text(found))
     elif not csv:
-        show(found, _stdout())
+        show(found, stdout())
 
 
 @app.command()
@@ -192,9 +189,9 @@ def score(
     """Score files in LaMP's own format, as LaMP's evaluator does."""
     found = score_files(task_named(task), predictions.expanduser(), golds.expanduser(), lenient=lenient)
     if as_json:
-        print(json.dumps(found.document(), indent=2))
+        stdout().write(_json(found.document()))
     else:
-        _stdout().print(found.table())
+        stdout().show(found.table())
 
 
 @app.command()
@@ -204,17 +201,19 @@ def filters(
     ],
 ) -> None:
     """Say what each filter keeps at other thresholds and, from a run of every subset, what it is worth."""
-    study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), _stdout())
+    study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), stdout())
 
 
 @app.command()
 def keys() -> None:
     """List every key with its default and meaning."""
     defaults = read_defaults(find_app().pyproject)
-    table = Table("key", "default", "meaning")
-    for key, field in zip(RunConfig.keys(), RunConfig.model_fields.values(), strict=True):
-        table.add_row(Text(key), Text(json.dumps(defaults.get(key), ensure_ascii=False)), Text(field.description or ""))
-    _stdout().print(table)
+    lines = [
+        Line((key, json.dumps(defaults.get(key), ensure_ascii=False), field.description or ""))
+        for key, field in zip(RunConfig.keys(), RunConfig.model_fields.values(), strict=True)
+    ]
+    columns = (Column("key"), Column("default", prose=True), Column("meaning", prose=True))
+    stdout().show(Table(columns=columns, lines=tuple(lines)))
 
 
 @app.command()
@@ -222,14 +221,15 @@ def doctor() -> None:
     """Say what this machine offers to a run."""
     from experiments.doctor import findings
 
+    terminal = stdout()
     for name, value in findings():
-        print(f"{name:<24} {value}", flush=True)
+        terminal.say(f"{name:<24} {value}")
 
 
 @data.command()
 def prepare(conf: Conf, overrides: Overrides = None) -> None:
     """Prepare a configuration's data without running it; prints the folder."""
-    print(prepare_only(read_config(conf, overrides or []), find_app(), _stderr()))
+    stdout().write(f"{prepare_only(read_config(conf, overrides or []), find_app(), stderr())}\n")
 
 
 @data.command()
@@ -245,6 +245,10 @@ def download(
 
 def main() -> None:
     """Runs the command line and exits with what happened."""
+    for stream in (sys.stdout, sys.stderr):
+        # What others print, such as the help, ends no command where the terminal's encoding lacks a character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -258,7 +262,9 @@ def run_command(arguments: list[str]) -> int:
     except Terminated:
         return TERMINATED
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        _complain(usage.getvalue().rstrip())
         return BAD_INPUT
     except CdcdaError as error:
         _complain(f"error: {error}")
@@ -300,13 +306,10 @@ class _ByteLines:
             _complain(f"{name}: {done / 1e6:,.1f}" + (f" of {total / 1e6:,.1f} MB" if total else " MB"))
 
 
-def _stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
+def _json(document: object) -> str:
+    """Returns the document in ASCII, which every stream takes and no terminal obeys."""
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    stderr().say(text)

@@ -40,7 +40,9 @@ def findings() -> Iterator[tuple[str, str]]:
 
 def _gpu() -> str:
     # In a process of its own: PyTorch takes seconds and half a gigabyte.
-    asked = subprocess.run([sys.executable, "-c", _GPU_QUESTION], check=False, capture_output=True, text=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", _GPU_QUESTION], check=False, capture_output=True, encoding="utf-8", errors="replace"
+    )
     return asked.stdout.strip() if asked.returncode == 0 else f"PyTorch cannot tell: {asked.stderr.strip()[-200:]}"
 
 

@@ -1,9 +1,6 @@
 """`cdcda filters`: one run says what other thresholds would keep; several, what they gain; eight, a filter's worth."""
 
-from collections.abc import Mapping, Sequence
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterable, Mapping, Sequence
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
@@ -29,11 +26,12 @@ from experiments.filter_study import (
 from experiments.paper.cells import data_notes
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.recorded import METHOD, UNSHARED
+from experiments.terminal import Column, Line, Table, Terminal, numbers
 
 _BOUND_NAMES = {"consistency": "score at least", "diversity": "ROUGE-L at most", "length": "ratio within 1 ±"}
 
 
-def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console: Console) -> None:
+def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal: Terminal) -> None:
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
     check_comparable(runs, axes=SELECTING)
@@ -46,59 +44,57 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], console:
     if not verdicts:
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
     for note in data_notes(runs):
-        console.print(note, highlight=False)
-    console.print(_acceptance(acceptance(verdicts, longest=float(runs[0].values["epsilon-max-len"]))))
+        terminal.note(note)
+    terminal.show(_acceptance(acceptance(verdicts, longest=float(runs[0].values["epsilon-max-len"]))))
     if len(runs) == 1:
-        console.print(_kept(kept_by(verdicts)))
+        terminal.show(_kept(kept_by(verdicts)))
         return
     ordered = in_order(runs)
     varying = [key for key in SELECTING if len({selection_of(run)[key] for run in runs}) > 1]
     found = [user_gains(run) for run in ordered]
-    console.print(_gains(ordered, found, varying))
+    terminal.show(_gains(ordered, found, varying))
     if varying != ["filters"]:
         return
     by_subset = dict(zip(map(subset_of, ordered), found, strict=True))
     if lacking := [label(subset) for subset in subsets() if subset not in by_subset]:
-        console.print(f"Shapley values need a run of every subset; missing: {' | '.join(lacking)}", highlight=False)
+        terminal.note(f"Shapley values need a run of every subset; missing: {' | '.join(lacking)}")
     else:
-        console.print(_contributions(by_subset))
+        terminal.show(_contributions(by_subset))
 
 
 def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
-    table = Table("filter", "keeps a pair with", title="Pairs that each filter alone keeps", title_justify="left")
-    for bound in BOUNDS:
-        table.add_column(f"{bound:g}", justify="right")
-    for name, by_bound in found.items():
-        table.add_row(
-            name, _BOUND_NAMES[name], *(f"{100 * by_bound[b]:.0f}%" if b in by_bound else "-" for b in BOUNDS)
-        )
-    return table
+    columns = (Column("filter"), Column("keeps a pair with"), *numbers(*(f"{bound:g}" for bound in BOUNDS)))
+    lines = [
+        Line((name, _BOUND_NAMES[name], *(f"{100 * by_bound[b]:.0f}%" if b in by_bound else "-" for b in BOUNDS)))
+        for name, by_bound in found.items()
+    ]
+    return Table(title="Pairs that each filter alone keeps", columns=columns, lines=tuple(lines), labels=2)
 
 
 def _kept(kept: Mapping[Subset, int]) -> Table:
-    table = Table("filters", "pairs kept", title="Pairs that all filters of a subset keep", title_justify="left")
-    for subset in subsets():
-        table.add_row(label(subset), f"{kept[subset]:,}")
-    return table
+    lines = [(label(subset), f"{kept[subset]:,}") for subset in subsets()]
+    return _table("Pairs that all filters of a subset keep", ("filters", "pairs kept"), lines)
 
 
 def _gains(runs: Sequence[PaperRun], found: Sequence[Mapping[str, float]], varying: Sequence[str]) -> Table:
     metric = task_named(runs[0].config.task).headline
     title = f"Gain of {METHOD} over {UNSHARED}, {metric}, mean over users (positive is better)"
-    table = Table(*varying, "pairs kept", "users", "gain", "95% interval", title=title, title_justify="left")
+    lines = []
     for run, own in zip(runs, found, strict=True):
         kept = len(LedgerReader(run.folder.ledger_path).selected())
         chosen = (str(selection_of(run)[key]) for key in varying)
-        table.add_row(*chosen, f"{kept:,}", f"{len(own)}", *_cells(interval_over_users(list(own.values()))))
-    return table
+        lines.append((*chosen, f"{kept:,}", f"{len(own)}", *_cells(interval_over_users(list(own.values())))))
+    return _table(title, (*varying, "pairs kept", "users", "gain", "95% interval"), lines, labels=len(varying))
 
 
 def _contributions(found: Mapping[Subset, Mapping[str, float]]) -> Table:
     title = f"Shapley values, over the {len(common(found))} users that all runs have"
-    table = Table("filter", "value", "95% interval", title=title, title_justify="left")
-    for name, value in contributions(found).items():
-        table.add_row(name, *_cells(value))
-    return table
+    lines = [(name, *_cells(value)) for name, value in contributions(found).items()]
+    return _table(title, ("filter", "value", "95% interval"), lines)
+
+
+def _table(title: str, heads: Iterable[str], lines: Iterable[Sequence[str]], *, labels: int = 1) -> Table:
+    return Table(title=title, columns=tuple(map(Column, heads)), lines=tuple(map(Line, lines)), labels=labels)
 
 
 def _cells(value: Interval) -> tuple[str, str]:

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
@@ -27,6 +25,7 @@ from experiments.machine import clients_at_once, cores, memory_gb
 from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
 from experiments.staging import App, stage
 from experiments.superlink import superlink
+from experiments.terminal import Terminal
 from experiments.watch import BarDisplay, LineDisplay, Watcher
 
 LOG_TAIL_LINES = 30
@@ -50,7 +49,7 @@ class Launch:
     port: int
     environment: Mapping[str, str]
     processes: RunProcesses
-    console: Console
+    console: Terminal
 
     @property
     def staged(self) -> Path:
@@ -68,7 +67,7 @@ class Launch:
         return self.scratch / "work"
 
 
-def launch(config: RunConfig, app: App, console: Console, *, created: Callable[[RunFolder], None]) -> Manifest:
+def launch(config: RunConfig, app: App, console: Terminal, *, created: Callable[[RunFolder], None]) -> Manifest:
     """Returns the manifest of a finished run; raises BadInputError, RunError, KeyboardInterrupt or Terminated otherwise.
 
     `created` is told the run folder as soon as there is one. No process and no temporary file outlives this call.
@@ -82,14 +81,14 @@ def launch(config: RunConfig, app: App, console: Console, *, created: Callable[[
             return _carry(this, folder, memory)
 
 
-def prepare_only(config: RunConfig, app: App, console: Console) -> Path:
+def prepare_only(config: RunConfig, app: App, console: Terminal) -> Path:
     """Returns the folder of the config's prepared data."""
     with _launching(config, app, console) as this:
         return _prepare_data(this)
 
 
 @contextmanager
-def _launching(config: RunConfig, app: App, console: Console) -> Iterator[Launch]:
+def _launching(config: RunConfig, app: App, console: Terminal) -> Iterator[Launch]:
     """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
@@ -126,14 +125,14 @@ def _prepare(this: Launch) -> Path:
 
 def _prepare_data(this: Launch) -> Path:
     """Returns the prepared folder, which the preparing process says last."""
-    return Path(_run_module(this, "cdcda_flower.data.prepare").strip().splitlines()[-1])
+    return Path(_run_module(this, "cdcda_flower.data.prepare").strip().split("\n")[-1])
 
 
 def _run_module(this: Launch, module: str) -> str:
     """Returns what a module of the staged app says; a process of its own keeps this one light."""
     done = subprocess.run(
         [sys.executable, "-m", module, str(this.config_file)], env=this.environment, cwd=this.empty, check=False,
-        text=True, capture_output=True, start_new_session=True,
+        encoding="utf-8", errors="surrogateescape", capture_output=True, start_new_session=True,
     )  # fmt: skip
     if done.returncode == BAD_INPUT:
         raise BadInputError(done.stderr.strip())
@@ -194,7 +193,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
 def _never_began(folder: RunFolder) -> bool:
     """Says whether Ray gave up before any device had answered: devices write into that log too, so its words alone prove nothing."""
     log = _flower_log(folder)
-    if not log.is_file() or RAY_GAVE_UP not in log.read_text(errors="replace"):
+    if not log.is_file() or RAY_GAVE_UP not in log.read_text(encoding="utf-8", errors="replace"):
         return False
     ledger = LedgerReader(folder.ledger_path) if folder.ledger_path.is_file() else None
     return not (ledger and (ledger.uploads() or ledger.failures()))
@@ -211,19 +210,21 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
         timeout_s=this.config.start_timeout_s,
     )  # fmt: skip
     log = _flower_log(folder)
-    with server, log.open("w") as output:
+    with server, log.open("wb") as output:
         command = subprocess.Popen(
             _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        display = BarDisplay(this.console) if this.console.is_terminal else LineDisplay(partial(_say, this))
+        display = BarDisplay(this.console) if this.console.shows_bars else LineDisplay(partial(_say, this))
         try:
             return Watcher(
                 folder=folder, is_alive=lambda: command.poll() is None, display=display,
                 start_timeout_s=this.config.start_timeout_s,
             ).wait()  # fmt: skip
         except RunError as error:
-            raise RunError(f"{error}; the end of {log}:\n{_tail(log.read_text(errors='replace'))}") from None
+            raise RunError(
+                f"{error}; the end of {log}:\n{_tail(log.read_text(encoding='utf-8', errors='replace'))}"
+            ) from None
         finally:
             display.close()
 
@@ -298,11 +299,11 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _say(this: Launch, text: str) -> None:
-    this.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    this.console.say(text)
 
 
 def _tail(text: str) -> str:
-    return "\n".join(text.rstrip().splitlines()[-LOG_TAIL_LINES:])
+    return "\n".join(text.rstrip().split("\n")[-LOG_TAIL_LINES:])
 
 
 def _now() -> str:

@@ -70,6 +70,9 @@ def environment(scratch: Path, cache: Path) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
+        # Whatever this terminal's encoding is: a run's processes print progress bars, paths and texts into files.
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8",
         # flwr starts its helpers by name: those of this very Python must be found first.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), user.get("PATH", "")]),
         # Flower asks its own SuperLink over HTTP, which no proxy may answer.

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from cdcda_flower.data.lamp_outputs import Answers, read_answers
 from cdcda_flower.scoring.metrics import answer_sums, values
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Prediction
+from experiments.terminal import Column, Line, Table, numbers
 
 
 class Reading(BaseModel):
@@ -38,21 +36,19 @@ class Score(BaseModel):
         document: dict[str, object] = {"task": self.task, "queries": self.queries, **self.strict.model_dump()}
         return document | ({"lenient": self.lenient.model_dump()} if self.lenient else {})
 
-    def table(self) -> RenderableType:
+    def table(self) -> Table:
         """Returns one row per metric and one for the answers that cannot be read, one column per parser."""
         task = task_named(self.task)
         columns = {"strict": self.strict} | ({"lenient": self.lenient} if self.lenient else {})
-        table = Table("metric")
-        for name in columns:
-            table.add_column(name, justify="right")
+        lines: list[Line] = []
         for metric in self.strict.metrics:
             arrow = "↑" if task.better(metric) > 0 else "↓"
-            table.add_row(f"{metric} {arrow}", *(f"{reading.metrics[metric]:.4f}" for reading in columns.values()))
-        table.add_section()
+            scores = (f"{reading.metrics[metric]:.4f}" for reading in columns.values())
+            lines.append(Line((f"{metric} {arrow}", *scores), ends_section=len(lines) + 1 == len(self.strict.metrics)))
         counts = (f"{r.unparsed} ({r.unparsed / self.queries:.1%})" for r in columns.values())
-        table.add_row("unparsed", *counts)
-        # Not the table's title, which would break at the table's width.
-        return Group(Text(f"{task.name} ({task.title}), {self.queries} queries"), table)
+        lines.append(Line(("unparsed", *counts)))
+        title = f"{task.name} ({task.title}), {self.queries} queries"
+        return Table(title=title, columns=(Column("metric"), *numbers(*columns)), lines=tuple(lines))
 
 
 def score_files(task: Task, predictions: Path, golds: Path, *, lenient: bool) -> Score:

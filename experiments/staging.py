@@ -44,4 +44,4 @@ def stage(app: App, folder: Path) -> None:
 
 def _without_excludes(manifest: str) -> str:
     """Returns the app's manifest without `fab-exclude`: flwr refuses patterns that match no file, and none is staged."""
-    return "".join(line for line in manifest.splitlines(keepends=True) if not line.startswith("fab-exclude"))
+    return "\n".join(line for line in manifest.split("\n") if not line.startswith("fab-exclude"))

@@ -60,7 +60,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, timeout_s: float, words: 
             else:
                 time.sleep(POLL_S)
                 continue
-            said = words.read_text(errors="replace").strip()[-SAID_CHARACTERS:] or "nothing"
+            said = words.read_text(encoding="utf-8", errors="replace").strip()[-SAID_CHARACTERS:] or "nothing"
             raise RunError(f"Flower's SuperLink {failure}; it said:\n{said}")
 
 

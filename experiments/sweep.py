@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import RunFolder
@@ -22,6 +20,7 @@ from experiments.leftovers import clear, launcher_state, only_one
 from experiments.staging import App
 from experiments.sweep_cells import Cell, together
 from experiments.sweep_runs import attempts, finished_runs, free_name, minutes_of
+from experiments.terminal import Terminal
 
 # "skipped": it was finished before; "busy": another command runs it now.
 CellStatus = Literal["open", "skipped", "busy", "finished", "failed", "interrupted"]
@@ -66,7 +65,7 @@ class Sweep:
         done, code = self._finished(), source_digest(self.app.root)
         self.outcomes = [self._standing(cell, done.get(cell.digest), code) for cell in self.cells]
 
-    def run(self, console: Console) -> None:
+    def run(self, terminal: Terminal) -> None:
         """Runs every open cell; raises KeyboardInterrupt or Terminated like `launch`, and `outcomes` stay."""
         # Hidden, so that nobody takes it for a run.
         lock = self.runs_dir / f".sweep-{self.name}.lock"
@@ -76,9 +75,9 @@ class Sweep:
                     clear(folder)
             self.look()
             self._check()
-            self._go_through(console, "open")
+            self._go_through(terminal, "open")
             # What another command runs may be finished when all others are.
-            self._go_through(console, "busy")
+            self._go_through(terminal, "busy")
 
     def _finished(self) -> Mapping[str, RunFolder]:
         return finished_runs(self.runs_dir, read_defaults(self.app.pyproject))
@@ -104,30 +103,30 @@ class Sweep:
                 # The name is chosen when its turn comes, such that it is free.
                 check_before_start(cell.config.model_copy(update={"run_name": ""}))
             except BadInputError as error:
-                for line in str(error).splitlines():
+                for line in str(error).split("\n"):
                     problems.setdefault(line, []).append(cell.label)
         if problems:
             self.outcomes = []  # nothing has become of any cell
             raise BadInputError(together(problems, len(waiting)))
 
-    def _go_through(self, console: Console, status: CellStatus) -> None:
+    def _go_through(self, terminal: Terminal, status: CellStatus) -> None:
         for index, cell in enumerate(self.cells):
             if self.stop_on_failure and any(outcome.status == "failed" for outcome in self.outcomes):
                 return
             if self.outcomes[index].status != status:
                 continue
             place = f"cell {index + 1} of {len(self.cells)}"
-            _say(console, f"{place}: {cell.label or cell.name}")
-            self._attempt(index, console)
-            _say(console, f"{place}: {_told(self.outcomes[index])}")
+            terminal.say(f"{place}: {cell.label or cell.name}")
+            self._attempt(index, terminal)
+            terminal.say(f"{place}: {_told(self.outcomes[index])}")
 
-    def _attempt(self, index: int, console: Console) -> None:
+    def _attempt(self, index: int, terminal: Terminal) -> None:
         cell = self.cells[index]
         done = self._finished().get(cell.digest)
         standing = self._standing(cell, done, source_digest(self.app.root))
-        self.outcomes[index] = standing if standing.status != "open" else self._launched(index, console)
+        self.outcomes[index] = standing if standing.status != "open" else self._launched(index, terminal)
 
-    def _launched(self, index: int, console: Console) -> Outcome:
+    def _launched(self, index: int, terminal: Terminal) -> Outcome:
         cell, began = self.cells[index], time.monotonic()
         config = cell.config.model_copy(update={"run_name": free_name(self.runs_dir, cell.name)})
         folders: list[RunFolder] = []
@@ -138,14 +137,14 @@ class Sweep:
             return Outcome(cell=cell, status=status, folder=folder, minutes=minutes, reason=reason)
 
         try:
-            launch(config, self.app, console, created=folders.append)
+            launch(config, self.app, terminal, created=folders.append)
         except CdcdaError as error:
             return ended("failed", str(error))
         except (KeyboardInterrupt, SystemExit, Terminated):
             self.outcomes[index] = ended("interrupted", "stopped by the user")
             raise
         except Exception as error:  # noqa: BLE001 - whatever ends one cell, the others are worth running
-            traceback.print_exc()
+            terminal.say(traceback.format_exc())
             return ended("failed", f"{type(error).__name__}: {error}")
         return ended("finished")
 
@@ -153,7 +152,3 @@ class Sweep:
 def _told(outcome: Outcome) -> str:
     took = "" if outcome.minutes is None else f" after {outcome.minutes:.1f} min"
     return f"{outcome.status}{took}" + (f": {outcome.reason}" if outcome.reason else "")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,11 +3,7 @@
 import csv
 import io
 import random
-from collections.abc import Iterator, Sequence
-
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable, Iterator, Sequence
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
@@ -15,6 +11,7 @@ from cdcda_flower.scoring.statistics import LEVEL
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import SyntheticPair, Verdict
 from experiments.results import Comparison, HistoryGroup, MethodReport, Report, Swap
+from experiments.terminal import Column, Line, Table, Terminal, numbers
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 10
@@ -26,18 +23,21 @@ _COSTS = (
 )  # fmt: skip
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Report, terminal: Terminal) -> None:
     """Prints the whole report."""
-    console.print(Text(_title(report), style="bold"))
-    console.print(_methods(report))
-    parts = (
-        _readings(report), _comparisons(report), _swaps(report), _history(report), _pairs(report), _method_costs(report),
-    )  # fmt: skip
-    for part in parts:
-        if part is not None:
-            console.print(part)
+    terminal.note(_title(report), style="bold")
+    for table in report_tables(report):
+        terminal.show(table)
     for line in _costs(report):
-        console.print(Text(line))
+        terminal.note(line)
+
+
+def report_tables(report: Report) -> Iterator[Table]:
+    """Yields the tables that a run has numbers for."""
+    yield _methods(report)
+    parts = (_readings(report), _comparisons(report), _swaps(report), _history(report), _pairs(report))
+    yield from (part for part in parts if part is not None)
+    yield _method_costs(report)
 
 
 def csv_text(report: Report) -> str:
@@ -63,10 +63,10 @@ def pairs_text(folder: RunFolder, count: int, *, seed: int) -> str:
         source = shared[pair.provenance.user_id, pair.provenance.source_id]
         lines = [
             f"{pair.id}: {'kept' if pair.id in kept else 'rejected'}",
-            f"  shared     x: {source.query}",
-            f"             y: {source.response}",
-            f"  synthetic  x: {pair.query}",
-            f"             y: {pair.response}",
+            f"  shared     x: {_indented(source.query)}",
+            f"             y: {_indented(source.response)}",
+            f"  synthetic  x: {_indented(pair.query)}",
+            f"             y: {_indented(pair.response)}",
         ]
         lines += [
             f"  {v.filter:<12} {'keep' if v.keep else 'reject':<6} {v.score:.3f}  {v.reason}"
@@ -74,6 +74,11 @@ def pairs_text(folder: RunFolder, count: int, *, seed: int) -> str:
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _indented(text: str) -> str:
+    """Returns the text such that none of its lines passes for one of the report's."""
+    return text.replace("\n", "\n" + " " * 16)
 
 
 def _mixed(pairs: Sequence[SyntheticPair], kept: dict[str, str], count: int, *, seed: int) -> list[SyntheticPair]:
@@ -96,23 +101,19 @@ def _title(report: Report) -> str:
     return " · ".join(parts)
 
 
-def _methods(report: Report) -> RenderableType:
-    table = Table(title="Methods (pooled over queries | mean over users)", title_justify="left")
-    table.add_column("method")
-    for column in ("users", "failed", "queries", "unparsed"):
-        table.add_column(column, justify="right")
-    for metric in report.task.metrics:
-        table.add_column(_metric_name(report, metric), justify="right")
+def _methods(report: Report) -> Table:
+    metrics = [_metric_name(report, metric) for metric in report.task.metrics]
     gap = _oracle_gaps(report)
-    if gap:
-        table.add_column("oracle gap closed", justify="right")
+    heads = ("users", "failed", "queries", "unparsed", *metrics, *(["oracle gap closed"] if gap else []))
+    lines: list[Line] = []
     for name, method in report.methods.items():
-        table.add_row(*_method_cells(report, name, method), *([gap.get(name, "")] if gap else []))
-    table.add_section()
+        cells = [*_method_cells(report, name, method), *([gap.get(name, "")] if gap else [])]
+        lines.append(Line(cells, ends_section=len(lines) + 1 == len(report.methods)))
     for name, method in report.references.items():
-        table.add_row(*_method_cells(report, name, method), style="dim")
-    note = "" if not report.references else "Dim rows are references without a model (docs/report.md)."
-    return Group(table, Text(note, style="dim")) if note else table
+        lines.append(Line([*_method_cells(report, name, method), *([""] if gap else [])], style="dim"))
+    notes = ("Dim rows are references without a model (docs/report.md).",) if report.references else ()
+    title = "Methods (pooled over queries | mean over users)"
+    return Table(title=title, columns=(Column("method"), *numbers(*heads)), lines=tuple(lines), notes=notes)
 
 
 def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
@@ -121,19 +122,18 @@ def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
     return [name, *map(str, (method.users, method.failed, method.queries, method.unparsed)), *shown]
 
 
-def _readings(report: Report) -> RenderableType | None:
+def _readings(report: Report) -> Table | None:
     """Returns each method under both parsers; None where answers have one reading, or both read all of them alike."""
     both = {name: (m, m.lenient) for name, m in report.methods.items() if m.lenient is not None}
     if all(m.unparsed == lenient.unparsed and m.metrics == lenient.metrics for m, lenient in both.values()):
         return None
-    table = Table(title="The parser's part (strict | lenient, pooled over queries)", title_justify="left")
-    for column in ("method", "unparsed", *(_metric_name(report, metric) for metric in report.task.metrics)):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    lines = []
     for name, (m, lenient) in both.items():
         rates = f"{m.unparsed / m.queries:.1%} | {lenient.unparsed / m.queries:.1%}"
         shown = (f"{m.metrics[x].pooled:.4f} | {lenient.metrics[x].pooled:.4f}" for x in report.task.metrics)
-        table.add_row(name, rates, *shown)
-    return table
+        lines.append((name, rates, *shown))
+    heads = ("method", "unparsed", *(_metric_name(report, metric) for metric in report.task.metrics))
+    return _table("The parser's part (strict | lenient, pooled over queries)", heads, lines)
 
 
 def _metric_name(report: Report, metric: str) -> str:
@@ -164,14 +164,14 @@ def _oracle_gaps(report: Report) -> dict[str, str]:
     }
 
 
-def _comparisons(report: Report) -> RenderableType | None:
+def _comparisons(report: Report) -> Table | None:
     rows = [c for c in report.comparisons if c.metric == report.task.headline]
     if not rows:
         return None
-    table = _table(f"Paired over users, {report.task.headline} (difference of the means over users)", _PAIRED)
-    for c in rows:
-        table.add_row(f"{c.b} against {c.a}", f"{c.difference:+.4f}", *_tested(c))
-    return Group(table, Text(f"p: Wilcoxon signed-rank, Holm-corrected over these {len(rows)}.", style="dim"))
+    title = f"Paired over users, {report.task.headline} (difference of the means over users)"
+    lines = [(f"{c.b} against {c.a}", f"{c.difference:+.4f}", *_tested(c)) for c in rows]
+    note = f"p: Wilcoxon signed-rank, Holm-corrected over these {len(rows)}."
+    return _table(title, _PAIRED, lines, notes=(note,))
 
 
 def _tested(c: Comparison | Swap) -> tuple[str, ...]:
@@ -180,32 +180,31 @@ def _tested(c: Comparison | Swap) -> tuple[str, ...]:
     return interval, counts, p, f"{c.effect:+.2f}"
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
-    return table
+def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]], *, notes: tuple[str, ...] = ()) -> Table:
+    name, *others = heads
+    return Table(title=title, columns=(Column(name), *numbers(*others)), lines=tuple(map(Line, lines)), notes=notes)
 
 
-def _swaps(report: Report) -> RenderableType | None:
+def _swaps(report: Report) -> Table | None:
     if not report.swap:
         return None
-    table = _table(f"Swap test, {report.task.headline}: the own adapter against another user's", _SWAPPED)
-    for method, by_metric in report.swap.items():
-        if (s := by_metric.get(report.task.headline)) is not None:
-            table.add_row(method, str(s.users), f"{s.own:.4f}", f"{s.swapped:.4f}", f"{s.difference:+.4f}", *_tested(s))
-    return table
+    lines = [
+        (method, str(s.users), f"{s.own:.4f}", f"{s.swapped:.4f}", f"{s.difference:+.4f}", *_tested(s))
+        for method, by_metric in report.swap.items()
+        if (s := by_metric.get(report.task.headline)) is not None
+    ]
+    return _table(f"Swap test, {report.task.headline}: the own adapter against another user's", _SWAPPED, lines)
 
 
-def _history(report: Report) -> RenderableType | None:
+def _history(report: Report) -> Table | None:
     if not report.history:
         return None
     title = f"{report.task.headline} by length of history (mean over users | mean gain over device, positive is better)"
-    table = _table(title, ("history items", "users", *report.methods))
+    lines = []
     for group in report.history:
         span = f"{group.low} to {group.high}" if group.low < group.high else str(group.low)
-        table.add_row(span, str(group.users), *(_history_cell(group, method) for method in report.methods))
-    return table
+        lines.append((span, str(group.users), *(_history_cell(group, method) for method in report.methods)))
+    return _table(title, ("history items", "users", *report.methods), lines)
 
 
 def _history_cell(group: HistoryGroup, method: str) -> str:
@@ -215,35 +214,34 @@ def _history_cell(group: HistoryGroup, method: str) -> str:
     return f"{value.mean:.4f}" + ("" if value.gain is None else f" | {value.gain:+.4f}")
 
 
-def _method_costs(report: Report) -> RenderableType:
-    table = _table("Costs per method, all users together (- was not measured)", _COSTS)
+def _method_costs(report: Report) -> Table:
+    lines = []
     for name, c in report.costs.items():
         counts = (c.cloud_tokens, c.bytes_up, c.bytes_down, c.train_tokens)
         seconds = "-" if c.device_seconds is None else f"{c.device_seconds:,.1f}"
         latency = "-" if c.seconds_per_query is None else f"{c.seconds_per_query:.3f}"
-        table.add_row(name, *map(_count, counts), seconds, _count(c.adapter_bytes), latency)
-    return table
+        lines.append((name, *map(_count, counts), seconds, _count(c.adapter_bytes), latency))
+    return _table("Costs per method, all users together (- was not measured)", _COSTS, lines)
 
 
 def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _pairs(report: Report) -> RenderableType | None:
+def _pairs(report: Report) -> Table | None:
     p = report.pairs
     if not p.generated + p.unparsable:
         return None
     share = f" ({p.kept / p.generated:.0%})" if p.generated else ""
     reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(report.unparsable_reasons.items()))
     head = f"Synthetic pairs: {p.generated} generated, {p.kept} kept{share}, {p.unparsable} outputs unparsable"
-    table = Table(title=head + (f" ({reasons})" if reasons else ""), title_justify="left")
-    for column in ("filter", "rejected", "accepted", "mean score", "scores, low to high"):
-        table.add_column(column, justify="left" if column in {"filter", "scores, low to high"} else "right")
+    lines = []
     for name, scores in report.scores.items():
         rejected = p.rejected_by.get(name, 0)
         mean = f"{sum(scores) / len(scores):.3f}"
-        table.add_row(name, str(rejected), f"{1 - rejected / len(scores):.1%}", mean, histogram(scores))
-    return table
+        lines.append(Line((name, str(rejected), f"{1 - rejected / len(scores):.1%}", mean, histogram(scores))))
+    columns = (Column("filter"), *numbers("rejected", "accepted", "mean score"), Column("scores, low to high"))
+    return Table(title=head + (f" ({reasons})" if reasons else ""), columns=columns, lines=tuple(lines))
 
 
 def histogram(scores: Sequence[float]) -> str:

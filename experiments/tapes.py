@@ -1,14 +1,11 @@
 """The commands `cdcda tape`: what a tape holds, and whether it is what was written (docs/tape.md)."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
@@ -16,11 +13,13 @@ from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape_audit import Audit, audit, tape_stats
 from cdcda_flower.runs.tape_mend import fold, log_of, mend
 from experiments.staging import find_app
+from experiments.terminal import Column, Line, Table, numbers, stderr, stdout
 
-tape = typer.Typer(help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True)
+tape = typer.Typer(
+    help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True, rich_markup_mode=None
+)
 
 File = Annotated[Path | None, typer.Argument(help="a tape; without it the one in the cache folder")]
-_WIDTH = 160
 
 
 @tape.command()
@@ -28,16 +27,17 @@ def stats(file: File = None) -> None:
     """Say what a tape holds, per model."""
     path = _path(file)
     _fold(path)
-    table = Table("role", "run by", "model", "digest")
-    for column in ("calls", "samples", "tokens", "scores"):
-        table.add_column(column, justify="right")
+    columns = (*map(Column, ("role", "run by", "model", "digest")), *numbers("calls", "samples", "tokens", "scores"))
+    lines = []
     for one in tape_stats(path):
         counts = (one.calls, one.samples, one.tokens, one.scores)
         m = one.model
-        table.add_row(m.role, m.maker, m.asked, m.digest[:12], *(f"{count:,}" if count else "" for count in counts))
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    console.print(table)
-    print(f"{path}: {path.stat().st_size / 1e6:,.2f} MB")
+        lines.append(
+            Line((m.role, m.maker, m.asked, m.digest[:12], *(f"{count:,}" if count else "" for count in counts)))
+        )
+    terminal = stdout()
+    terminal.show(Table(columns=columns, lines=tuple(lines), labels=4))
+    terminal.say(f"{path}: {path.stat().st_size / 1e6:,.2f} MB")
 
 
 @tape.command()
@@ -54,7 +54,7 @@ def verify(
     if drop and found.damaged and found.sound:
         kept = mend(path)
         found = audit(path)
-        print(f"{path}: a new tape of the {found.sound:,} sound rows; the damaged one is kept as {kept}", flush=True)
+        stdout().say(f"{path}: a new tape of the {found.sound:,} sound rows; the damaged one is kept as {kept}")
     if found.damaged:
         raise RunError(_damage(path, found))
     if any(found.nameless.values()):
@@ -62,7 +62,7 @@ def verify(
             f"tape {path} lacks the model of {_counted({table: n for table, n in found.nameless.items() if n})}: a replay does not find them; run once with "
             'tape-mode = "record" and that model, which names it again and asks for none of these'
         )
-    print(f"{path}: {found.sound:,} rows, all as they were written")
+    stdout().say(f"{path}: {found.sound:,} rows, all as they were written")
 
 
 def _damage(path: Path, found: Audit) -> str:
@@ -88,7 +88,7 @@ def _fold(path: Path) -> None:
     fold(path)
     log = log_of(path)
     if log.exists() and log.stat().st_size:
-        print(f"{log} holds rows too (a run uses the tape, or it is damaged): a copy needs both files", file=sys.stderr)
+        stderr().say(f"{log} holds rows too (a run uses the tape, or it is damaged): a copy needs both files")
 
 
 def _path(file: Path | None) -> Path:

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.progress import ProgressState, read_progress
+from experiments.terminal import Terminal
 
 POLL_S = 0.5
 # The share of a phase from which on its pace is told.
@@ -60,28 +58,16 @@ def _minutes(seconds: float) -> str:
 class BarDisplay:
     """One bar per phase, on a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        self._bars = Progress(*columns, TextColumn("{task.fields[pace]}"), console=console)
-        self._bars.start()
-        self._phase = ""
-        self._task: TaskID | None = None
+    def __init__(self, terminal: Terminal) -> None:
+        self._bars = terminal.bars()
 
     def show(self, state: ProgressState) -> None:
         """Moves the phase's bar; a new phase gets a new one."""
-        if self._task is None or state.phase != self._phase:
-            self._phase, self._task = state.phase, self._bars.add_task(state.phase, total=state.total, pace="")
-        self._bars.update(self._task, completed=state.done, total=state.total, pace=pace(state))
+        self._bars.show(state.phase, state.done, state.total, pace(state))
 
     def close(self) -> None:
         """Leaves the bars as they stand."""
-        self._bars.stop()
+        self._bars.close()
 
 
 class LineDisplay:

@@ -121,17 +121,22 @@ def _prepared(config: RunConfig) -> Prepared:
         file.write_text(json.dumps(config.to_flwr()), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-m", "cdcda_flower.data.prepare", str(file)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_root()), os.environ.get("PYTHONPATH", "")])},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(_root()), os.environ.get("PYTHONPATH", "")]),
+                "PYTHONIOENCODING": "utf-8",
+            },
             cwd=scratch,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
     if done.returncode == 2:
         raise DataError(done.stderr.strip())
     if done.returncode:
         raise RunError(f"preparing the data ended with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return open_prepared(Path(done.stdout.strip().splitlines()[-1]))
+    return open_prepared(Path(done.stdout.strip().split("\n")[-1]))
 
 
 def _root() -> Path:

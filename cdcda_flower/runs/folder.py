@@ -209,6 +209,6 @@ class RunFolder:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # The launcher and the server both update the manifest: read-change-write must not interleave.
-        with (self.path / ".manifest.lock").open("w") as lock:
+        with (self.path / ".manifest.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

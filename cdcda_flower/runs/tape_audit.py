@@ -157,7 +157,7 @@ def _structure(path: Path, connection: sqlite3.Connection) -> str:
     except sqlite3.DatabaseError as error:
         return str(error)
     if first != "ok":
-        return str(first).splitlines()[-1]
+        return str(first).split("\n")[-1]
     try:
         open_connection(path, writable=False).close()
     except DamagedTapeError:

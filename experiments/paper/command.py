@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
@@ -18,9 +16,10 @@ from experiments.paper.figures import curves, differing, figure2, numbers_of
 from experiments.paper.files import Built, check_new, targets, write
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
-from experiments.paper.render import Format, render, terminal
+from experiments.paper.render import Format, render, table_of
 from experiments.paper.runs import PaperRun, check_comparable, open_runs
 from experiments.paper.tables import TABLES
+from experiments.terminal import Terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +41,20 @@ class PaperOrder:
 
 
 def report_paper(
-    folders: Sequence[RunFolder], order: PaperOrder, defaults: Mapping[str, Scalar], console: Console
+    folders: Sequence[RunFolder], order: PaperOrder, defaults: Mapping[str, Scalar], terminal: Terminal
 ) -> None:
     """Builds and checks everything before anything is printed or written: bad input leaves nothing behind."""
     _check(order)
     built = _built(open_runs(folders, defaults, partial=order.partial), order)
     if order.to is None:
-        _show([one.grid for one in built], order.form or "terminal", console)
+        _show([one.grid for one in built], order.form or "terminal", terminal)
         return
     files = targets(built, order.to, order.form)
     for target in files:
         check_new(target.file)
     for target in files:
-        write(target, width=console.width)
-        console.print(f"wrote {target.file}", highlight=False, soft_wrap=True)
+        write(target, width=terminal.width)
+        terminal.say(f"wrote {target.file}")
 
 
 def _check(order: PaperOrder) -> None:
@@ -91,9 +90,9 @@ def _figure2(runs: Sequence[PaperRun], mixed: Sequence[str]) -> Built:
     return Built(grid=grid, draw=partial(figure2, found, heading=" ".join(data_notes(runs)), notes=grid.notes))
 
 
-def _show(grids: Sequence[Grid], form: Format, console: Console) -> None:
+def _show(grids: Sequence[Grid], form: Format, terminal: Terminal) -> None:
     for place, grid in enumerate(grids):
         if form == "terminal":
-            console.print(terminal(grid, width=console.width))
+            terminal.show(table_of(grid))
         else:
-            print(("\n" if place else "") + render(grid, form, width=console.width), end="")
+            terminal.write(("\n" if place else "") + render(grid, form, width=terminal.width))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.paper.characters import spelled
+from experiments.characters import spelled
 from experiments.paper.grid import Cell, Grid, grouped
 
 _NEEDS = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{adjustbox,array,booktabs}; written for pdfLaTeX.

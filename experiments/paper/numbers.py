@@ -42,4 +42,6 @@ class PaperNumbers(BaseModel):
 
 def paper_numbers() -> PaperNumbers:
     """Returns the paper's numbers."""
-    return PaperNumbers.model_validate(tomllib.loads((Path(__file__).with_name("numbers.toml")).read_text("utf-8")))
+    return PaperNumbers.model_validate(
+        tomllib.loads((Path(__file__).with_name("numbers.toml")).read_text(encoding="utf-8"))
+    )

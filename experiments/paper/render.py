@@ -6,55 +6,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from experiments.paper.grid import Grid, grouped
 from experiments.paper.latex import latex
+from experiments.terminal import Column, Line, Table, as_text, numbers
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
+# Labels that are no names: a sweep's choices, a user's words.
+PROSE = frozenset({"cell", "answer"})
 
 
-def terminal(grid: Grid, *, width: int) -> RenderableType:
-    """Returns what `rich` prints: as many tables below each other as the columns need at this width."""
-    tables = [_table(grid, chosen) for chosen in _chunks(grid, width)]
-    return Group(Text(grid.heading, style="italic"), *tables, *(Text(note, style="dim") for note in grid.notes))
-
-
-def _table(grid: Grid, chosen: Sequence[int]) -> Table:
-    table = Table(padding=(0, 0))
-    for head in grid.heads:
-        table.add_column(Text(head), overflow="fold")
-    for place in chosen:
-        table.add_column(Text(grid.columns[place]), justify="right", overflow="fold")
+def table_of(grid: Grid) -> Table:
+    """Returns the grid as a table for a terminal; what users wrote may be broken over lines."""
+    columns = (*(Column(head, prose=head in PROSE) for head in grid.heads), *numbers(*grid.columns))
+    lines = []
     for last, row, labels in grouped(grid.rows):
-        table.add_row(*map(Text, labels), *(Text(row.cells[place].text()) for place in chosen), end_section=last)
-    return table
-
-
-def _chunks(grid: Grid, width: int) -> list[list[int]]:
-    """Returns the columns' numbers, in groups that fit beside the labels; a number is never broken over lines."""
-    left = 1 + sum(
-        1 + max(map(len, texts)) for texts in zip(grid.heads, *(row.labels for row in grid.rows), strict=True)
+        repeats = next((place for place, label in enumerate(labels) if label), 0)
+        lines.append(Line((*row.labels, *(cell.text() for cell in row.cells)), repeats=repeats, ends_section=last))
+    return Table(
+        title=grid.heading, columns=columns, lines=tuple(lines), labels=len(grid.heads), padding=0, notes=grid.notes
     )
-    chunks: list[list[int]] = [[]]
-    used = left
-    for place, column in enumerate(grid.columns):
-        needed = 1 + max(len(column), *(len(row.cells[place].text()) for row in grid.rows), 0)
-        if chunks[-1] and used + needed > width:
-            chunks.append([])
-            used = left
-        chunks[-1].append(place)
-        used += needed
-    return chunks
-
-
-def as_text(grid: Grid, *, width: int) -> str:
-    """Returns the terminal's table as plain text."""
-    console = Console(width=width, file=io.StringIO(), record=True, color_system=None)
-    console.print(terminal(grid, width=width))
-    return console.export_text()
 
 
 def markdown(grid: Grid) -> str:
@@ -95,7 +65,7 @@ def csv_text(grid: Grid) -> str:
 def render(grid: Grid, form: Format, *, width: int) -> str:
     """Returns the grid as text in one of the four forms."""
     forms: Mapping[Format, Callable[[], str]] = {
-        "terminal": lambda: as_text(grid, width=width), "markdown": lambda: markdown(grid),
+        "terminal": lambda: as_text(table_of(grid), width=width), "markdown": lambda: markdown(grid),
         "latex": lambda: latex(grid), "csv": lambda: csv_text(grid),
     }  # fmt: skip
     return forms[form]()

@@ -107,6 +107,47 @@ def test_model_libraries_stay_in_language(imports: list[Import]) -> None:
     assert [i for i in inside if not _is_below(i.source, "cdcda_flower.language")] == []
 
 
+def test_one_module_prints_for_people(imports: list[Import]) -> None:
+    """Rich obeys markup and cuts what does not fit; `print` obeys escapes and dies of an encoding (ruff's T20 forbids it)."""
+    assert {i.source for i in imports if _is_below(i.target, "rich")} == {"experiments.terminal"}
+    echoing = {"click.echo", "click.secho", "typer.echo", "typer.secho"}
+    for file in source_files(ROOT, PACKAGES):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"print", *echoing}, file
+
+
+def test_every_text_file_is_opened_in_an_encoding_that_the_code_names() -> None:
+    unsaid = []
+    for file in source_files(ROOT, PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _is_of_text(node) and "encoding" not in {k.arg for k in node.keywords}:
+                unsaid.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert unsaid == []
+
+
+def _is_of_text(call: ast.Call) -> bool:
+    """Says whether a call opens a file as text, reads or writes one whole, or takes a process's words as text."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if name in {"read_text", "write_text"}:
+        return "resources" not in ast.unparse(call.func)
+    if name in {"open", "fdopen"} and not ast.unparse(call.func).startswith(("zipfile.", "tarfile.")):
+        words = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
+        return not any(isinstance(word, str) and word.strip("rwxa+") == "b" for word in words)
+    return any(keyword.arg in {"text", "universal_newlines"} for keyword in call.keywords) and name in {"run", "Popen"}
+
+
+def test_no_record_is_cut_at_what_is_no_line_end() -> None:
+    """`str.splitlines` cuts at U+2028, U+0085 and others, which JSON lines and paths may hold: split at a newline."""
+    prose = {"cdcda_flower.tasks.parsing", "strategies.cloud.prompts", "strategies.supply.build_wordnet"}
+    cutting = set()
+    for file in source_files(ROOT, PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "splitlines":
+                cutting.add(_module(file))
+    assert cutting - prose == set()
+
+
 def test_only_wire_knows_records_below_the_two_sides(imports: list[Import]) -> None:
     knowing = {i.source for i in imports if _is_below(i.target, "flwr") and _is_below(i.source, "cdcda_flower")}
     assert knowing == {"cdcda_flower.wire"}

@@ -4,8 +4,6 @@ import io
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
@@ -24,6 +22,7 @@ from cdcda_flower.types import (
 from experiments.report import read_report
 from experiments.staging import find_app
 from experiments.tables import show
+from experiments.terminal import Terminal
 
 USERS = ("u1", "u2", "u3")
 # Absolute errors of each user's two queries, summed: device 4, direct-ft 2 (u3: 4, equal), cdcda 1 (u3 failed).
@@ -99,8 +98,8 @@ def filled(tmp_path: Path) -> RunFolder:
     return run
 
 
-def shown(run: RunFolder) -> str:
+def shown(run: RunFolder, *, width: int = 160) -> str:
     """What `cdcda report` prints of a run."""
-    console = Console(width=160, record=True, file=io.StringIO())
-    show(read_report(run), console)
-    return console.export_text()
+    text = io.StringIO()
+    show(read_report(run), Terminal(text, width=width))
+    return text.getvalue()

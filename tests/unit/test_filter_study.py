@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paper_runs import make_run
-from rich.console import Console
 
 from cdcda_flower.config import FILTERS, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError
@@ -17,6 +16,7 @@ from cdcda_flower.types import Verdict
 from experiments.filter_study import acceptance, contributions, kept_by, label, shapley, subsets
 from experiments.filters_command import study
 from experiments.staging import find_app
+from experiments.terminal import Terminal
 
 ALL = frozenset(FILTERS)
 
@@ -95,9 +95,9 @@ def judged(runs: Path, name: str, filters: str, ours: list[float], **config: Sca
 
 
 def shown(folders: list[RunFolder]) -> str:
-    console = Console(record=True, width=160, file=io.StringIO())
-    study(folders, read_defaults(find_app().pyproject), console)
-    return console.export_text()
+    text = io.StringIO()
+    study(folders, read_defaults(find_app().pyproject), Terminal(text, width=160))
+    return text.getvalue()
 
 
 def test_one_run_says_what_is_kept_and_eight_what_it_is_worth(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
@@ -15,15 +14,21 @@ from experiments import launch
 from experiments.launch import RAY_GAVE_UP, STARTS, Launch
 from experiments.processes import RunProcesses
 from experiments.staging import find_app
+from experiments.terminal import Terminal
 
 
 @pytest.fixture
-def this(tmp_path: Path) -> Launch:
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def this(tmp_path: Path, said: io.StringIO) -> Launch:
     app = find_app()
     (tmp_path / "scratch" / "home").mkdir(parents=True)
     return Launch(
         config=RunConfig.from_flwr(read_defaults(app.pyproject)), app=app, scratch=tmp_path / "scratch", port=1,
-        environment={}, processes=RunProcesses(tmp_path / "scratch"), console=Console(file=io.StringIO()),
+        environment={}, processes=RunProcesses(tmp_path / "scratch"), console=Terminal(said),
     )  # fmt: skip
 
 
@@ -47,14 +52,13 @@ def _flower(monkeypatch: pytest.MonkeyPatch, *logs: str) -> list[str]:
 
 
 def test_ray_that_gave_up_is_started_again_in_a_folder_as_new(
-    this: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    this: Launch, said: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder.create(tmp_path / "runs", "first")
     found = _flower(monkeypatch, f"Exception: {RAY_GAVE_UP}.", f"Exception: {RAY_GAVE_UP}.", "")
     assert launch._federate(this, folder).status == "finished"
     assert found == ["created"] * 3
-    assert isinstance(this.console.file, io.StringIO)
-    assert "starting again (3 of 3)" in this.console.file.getvalue()
+    assert "starting again (3 of 3)" in said.getvalue()
 
 
 def test_it_is_started_so_often_and_no_more(this: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.latex import latex
-from experiments.paper.render import as_text, csv_text, markdown
+from experiments.paper.render import csv_text, markdown, render
 
 GRID = Grid(
     name="table9", title="50% of a_b & c|d", heads=("task", "source"), columns=("x_1", "y ↑"),
@@ -94,14 +94,14 @@ def test_csv_names_metrics_without_arrows_and_leaves_a_users_words_alone() -> No
 
 
 def test_the_terminals_table_names_a_task_once() -> None:
-    text = as_text(GRID, width=100)
+    text = render(GRID, "terminal", width=100)
     assert text.count("lamp-3") == 1
     assert "Table 9: 50% of a_b & c|d" in text
     assert "† of {models}" in text
 
 
 def test_a_narrow_terminal_gets_several_tables_with_whole_numbers() -> None:
-    text = as_text(GRID, width=36)
+    text = render(GRID, "terminal", width=36)
     assert text.count("lamp-3") == 2
     assert text.index("0.500 ± 0.100 (3)") < text.index("y ↑")
     assert all(len(line) <= 36 for line in text.splitlines())

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
@@ -20,6 +19,7 @@ from experiments.cli import run_command
 from experiments.launch import Terminated
 from experiments.leftovers import launcher_of
 from experiments.staging import App, find_app
+from experiments.terminal import Terminal
 
 SWEEP = """
 name = "grid"
@@ -44,7 +44,7 @@ class Launches:
     meanwhile: Callable[[RunConfig], None] = lambda config: None
 
     def __call__(
-        self, config: RunConfig, app: App, console: Console, *, created: Callable[[RunFolder], None]
+        self, config: RunConfig, app: App, terminal: Terminal, *, created: Callable[[RunFolder], None]
     ) -> Manifest:
         self.meanwhile(config)
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)

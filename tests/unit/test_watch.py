@@ -6,12 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.progress import Progress, ProgressState
+from experiments.terminal import Terminal
 from experiments.watch import BarDisplay, LineDisplay, Watcher, eta_s, pace, tokens_per_second
+
+
+class Screen(io.StringIO):
+    """What a terminal was told."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @dataclass
@@ -118,8 +125,8 @@ def test_lines_come_at_phase_changes_and_every_half_minute() -> None:
 
 
 def test_bars_show_the_phase() -> None:
-    screen = io.StringIO()
-    display = BarDisplay(Console(file=screen, force_terminal=True, width=120))
+    screen = Screen()
+    display = BarDisplay(Terminal(screen, width=120))
     display.show(_state(4, 1000))
     display.close()
     assert "answer" in screen.getvalue()
