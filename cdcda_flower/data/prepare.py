@@ -44,7 +44,7 @@ from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
-VERSION = 3  # of the prepared folder's contents; part of its digest
+VERSION = 4  # of the prepared folder's contents; part of its digest
 EMBEDDED = "embedded"
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 

@@ -1,5 +1,9 @@
 """LaMP's metrics as additive sums: a user's sums pool to all users' sums, so that both readings come from one source.
 
+These sums leave a device, in place of answers and golds. They are no secret from the golds: with one query `correct` says
+whether the answer was the gold, and the counts per label, which F1 needs and no other metric gets, say which labels were in
+play (docs/share-policies.md).
+
 Definitions follow LaMP's own evaluator (Salemi et al. 2023): macro-F1 over all labels of the task, also those that no
 gold has; an answer that is no label is wrong; one that is no number counts as the farther end of the scale.
 """
@@ -23,8 +27,9 @@ _LENIENT = "lenient:"
 def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[str, str]) -> dict[str, float]:
     """Returns the sums of these answers; every key that the task can have is there, also at 0.
 
-    Always `n` and `unparsed`. Label: `correct` and `tp:`, `fp:`, `fn:` of each label. Rating: `abs`, `sq`. Text:
-    `rouge-1` and `rouge-l` (F). `bert-f1` needs an encoder and is added by the caller.
+    Always `n` and `unparsed`. Label: `correct` and, for F1, `hit:` and `miss:` of each label: how often it was answer and
+    gold, and how often one of both only. Rating: `abs`, `sq`. Text: `rouge-1` and `rouge-l` (F). `bert-f1` needs an encoder
+    and is added by the caller.
     """
     sums = dict.fromkeys(_keys(task), 0.0)
     for prediction in predictions:
@@ -34,7 +39,9 @@ def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[st
             )
         gold = golds[prediction.example_id]
         task.check_gold(gold, where=f"gold answer of {prediction.example_id}")
-        answer = {"n": 1.0, "unparsed": float(prediction.parsed is None), **_ANSWER[task.kind](prediction.parsed, gold)}
+        found = _ANSWER[task.kind](prediction.parsed, gold)
+        answer = {"n": 1.0, "unparsed": float(prediction.parsed is None)}
+        answer |= {key: value for key, value in found.items() if key in sums}
         sums |= {key: sums[key] + value for key, value in answer.items()}
     return sums
 
@@ -66,6 +73,12 @@ def pool(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
+def sum_keys(task: Task) -> frozenset[str]:
+    """Returns every key that the sums of an answer to the task can have, the lenient reading's included."""
+    lenient = () if task.kind == "text" else (_LENIENT + key for key in _keys(task))
+    return frozenset((*_keys(task), *lenient, *({"bert-f1"} & set(task.metrics))))
+
+
 def check_sums(task: Task, sums: Mapping[str, float], *, where: str) -> None:
     """Raises DataError, naming the place, unless these are the sums of at least one answer to the task."""
     lacking = [key for key in _keys(task) if key not in sums]
@@ -83,19 +96,17 @@ def values(task: Task, sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def _keys(task: Task) -> tuple[str, ...]:
-    own = {
-        "label": ("correct", *(f"{count}:{label}" for label in task.labels for count in ("tp", "fp", "fn"))),
-        "rating": ("abs", "sq"),
-        "text": ("rouge-1", "rouge-l"),
-    }
+    by_label = (
+        (f"{count}:{label}" for label in task.labels for count in ("hit", "miss")) if "f1" in task.metrics else ()
+    )
+    own = {"label": ("correct", *by_label), "rating": ("abs", "sq"), "text": ("rouge-1", "rouge-l")}
     return ("n", "unparsed", *own[task.kind])
 
 
 def _label_sums(parsed: str | None, gold: str) -> dict[str, float]:
     if parsed == gold:
-        return {"correct": 1, f"tp:{gold}": 1}
-    wrong = {f"fn:{gold}": 1.0}
-    return wrong if parsed is None else wrong | {f"fp:{parsed}": 1.0}
+        return {"correct": 1, f"hit:{gold}": 1}
+    return {f"miss:{label}": 1.0 for label in (gold, parsed) if label is not None}
 
 
 def _rating_sums(parsed: str | None, gold: str) -> dict[str, float]:
@@ -123,13 +134,12 @@ def _mean(key: str) -> Callable[[Task, Mapping[str, float]], float]:
 
 
 def _macro_f1(task: Task, sums: Mapping[str, float]) -> float:
-    return math.fsum(_f1(*(sums[f"{count}:{label}"] for count in ("tp", "fp", "fn"))) for label in task.labels) / len(
-        task.labels
-    )
+    return math.fsum(_f1(sums[f"hit:{label}"], sums[f"miss:{label}"]) for label in task.labels) / len(task.labels)
 
 
-def _f1(tp: float, fp: float, fn: float) -> float:
-    return 2 * tp / (2 * tp + fp + fn) if tp else 0.0
+def _f1(hits: float, misses: float) -> float:
+    # A miss is a false positive or a false negative: F1 needs only how many they are together.
+    return 2 * hits / (2 * hits + misses) if hits else 0.0
 
 
 _ANSWER: Mapping[str, Callable[[str | None, str], Mapping[str, float]]] = {

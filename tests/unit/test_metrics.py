@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.scoring.metrics import answer_sums, lenient_part, lenient_sums, pool, values
+from cdcda_flower.scoring.metrics import answer_sums, lenient_part, lenient_sums, pool, sum_keys, values
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.types import Prediction
 
@@ -25,8 +25,26 @@ def test_macro_f1_counts_all_labels() -> None:
     sums = sums_of(task, [("comedy", "comedy"), ("comedy", "action"), ("Action", "action"), (" action\n", "action")])
     # comedy: tp 1, fp 1 -> 2/3; action: tp 1, fn 2 -> 1/2; thirteen labels that never occur -> 0.
     assert values(task, sums) == pytest.approx({"accuracy": 0.5, "f1": (2 / 3 + 1 / 2) / 15})
-    assert (sums["n"], sums["unparsed"], sums["fn:action"], sums["fp:comedy"]) == (4, 1, 2, 1)
-    assert sum(value for key, value in sums.items() if key.startswith("fp:")) == 1, "an unparsed label is no fp"
+    # comedy for action misses both, " Action" is no label and misses action alone.
+    assert (sums["n"], sums["unparsed"], sums["miss:action"], sums["miss:comedy"]) == (4, 1, 2, 1)
+    assert (sums["hit:action"], sums["hit:comedy"]) == (1, 1)
+
+
+def test_labels_are_counted_only_where_f1_needs_them_and_never_as_a_histogram_of_golds() -> None:
+    for task in TASKS.values():
+        by_label = {key for key in sum_keys(task) if ":" in key.removeprefix("lenient:")}
+        assert bool(by_label) == ("f1" in task.metrics)
+    task = task_named("lamp-1")
+    # Which was the gold, the sums of a wrong answer do not say.
+    assert sums_of(task, [("[1]", "[2]")]) == sums_of(task, [("[2]", "[1]")])
+
+
+def test_sum_keys_are_the_keys_that_sums_have() -> None:
+    for task in TASKS.values():
+        gold = task.labels[0] if task.labels else "some text"
+        predictions = [Prediction(example_id="q", output=gold, parsed=gold)]
+        found = answer_sums(task, predictions, {"q": gold}) | lenient_sums(task, predictions, {"q": gold})
+        assert sum_keys(task) - {"bert-f1"} == found.keys()
 
 
 def test_two_options_in_full() -> None:
