@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
@@ -40,7 +41,7 @@ class AskRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What one device asks the cloud: by method one prompt per held-out query; what the user answered stays there."""
+    """What one device asks the cloud: by method one prompt per held-out query, without the user's answer."""
 
     user_id: str
     prompts: Mapping[str, tuple[str, ...]] = field(repr=False)
@@ -88,6 +89,11 @@ class AnswerJob:
     adapter: AdapterRef | None
     answers: tuple[str, ...] | None = field(default=None, repr=False)
 
+    @property
+    def adapter_of(self) -> str | None:
+        """Whose adapter answers; None without one, and with the adapter of all users together, which is nobody's."""
+        return (self.adapter.user_id or None) if self.adapter else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateRequest:
@@ -100,7 +106,74 @@ class EvaluateRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateReply:
-    """Additive metric sums per job; answers and golds stay on the device."""
+    """Additive metric sums per job; the answers' and the golds' texts stay, but few queries' sums tell much about them."""
 
     user_id: str
     results: tuple[UserResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A device that did not do what it was asked, with the reason as a key of `FAILURES`; "" is a device without a user."""
+
+    user_id: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What the cloud learns of a device's error, in a sentence of ours; the error's own text stays on the device.
+
+    `bad_input`: whoever started the run can mend it.
+    """
+
+    says: str
+    bad_input: bool = False
+
+
+_FROM_HISTORY = "a policy may only choose from the history it is given"
+
+FAILURES: Mapping[str, Failure] = MappingProxyType(
+    {
+        "no-sequence": Failure(
+            says="the share policy returned no sequence; return a list of the history's examples", bad_input=True
+        ),
+        "no-example": Failure(
+            says=f"the share policy returned something that is no example; {_FROM_HISTORY}", bad_input=True
+        ),
+        "not-in-history": Failure(
+            says=f"the share policy returned an example that is not in this user's history as it stands there; {_FROM_HISTORY}",
+            bad_input=True,
+        ),
+        "twice": Failure(says="the share policy returned an example twice; choose each at most once", bad_input=True),
+        "may-not-leave": Failure(says="a reply held more than may leave a device; nothing was sent", bad_input=True),
+        "policy-raised": Failure(says="the share policy raised an error"),
+        "config": Failure(says="the run's configuration does not work on the device", bad_input=True),
+        "data": Failure(says="the device's data break a rule", bad_input=True),
+        "model": Failure(says="a model cannot be found or used on the device", bad_input=True),
+        "other-code": Failure(
+            says="the device runs other code than the cloud; start the run with `cdcda run`, or `flwr run` with a fresh "
+            "SuperLink outside the source folder"
+        ),
+        "no-user": Failure(
+            says="a node's partition has no target user; start as many nodes as num-users says (num-supernodes)"
+        ),
+        "foreign-adapter": Failure(
+            says="the device does not hold an adapter that it is to answer with; only a simulation reads other devices' "
+            "(swap-test, global-ft)"
+        ),
+        "not-finite": Failure(says="a number is not finite (a training that diverged?); lower learning-rate"),
+        "trainer-died": Failure(
+            says="the trainer's process died twice (out of memory?); lower fleet-slots, max-tokens or batch-size, or set "
+            "device-executor to local"
+        ),
+        "gpu-taken": Failure(
+            says="the client processes hold the GPU that the fleet needs; start them with client-resources-num-gpus=0, or "
+            "set device-executor to local"
+        ),
+        "memory": Failure(says="the device ran out of memory; lower max-tokens or batch-size"),
+        "disk": Failure(says="the device's disk is full or cannot be written"),
+        "error": Failure(says="the device's work ended with an error"),
+    }
+)
+"""All that the cloud can learn of what went wrong on a device, by code."""

@@ -55,7 +55,7 @@ class UserHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What one device lets go: the shared examples and the policy that chose them."""
+    """What one device lets go: the shared examples and the policy that chose them, as `share-policy` names it."""
 
     user_id: str
     policy: str
@@ -156,14 +156,16 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterRef:
-    """A stored adapter (a PEFT folder) and what it was trained from."""
+    """A trained adapter, which lies in the store of the device that trained it; nobody's, trained in the cloud: `user_id` is "".
+
+    `trained_as` is the method under whose name the device keeps it: methods with equal training sets share one.
+    """
 
     user_id: str
     method: str
+    trained_as: str
     base_digest: str
-    training_digest: str
     weights_digest: str
-    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,11 +179,15 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
-    """What training one adapter took. `tokens` counts every token that went through the model, padding excluded."""
+    """What training one adapter took. `tokens` counts every token that went through the model, padding excluded.
+
+    `dropped` counts the pairs that the device left out, since each equals one of its held-out queries.
+    """
 
     adapter: AdapterRef
     private: int
     synthetic: int
+    dropped: int
     tokens: int
     steps: int
     first_loss: float
@@ -208,7 +214,7 @@ class UserResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFailure:
-    """A user whose phase did not finish, with the error's text (never a user's text).
+    """A user whose phase did not finish, as the cloud notes it; `reason` is one of the project's own sentences.
 
     `bad_input`: whoever started the run can mend it (a policy that returns what may not leave, say).
     """

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, overload
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from pydantic import TypeAdapter, ValidationError
 
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import RunError, coded
 
 _RECORD, _KIND, _JSON = "domain", "kind", "json"
 _COSTS, _TOKENS = "costs", "tokens"
@@ -34,8 +34,11 @@ def encode(value: object, *, tokens: int = 0) -> RecordDict:
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        raise RunError(
-            f"{kind.__name__} holds a number that is not finite (a training that diverged?); lower learning-rate"
+        raise coded(
+            "not-finite",
+            RunError(
+                f"{kind.__name__} holds a number that is not finite (a training that diverged?); lower learning-rate"
+            ),
         ) from None
     content = RecordDict({_RECORD: ConfigRecord({_KIND: kind.__name__, _JSON: text})})
     if tokens:
@@ -54,12 +57,12 @@ def decode(content: RecordDict, kind: type[T], *, otherwise: type[F]) -> T | F: 
 def decode(content: RecordDict, kind: type[T], *, otherwise: type[F] | None = None) -> T | F:
     """Returns the value, of type `kind` (or `otherwise`); raises RunError where it is neither or does not fit its type."""
     record = content.config_records.get(_RECORD)
-    found = str(record[_KIND]) if record and _KIND in record else "nothing"
     for known in (kind, otherwise):
-        if record and known is not None and known.__name__ == found:
-            return cast("T | F", _validated(known, str(record[_JSON])))
+        if record and known is not None and record.get(_KIND) == known.__name__:
+            return cast("T | F", _validated(known, str(record.get(_JSON, ""))))
     expected = kind.__name__ + (f" or {otherwise.__name__}" if otherwise else "")
-    raise RunError(f"a message carries {found}, expected {expected}")
+    # What it carries instead may be anything, and is not said.
+    raise RunError(f"a message carries {'another type' if record else 'nothing'}, expected {expected}")
 
 
 def _validated(kind: Any, text: str) -> object:
@@ -67,8 +70,9 @@ def _validated(kind: Any, text: str) -> object:
         return _adapter(kind).validate_json(text)
     except ValidationError as error:
         # Pydantic quotes the input, which may be private text: only places and rules may be said.
-        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
-        raise RunError(f"a message arrived damaged ({places})") from None
+        # So do keys of a mapping, which are part of a place.
+        rules = ", ".join(sorted({e["type"] for e in error.errors(include_input=False, include_url=False)}))
+        raise RunError(f"a message arrived damaged: its {kind.__name__} breaks the rules {rules}") from None
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -77,13 +81,27 @@ def payload_bytes(content: RecordDict) -> int:
 
 
 def payload_fields(content: RecordDict) -> dict[str, Any]:
-    """Returns the serialised value as plain JSON: what really leaves, whatever the objects say."""
-    fields: dict[str, Any] = json.loads(str(content.config_records[_RECORD][_JSON]))
+    """Returns the serialised value as plain JSON: what really leaves, whatever the objects say; RunError where it is none."""
+    try:
+        fields = json.loads(str(content.config_records[_RECORD][_JSON]))
+    except (KeyError, ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise RunError("a message arrived damaged: it holds no JSON object")
     return fields
+
+
+def is_bare(content: RecordDict) -> bool:
+    """Says whether nothing travels beside the value but the count of tokens."""
+    value, costs = content.config_records.get(_RECORD), content.metric_records.get(_COSTS)
+    if value is None or set(value) != {_KIND, _JSON}:
+        return False
+    counted = costs is not None and set(costs) == {_TOKENS} and isinstance(costs[_TOKENS], int)
+    return set(content) == ({_RECORD, _COSTS} if counted else {_RECORD})
 
 
 def tokens_of(content: RecordDict) -> int:
     """Returns the tokens that a reply reports for progress; 0 where it reports none."""
     costs = content.metric_records.get(_COSTS)
-    tokens = costs[_TOKENS] if costs else 0
-    return int(tokens) if isinstance(tokens, (int, float)) else 0
+    tokens = costs.get(_TOKENS, 0) if costs else 0
+    return max(tokens, 0) if isinstance(tokens, int) else 0

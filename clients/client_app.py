@@ -1,7 +1,5 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
-import logging
-import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +9,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import BadInputError, CdcdaError, RunError
+from cdcda_flower.errors import RunError, coded
 from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
@@ -20,21 +18,23 @@ from cdcda_flower.messages import (
     PersonalizeRequest,
     ShareRequest,
     Submitted,
+    Workspace,
 )
 from cdcda_flower.runs.identity import source_digest
+from cdcda_flower.scoring.metrics import sum_keys
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import Example, Upload, UserFailure, UserHistory
-from cdcda_flower.wire import decode, encode
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Example, Upload, UserHistory
+from cdcda_flower.wire import decode
 from clients.device import Device, open_device
 from clients.evaluate import ask, evaluate
 from clients.executors.table import make_executor
+from clients.failures import failed
 from clients.personalize import personalize
 from clients.questions import asked
-from clients.sharing.egress import checked_examples, guarded
+from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
 from clients.sharing.plugins import make_policy
-from clients.sharing.policies import NoShare, SharePolicy
-
-log = logging.getLogger(__name__)
+from clients.sharing.policies import NoShare
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,61 +81,74 @@ def evaluate_user(message: Message, context: Context) -> Message:
 
 def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDict:
     history = device.history()
-    name, chosen = _chosen(history, config, make_policy(config) if request.wanted else NoShare())
     upload = Upload(
         user_id=device.user_id,
-        policy=name,
+        # As the run's config names it: what a policy calls itself is its own text.
+        policy=config.share_policy if request.wanted else NoShare.name,
         history_size=len(history.examples),
         query_count=len(history.queries),
-        examples=chosen,
+        examples=_chosen(device, history, config, request.workspace) if request.wanted else (),
     )
-    return guarded(upload, history.examples)
+    return guarded_upload(upload, history.examples)
 
 
-def _chosen(history: UserHistory, config: RunConfig, policy: SharePolicy) -> tuple[str, tuple[Example, ...]]:
-    """Returns the policy's name and what it lets go, always asked with the same seed."""
-    # Read before the policy sees the history: a name set afterwards could carry text.
-    name = policy.name
-    chosen = policy.select(history.examples, seed=derive_seed(config.seed, "share", history.user_id))
-    return name, checked_examples(chosen, history.examples, policy=name)
+def _chosen(device: Device, history: UserHistory, config: RunConfig, workspace: Workspace) -> tuple[Example, ...]:
+    """Returns what the policy lets go; it is asked once in a run, since one that draws without the seed chooses anew."""
+    ids = device.choice(workspace.run)
+    if ids is None:
+        policy, seed = make_policy(config), derive_seed(config.seed, "share", history.user_id)
+        try:
+            selected: object = policy.select(history.examples, seed=seed)
+        except Exception as error:
+            # Whatever it raises may quote the history, our own types of error too.
+            raise coded("policy-raised", RunError("the share policy raised an error")) from error
+        chosen = checked_examples(selected, history.examples, policy=config.share_policy)
+        device.keep_choice(workspace.run, [example.id for example in chosen])
+        return chosen
+    by_id = {example.id: example for example in history.examples}
+    return tuple(by_id[example_id] for example_id in ids)
 
 
 def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
     history = device.history()
-    _, shared = _chosen(history, config, make_policy(config))
-    return encode(asked(history, config, request.methods, shared))
+    shared = _chosen(device, history, config, request.workspace)
+    questions = asked(history, config, request.methods, shared)
+    return guarded_questions(questions, history, request.methods)
 
 
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     personalize(device, request.plans, make_executor(config, request.base))
-    return encode(Submitted())
+    return guarded(Submitted(), users=[])
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     reports = personalize(device, request.plans, make_executor(config, request.base))()
     # Methods that share an adapter share its training, whose tokens count once.
-    tokens = {report.adapter.path: report.tokens for report in reports}
-    return encode(PersonalizeReply(user_id=device.user_id, reports=tuple(reports)), tokens=sum(tokens.values()))
+    tokens = {report.adapter.trained_as: report.tokens for report in reports}
+    reply = PersonalizeReply(user_id=device.user_id, reports=tuple(reports))
+    return guarded(reply, users=[device.user_id], tokens=sum(tokens.values()))
 
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    ask(device.history(), request.jobs, make_executor(config, request.base), config)
-    return encode(Submitted())
+    ask(device, device.history(), request.jobs, make_executor(config, request.base), config)
+    return guarded(Submitted(), users=[])
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     executor = make_executor(config, request.base)
     results = evaluate(device, request.jobs, executor, config)
-    return encode(EvaluateReply(user_id=device.user_id, results=tuple(results)))
+    lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
+    reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
+    return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(task_named(config.task)))
 
 
 def _reply(
     message: Message, context: Context, kind: type[R], work: Callable[[Device, RunConfig, R], RecordDict]
 ) -> Message:
-    """Does the work and answers with its result, or with a `UserFailure`.
+    """Does the work and answers with its result, or with a `Failed`.
 
     A raised exception would drop the node's state and reach the server as text without a user; so every failure is
-    answered, its traceback (which may hold private text) stays on the device, and only our own messages are said.
+    answered by its code, and its text stays on the device.
     """
     device: Device | None = None
     try:
@@ -144,30 +157,18 @@ def _reply(
         _check_source(request.workspace.source_digest)
         content = work(device, RunConfig.from_flwr(context.run_config), request)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever a policy or a model raises is answered
-        content = encode(_failure(error, message.metadata.message_type, device))
+        content = guarded(
+            failed(error, message.metadata.message_type, device), users=[device.user_id] if device else []
+        )
     return Message(content, reply_to=message)
-
-
-def _failure(error: Exception, phase: str, device: Device | None) -> UserFailure:
-    said = str(error) if isinstance(error, CdcdaError) else "see the device's errors.log"
-    log.error("%s failed with %s", phase, type(error).__name__)
-    if device is not None:
-        with (device.home / "errors.log").open("a", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
-    return UserFailure(
-        user_id=device.user_id if device else "",
-        phase=phase,
-        reason=f"{type(error).__name__}: {said}",
-        bad_input=isinstance(error, BadInputError),
-    )
 
 
 def _check_source(expected: str) -> None:
     found = _own_source()
     if found != expected:
-        raise RunError(
-            f"the device runs other code ({_ROOT}, digest {found[:12]}) than the cloud ({expected[:12]}); start the run with "
-            "`cdcda run`, or `flwr run` with a fresh SuperLink outside the source folder"
+        raise coded(
+            "other-code",
+            RunError(f"the device runs other code ({_ROOT}, digest {found[:12]}) than the cloud ({expected[:12]})"),
         )
 
 

@@ -1,7 +1,8 @@
 """A device's private folder: the only code that opens a target user's history, and the store of its adapters."""
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,18 +10,25 @@ from flwr.app import Context
 
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import open_prepared
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import RunError, coded
+from cdcda_flower.language.orders import StoredAdapter
 from cdcda_flower.messages import Workspace
+from cdcda_flower.methods import METHODS
+from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One user's device: `private` holds the history, `home` what the device makes (adapters, answers, logs)."""
+    """One user's device: `private` holds the history, `home` what the device makes (adapters, answers, logs).
+
+    `run` is the simulation's run folder, in which all devices' homes lie side by side; None on a real device.
+    """
 
     user_id: str
     private: Path
     home: Path
+    run: RunFolder | None = None
 
     def history(self) -> UserHistory:
         """Returns the user's training examples and held-out queries."""
@@ -37,20 +45,53 @@ class Device:
         lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
         (folder / f"{method.replace(':', '-')}.jsonl").write_text("".join(lines), encoding="utf-8")
 
+    def keep_choice(self, run: str, ids: Sequence[str]) -> None:
+        """Keeps the ids of what the share policy chose in a run."""
+        file = os.open(self._choice_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(file, "w", encoding="utf-8") as stream:
+            json.dump({"run": run, "ids": list(ids)}, stream)
+
+    def choice(self, run: str) -> tuple[str, ...] | None:
+        """Returns the ids of what the share policy chose in a run, or None where it has not been asked yet."""
+        try:
+            kept = json.loads(self._choice_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        # A real device keeps its folder from run to run.
+        return tuple(kept["ids"]) if kept["run"] == run else None
+
+    @property
+    def _choice_file(self) -> Path:
+        return self.home / "shared.json"
+
     def adapter_folder(self, method: str) -> Path:
         """Returns where a method's adapter stands on the device."""
-        return self.home / "adapters" / method.replace(":", "-")
+        return adapter_folder(self.home, method)
 
     def adapter_ref(self, training: TrainingSet, base_digest: str, weights_digest: str) -> AdapterRef:
         """Returns the reference of the adapter that a training left in its method's folder."""
         return AdapterRef(
             user_id=self.user_id,
             method=training.method,
+            trained_as=training.method,
             base_digest=base_digest,
-            training_digest=training.digest,
             weights_digest=weights_digest,
-            path=str(self.adapter_folder(training.method)),
         )
+
+    def stored(self, adapter: AdapterRef) -> StoredAdapter:
+        """Returns where an adapter lies: on this device, or, which only a simulation can read, elsewhere on the disk."""
+        folder = None
+        if adapter.trained_as in METHODS and adapter.user_id == self.user_id:
+            folder = self.adapter_folder(adapter.trained_as)
+        elif adapter.trained_as in METHODS and self.run:
+            other = self.run.devices / adapter.user_id
+            folder = adapter_folder(other, adapter.trained_as) if adapter.user_id else self.run.pooled
+        if folder is None:
+            raise coded(
+                "foreign-adapter",
+                RunError(f"adapter {adapter.trained_as!r} of user {adapter.user_id!r} is not on this device"),
+            )
+        return StoredAdapter(path=str(folder), weights_digest=adapter.weights_digest)
 
 
 def open_device(context: Context, workspace: Workspace) -> Device:
@@ -66,14 +107,12 @@ def open_device(context: Context, workspace: Workspace) -> Device:
     prepared = open_prepared(Path(workspace.prepared))
     partition = int(node["partition-id"])
     if partition >= len(prepared.user_ids):
-        raise RunError(
-            f"node of partition {partition}, but the data has {len(prepared.user_ids)} target users; "
-            "start as many nodes as num-users says (num-supernodes)"
+        raise coded(
+            "no-user",
+            RunError(f"node of partition {partition}, but the data has {len(prepared.user_ids)} target users"),
         )
-    user_id = prepared.user_ids[partition]
-    return Device(
-        user_id=user_id, private=prepared.private / user_id, home=_made(Path(workspace.run, "devices", user_id))
-    )
+    user_id, run = prepared.user_ids[partition], RunFolder(Path(workspace.run))
+    return Device(user_id=user_id, private=prepared.private / user_id, home=_made(run.devices / user_id), run=run)
 
 
 def _made(folder: Path) -> Path:

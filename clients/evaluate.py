@@ -1,4 +1,4 @@
-"""Held-out queries -> answers -> metric sums; answers and golds stay on the device."""
+"""Held-out queries -> answers -> metric sums; the texts of answers and golds stay on the device."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Answers(NamedTuple):
 
 
 def ask(
-    history: UserHistory, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig
+    device: Device, history: UserHistory, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig
 ) -> Pending[list[Answers]]:
     """Hands over one pass over the user's queries per job that the device answers; the results come in the jobs' order.
 
@@ -41,7 +41,7 @@ def ask(
             own,
             executor.answer(
                 prompts(history, config, among=items, is_whole=executor.takes_whole),
-                [jobs[place].adapter for place in own],
+                [device.stored(adapter) if (adapter := jobs[place].adapter) else None for place in own],
             ),
         )
         for items, own in ((None, places[False]), (history.examples, places[True]))
@@ -64,7 +64,7 @@ def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, conf
     """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
     task, history = task_named(config.task), device.history()
     queries = history.queries
-    answers = ask(history, jobs, executor, config)()
+    answers = ask(device, history, jobs, executor, config)()
     predictions = [_parsed(task, queries, own.outputs) for own in answers]
     golds = {query.id: query.response for query in queries}
     sums: list[Mapping[str, float]] = [
@@ -73,13 +73,13 @@ def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, conf
     if "bert-f1" in task.metrics and config.bertscore_model != "none":
         sums = _with_bert_f1(sums, predictions, golds, executor)
     for job, own in zip(jobs, predictions, strict=True):
-        if _adapter_of(job) in (None, device.user_id):
+        if job.adapter_of in (None, device.user_id):
             device.write_predictions(job.method, own)
     return [
         UserResult(
             user_id=device.user_id,
             method=job.method,
-            adapter_of=_adapter_of(job),
+            adapter_of=job.adapter_of,
             queries=len(queries),
             unparsed=sum(p.parsed is None for p in own),
             sums=job_sums,
@@ -94,11 +94,6 @@ def _parsed(task: Task, queries: Sequence[Example], outputs: Sequence[str]) -> l
         Prediction(example_id=query.id, output=output, parsed=task.parse(output))
         for query, output in zip(queries, outputs, strict=True)
     ]
-
-
-def _adapter_of(job: AnswerJob) -> str | None:
-    # The adapter of all users together is nobody's: its user id is empty.
-    return (job.adapter.user_id or None) if job.adapter else None
 
 
 def _with_bert_f1(

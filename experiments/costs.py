@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdcda_flower.methods import METHODS
-from cdcda_flower.runs.folder import PAIRS, RunFolder
+from cdcda_flower.runs.folder import PAIRS, RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
 from experiments.paired import Answers
@@ -118,8 +118,7 @@ def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport])
     """Returns where a method's adapters stand under the run's own folder, wherever it was moved to."""
     if method in METHODS and METHODS[method].pooled:
         return [folder.pooled]
-    own = [report.adapter for report in trained if report.adapter.path]
-    return [folder.devices / adapter.user_id / "adapters" / Path(adapter.path).name for adapter in own]
+    return [adapter_folder(folder.devices / t.adapter.user_id, t.adapter.trained_as) for t in trained]
 
 
 def _bytes_in(folder: Path) -> int | None:

@@ -269,7 +269,7 @@ def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) 
         this.processes.stop()
         if folder.manifest().status == "finished":
             ending = {}  # it was done before it was stopped
-        folder.update(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+        folder.end(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
 
 
 @contextmanager

@@ -95,10 +95,19 @@ def read_report(folder: RunFolder) -> Report:
         },
         bytes_up=sum(upload.bytes_up for upload in uploads),
         failures=dict(Counter(failure.phase for failure in ledger.failures())),
+        dropped=_dropped(trainings),
         # A ledger of an earlier version holds only how many items were used.
         history=by_history(task, own, ledger.lengths() or {upload.user_id: upload.history_size for upload in uploads}),
         costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
     )
+
+
+def _dropped(trainings: Sequence[TrainingReport]) -> dict[str, int]:
+    """Returns method -> the pairs that devices left out since they equal a held-out query, where there are any."""
+    counts: Counter[str] = Counter()
+    for training in trainings:
+        counts[training.adapter.method] += training.dropped
+    return {method: count for method, count in counts.items() if count}
 
 
 def _results(folder: RunFolder, manifest: Manifest, ledger: LedgerReader) -> tuple[UserResult, ...]:

@@ -168,6 +168,7 @@ class Report(_Value):
     scores: dict[str, tuple[float, ...]]
     bytes_up: int
     failures: dict[str, int]
+    dropped: dict[str, int]
     history: tuple[HistoryGroup, ...]
     costs: dict[str, MethodCosts]
 
@@ -193,4 +194,5 @@ class Report(_Value):
             "per_user": [row.flat() for row in self.users],
             "history": [group.model_dump() for group in self.history],
             "costs": {name: costs.model_dump() for name, costs in self.costs.items()},
+            "dropped": self.dropped,
         }

@@ -275,6 +275,8 @@ def _costs(report: Report) -> Iterator[str]:
     yield f"M_base: {manifest.base_rows:,} rows of non-target users"
     if manifest.asked_elsewhere:
         yield f"global-ft: trained without {manifest.asked_elsewhere:,} items that another user is asked"
+    for method, count in report.dropped.items():
+        yield f"{method}: trained without {count:,} pairs that equal a held-out query of their user"
     yield f"uploads: {report.bytes_up:,} bytes"
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"

@@ -8,7 +8,8 @@ import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -30,10 +31,21 @@ from cdcda_flower.messages import (
 )
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.scoring.metrics import sum_keys
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.tasks import task_named
 from cdcda_flower.teacher import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload, UserFailure
-from cdcda_flower.wire import decode, encode, payload_bytes
+from cdcda_flower.wire import encode, payload_bytes
+from strategies.arrivals import (
+    Asked,
+    Reply,
+    questions_problem,
+    reports_problem,
+    results_problem,
+    sorted_out,
+    upload_problem,
+)
 from strategies.supply.choices import Pairs
 
 log = logging.getLogger(__name__)
@@ -41,8 +53,6 @@ log = logging.getLogger(__name__)
 SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personalize", "evaluate.personal"
 SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
 _NO_MODEL = ModelRef(name="none", path="", digest="")
-
-Reply = TypeVar("Reply", Upload, Questions, PersonalizeReply, EvaluateReply)
 
 
 class Cloud(Protocol):
@@ -71,16 +81,22 @@ class Cloud(Protocol):
 
 @dataclass(kw_only=True)
 class CollaborationStrategy(Strategy):
-    """One round of CDCDA-PLM over `nodes`; the `cloud` works between share and personalize."""
+    """One round of CDCDA-PLM over `nodes`; the `cloud` works between share and personalize.
+
+    `histories` and `queries` say how many history items and held-out queries each user has, by the prepared data.
+    """
 
     config: RunConfig
     workspace: Workspace
-    user_ids: Sequence[str]
+    histories: Mapping[str, int]
+    queries: Mapping[str, int]
     nodes: Sequence[int]
     cloud: Cloud
     ledger: Ledger
     failures: list[UserFailure] = field(default_factory=list)
+    _finished: set[str] = field(default_factory=set)
     _node_of: dict[str, int] = field(default_factory=dict)
+    _plans: dict[str, tuple[Plan, ...]] = field(default_factory=dict)
     _adapters: dict[tuple[str, str], AdapterRef] = field(default_factory=dict)
     _answers: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     _pooled: AdapterRef | None = None
@@ -90,6 +106,11 @@ class CollaborationStrategy(Strategy):
     def methods(self) -> tuple[Method, ...]:
         """The config's methods, in its order."""
         return tuple(METHODS[name] for name in self.config.method_names)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The users of whom the ledger lacks a job's result; each of them is a failure, or the round has a fault."""
+        return tuple(sorted(self.histories.keys() - self._finished))
 
     def summary(self) -> None:
         """Logs what the round will do."""
@@ -115,20 +136,20 @@ class CollaborationStrategy(Strategy):
         taught = any(method.supply == "teacher" for method in self.methods)
         targets = self.cloud.teach(self._base, uploads) if taught else {}
         trained = [method for method in self.methods if method.trains]
-        requests = {
-            user_id: PersonalizeRequest(
-                workspace=self.workspace,
-                base=self._base,
-                plans=tuple(
-                    Plan(
-                        method=method.name,
-                        synthetic=pairs.get(method.name, {}).get(user_id, ()),
-                        targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
-                    )
-                    for method in trained
-                ),
+        self._plans = {
+            user_id: tuple(
+                Plan(
+                    method=method.name,
+                    synthetic=pairs.get(method.name, {}).get(user_id, ()),
+                    targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
+                )
+                for method in trained
             )
             for user_id in sorted(self._node_of)
+        }
+        requests = {
+            user_id: PersonalizeRequest(workspace=self.workspace, base=self._base, plans=plans)
+            for user_id, plans in self._plans.items()
         }
         return self._messages(requests, PERSONALIZE, grid) if trained else []
 
@@ -137,7 +158,19 @@ class CollaborationStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Notes each device's trainings; there is no shared model to aggregate."""
         if any(method.trains for method in self.methods):
-            for reply, _ in self._received(replies, PersonalizeReply, PERSONALIZE, list(self._node_of)):
+            asked = Asked(
+                kind=PersonalizeReply,
+                phase=PERSONALIZE,
+                users=tuple(self._node_of),
+                user_of=self._user_of,
+                problem=lambda reply: reports_problem(
+                    reply,
+                    plans=self._plans[reply.user_id],
+                    base_digest=self._base.digest,
+                    histories=self.histories,
+                ),
+            )
+            for reply, _ in self._received(replies, asked):
                 for report in reply.reports:
                     self.ledger.add_training(report)
                     self._adapters[reply.user_id, report.adapter.method] = report.adapter
@@ -147,22 +180,22 @@ class CollaborationStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Returns one message per device with all methods' answer jobs, and the swap test's."""
-        partners = _partners(sorted(self._node_of), seed=derive_seed(self.config.seed, "swap"))
         requests = {
-            user_id: EvaluateRequest(
-                workspace=self.workspace, base=self._base, jobs=self._jobs(user_id, partners.get(user_id))
-            )
-            for user_id in sorted(self._node_of)
+            user_id: EvaluateRequest(workspace=self.workspace, base=self._base, jobs=jobs)
+            for user_id, jobs in self._jobs().items()
         }
         return self._messages(requests, EVALUATE, grid)
 
-    def _jobs(self, user_id: str, partner: str | None) -> tuple[AnswerJob, ...]:
-        jobs = [self._job(user_id, method) for method in self.methods]
-        if self.config.swap_test and partner is not None:
-            jobs += [
-                AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
-            ]
-        return tuple(jobs)
+    def _jobs(self) -> dict[str, tuple[AnswerJob, ...]]:
+        """Returns the jobs of each user who has got so far: one per method, and the swap test's."""
+        users = sorted(self._node_of)
+        jobs = {user_id: tuple(self._job(user_id, method) for method in self.methods) for user_id in users}
+        if self.config.swap_test:
+            for user_id, partner in _partners(users, seed=derive_seed(self.config.seed, "swap")).items():
+                jobs[user_id] += tuple(
+                    AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
+                )
+        return jobs
 
     def _job(self, user_id: str, method: Method) -> AnswerJob:
         if method.answers == "cloud":
@@ -173,17 +206,41 @@ class CollaborationStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Notes each device's results; users are pooled where results are read, never here."""
-        for reply, _ in self._received(replies, EvaluateReply, EVALUATE, list(self._node_of)):
+        jobs, sums = self._jobs(), sum_keys(task_named(self.config.task))
+        if self.config.bertscore_model == "none":
+            sums -= {"bert-f1"}
+        asked = Asked(
+            kind=EvaluateReply,
+            phase=EVALUATE,
+            users=tuple(self._node_of),
+            user_of=self._user_of,
+            sums=sums,
+            problem=lambda reply: results_problem(reply, jobs=jobs[reply.user_id], queries=self.queries, sums=sums),
+        )
+        for reply, _ in self._received(replies, asked):
             for result in reply.results:
                 self.ledger.add_result(result)
+            self._finished.add(reply.user_id)
         return None
 
     def _share(self, grid: Grid, *, wanted: bool) -> list[Upload]:
         request = encode(ShareRequest(workspace=self.workspace, wanted=wanted))
         messages = [Message(request, node, SHARE) for node in self.nodes]
-        replies = grid.send_and_receive(messages)
+        asked = Asked(
+            kind=Upload,
+            phase=SHARE,
+            users=tuple(self.histories),
+            user_of={},
+            problem=partial(
+                upload_problem,
+                policy=self.config.share_policy if wanted else "none",
+                wanted=wanted,
+                histories=self.histories,
+                queries=self.queries,
+            ),
+        )
         uploads = []
-        for upload, message in self._received(replies, Upload, SHARE, self.user_ids):
+        for upload, message in self._received(grid.send_and_receive(messages), asked):
             self._node_of[upload.user_id] = message.metadata.src_node_id
             self.ledger.add_upload(upload, payload_bytes(message.content))
             uploads.append(upload)
@@ -199,12 +256,19 @@ class CollaborationStrategy(Strategy):
         request = encode(AskRequest(workspace=self.workspace, methods=methods))
         users = sorted(self._node_of)
         replies = grid.send_and_receive([Message(request, self._node_of[user_id], ASK) for user_id in users])
-        asked = []
-        for own, _ in self._received(replies, Questions, ASK, users):
+        asked = Asked(
+            kind=Questions,
+            phase=ASK,
+            users=users,
+            user_of=self._user_of,
+            problem=partial(questions_problem, methods=methods, queries=self.queries),
+        )
+        questions = []
+        for own, _ in self._received(replies, asked):
             for method, prompts in own.prompts.items():
                 self.ledger.add_questions(own.user_id, method, prompts)
-            asked.append(own)
-        return asked
+            questions.append(own)
+        return questions
 
     def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
         """Returns one message per device.
@@ -219,48 +283,22 @@ class CollaborationStrategy(Strategy):
             grid.send_and_receive(ahead)
         return [Message(c, self._node_of[user_id], message_type) for user_id, c in content.items()]
 
-    def _received(
-        self, replies: Iterable[Message], kind: type[Reply], phase: str, expected: Sequence[str]
-    ) -> list[tuple[Reply, Message]]:
+    @property
+    def _user_of(self) -> dict[int, str]:
+        return {node: user_id for user_id, node in self._node_of.items()}
+
+    def _received(self, replies: Iterable[Message], asked: Asked[Reply]) -> list[tuple[Reply, Message]]:
         """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
-        good, failed = _apart(replies, kind)
-        silence = "no reply: its process died or the deadline passed"
-        if "" in failed:
-            # A device that does not get as far as knowing its user says why, but not who it is.
-            silence = f"no reply; a device without a user says: {failed[''].reason}"
-        for user_id in expected:
-            if user_id not in good:
-                silent = UserFailure(user_id=user_id, phase=phase, reason=silence)
-                self._fail(failed.get(user_id, silent))
+        arrived = sorted_out(replies, asked)
+        for failure in arrived.failures:
+            self.failures.append(failure)
+            self.ledger.add_failure(failure)
+            self._node_of.pop(failure.user_id, None)
         # Bad input is said in its own words, by whoever called.
-        if not good and not any(failure.bad_input for failure in self.failures):
+        if not arrived.good and not any(failure.bad_input for failure in self.failures):
             reason = self.failures[-1].reason if self.failures else "nobody was asked"
-            raise RunError(f"no device finished {phase}; the last failure: {reason}")
-        return [good[user_id] for user_id in sorted(good)]
-
-    def _fail(self, failure: UserFailure) -> None:
-        self.failures.append(failure)
-        self.ledger.add_failure(failure)
-        self._node_of.pop(failure.user_id, None)
-
-
-def _apart(
-    replies: Iterable[Message], kind: type[Reply]
-) -> tuple[dict[str, tuple[Reply, Message]], dict[str, UserFailure]]:
-    """Returns the good replies with their messages, and the failures that devices reported, each by user."""
-    good: dict[str, tuple[Reply, Message]] = {}
-    failed: dict[str, UserFailure] = {}
-    for message in replies:
-        if message.has_error():
-            continue
-        reply = decode(message.content, kind, otherwise=UserFailure)
-        if isinstance(reply, UserFailure):
-            failed[reply.user_id] = reply
-        elif reply.user_id in good:
-            raise RunError(f"two nodes answered as user {reply.user_id}; every device needs its own partition-id")
-        else:
-            good[reply.user_id] = reply, message
-    return good, failed
+            raise RunError(f"no device finished {asked.phase}; the last failure: {reason}")
+        return list(arrived.good.values())
 
 
 def _partners(user_ids: Sequence[str], *, seed: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cdcda_flower.runs.folder import PhaseCost, RunFolder
 from cdcda_flower.runs.progress import Progress
@@ -22,17 +22,22 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[None]:
-        """Runs one phase of `total` items; its cost is noted when it ends, also by an error."""
+        """Runs one phase of `total` items; its cost is noted when it ends, also by an error, which is the one that is raised."""
         log.info("phase %s: %d", name, total)
         self._progress.start(name, total)
         self._tokens = 0
         started = time.perf_counter()
         try:
             yield
-        finally:
-            cost = PhaseCost(name=name, seconds=time.perf_counter() - started, tokens=self._tokens)
-            self._costs = (*self._costs, cost)
-            self._folder.update(phases=self._costs)
+        except BaseException:
+            with suppress(OSError):  # a full disk, say, which may be what ended the phase
+                self._note(name, time.perf_counter() - started)
+            raise
+        self._note(name, time.perf_counter() - started)
+
+    def _note(self, name: str, seconds: float) -> None:
+        self._costs = (*self._costs, PhaseCost(name=name, seconds=seconds, tokens=self._tokens))
+        self._folder.update(phases=self._costs)
 
     def advance(self, done: int, tokens: int) -> None:
         """Adds finished items and tokens to the current phase."""

@@ -56,11 +56,10 @@ def pooled_adapter(
     double = config.device_executor == "echo"
     trained = _doubled(pairs, base, config.epochs, on_step) if double else _trained(config, base, order, on_step)
     adapter = AdapterRef(
-        user_id="", method=METHOD, base_digest=base.digest, training_digest=digest([pairs]), weights_digest=trained.weights_digest,
-        path=str(folder),
+        user_id="", method=METHOD, trained_as=METHOD, base_digest=base.digest, weights_digest=trained.weights_digest,
     )  # fmt: skip
     return TrainingReport(
-        adapter=adapter, private=len(pairs), synthetic=0, tokens=trained.tokens, steps=trained.steps,
+        adapter=adapter, private=len(pairs), synthetic=0, dropped=0, tokens=trained.tokens, steps=trained.steps,
         first_loss=trained.first_loss, last_loss=trained.last_loss, seconds=trained.seconds,
     )  # fmt: skip
 

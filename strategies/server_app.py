@@ -1,6 +1,7 @@
 """The cloud's side of a run: builds the objects that the config names, runs the strategy, closes the run truthfully."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ from strategies.phases import Phases
 from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
 
+log = logging.getLogger(__name__)
+
 app = ServerApp()
 
 _FLEET_IN_FLIGHT = 24
@@ -52,12 +55,20 @@ def main(grid: Grid, context: Context) -> None:
     except BaseException as error:
         # Whatever ends the run early, the manifest must not go on saying that it runs.
         kind = "input" if isinstance(error, BadInputError) else "run"
-        folder.update(status="failed", error_kind=kind, error=f"{error}" or type(error).__name__, finished=_now())
+        try:
+            folder.end(status="failed", error_kind=kind, error=f"{error}" or type(error).__name__, finished=_now())
+        except OSError as unwritten:
+            # What ended the run is what must be raised.
+            log.error(
+                "the manifest in %s cannot be written (%s) and still says that the run goes on",
+                folder.path,
+                unwritten.strerror,
+            )
         raise
     if failures:
-        folder.update(status="failed", error_kind="run", error=failures, finished=_now())
+        folder.end(status="failed", error_kind="run", error=failures, finished=_now())
         raise RunError(failures)
-    folder.update(status="finished", finished=_now())
+    folder.end(status="finished", finished=_now())
 
 
 def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
@@ -77,7 +88,8 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         strategy = CollaborationStrategy(
             config=config,
             workspace=workspace,
-            user_ids=prepared.user_ids,
+            histories={user_id: prepared.histories[user_id] for user_id in prepared.user_ids},
+            queries=prepared.queries,
             nodes=nodes,
             cloud=CloudSide(
                 config=config,
@@ -91,11 +103,14 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
             ledger=ledger,
         )
         strategy.start(_patient(grid, phases, config), ArrayRecord(), num_rounds=1)
-    failed = strategy.failures
+    # Whoever lacks a result has failed, also one whom no failure names: results must be users times jobs.
+    reasons = {failure.user_id: failure.reason for failure in strategy.failures}
+    failed = list(dict.fromkeys([*reasons, *strategy.lacking]))
     if not failed:
         return ""
-    names = ", ".join(failure.user_id for failure in failed[:5]) + (", ..." if len(failed) > 5 else "")
-    return f"{len(failed)} of {config.num_users} users failed ({names}); the first: {failed[0].reason}"
+    names = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+    first = reasons.get(failed[0], "its results are not in the ledger")
+    return f"{len(failed)} of {config.num_users} users failed ({names}); the first: {first}"
 
 
 def _patient(grid: Grid, phases: Phases, config: RunConfig) -> PatientGrid:

@@ -104,7 +104,7 @@ class InProcessGrid(Grid):
             reply = self._answer(message, self._nodes[message.metadata.dst_node_id])
         if kind:
             return Message(Error(_RAISED, "the client process died"), reply_to=message)
-        return _message(reply.content, reply.metadata)
+        return reply if reply.has_error() else _message(reply.content, reply.metadata)
 
     def _partition(self, message: Message) -> int:
         return int(self._nodes[message.metadata.dst_node_id].node_config["partition-id"])

@@ -14,10 +14,18 @@ from cdcda_flower.language.answering import answer
 from cdcda_flower.language.decoding import stops_of
 from cdcda_flower.language.fleet import Fit, Fleet, OnStep
 from cdcda_flower.language.models import load_causal, pick_device
-from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ModelSpec, Trained, TrainOrder, adapter_key
+from cdcda_flower.language.orders import (
+    Answered,
+    AnswerOrder,
+    Job,
+    ModelSpec,
+    StoredAdapter,
+    Trained,
+    TrainOrder,
+    adapter_key,
+)
 from cdcda_flower.language.quantized import dequantised
 from cdcda_flower.language.stacked import StackedAdapters
-from cdcda_flower.types import AdapterRef
 
 
 class DeviceModel:
@@ -68,7 +76,7 @@ class DeviceModel:
 
     def _outputs(self, orders: Sequence[AnswerOrder]) -> list[list[list[str]]]:
         cells: dict[str, list[tuple[int, int]]] = {}
-        refs: dict[str, AdapterRef | None] = {}
+        refs: dict[str, StoredAdapter | None] = {}
         for place, order in enumerate(orders):
             for column, adapter in enumerate(order.adapters):
                 refs[adapter_key(adapter)] = adapter
@@ -99,7 +107,7 @@ class DeviceModel:
             weights_digest = save_adapter(draft, fit.weights, self._adapters.config)
         return Trained(weights_digest, fit.steps, fit.tokens, fit.first_loss, fit.last_loss, fit.seconds)
 
-    def _fill(self, slot: int, adapter: AdapterRef | None) -> None:
+    def _fill(self, slot: int, adapter: StoredAdapter | None) -> None:
         if adapter is None:
             self._adapters.clear(slot)
         else:

@@ -10,7 +10,7 @@ from cdcda_flower.language.recipe import Recipe
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import task_named
 from cdcda_flower.teacher import TeacherTargets
-from cdcda_flower.types import AdapterRef, ModelRef
+from cdcda_flower.types import ModelRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +90,20 @@ class Trained(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAdapter:
+    """An adapter's folder on this disk, and the digest that its weights must have."""
+
+    path: str
+    weights_digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerOrder:
     """Queries, each to be answered with every one of the adapters (None: M_base alone)."""
 
     queries: tuple[str, ...] = field(repr=False)
-    adapters: tuple[AdapterRef | None, ...]
+    adapters: tuple[StoredAdapter | None, ...]
 
     @property
     def key(self) -> str:
@@ -150,7 +158,7 @@ Order = TrainOrder | AnswerOrder | ScoreOrder
 Result = Trained | Answered | list[float]
 
 
-def adapter_key(adapter: AdapterRef | None) -> str:
+def adapter_key(adapter: StoredAdapter | None) -> str:
     """Returns what tells adapters apart: the digest of the weights, nothing for M_base alone."""
     return adapter.weights_digest if adapter else ""
 

@@ -1,5 +1,6 @@
 """A run's folder: where its files lie, and the manifest that says what ran and how it ended."""
 
+import errno
 import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from cdcda_flower.runs.atomic import write_atomic
 
 Status = Literal["created", "running", "finished", "failed", "interrupted"]
 MANIFEST = "manifest.json"
+# Room for a manifest on a disk that is full by the time the run ends.
+_RESERVE_BYTES = 256 * 1024
 
 
 class ModelName(BaseModel):
@@ -144,6 +147,7 @@ class RunFolder:
         folder.logs.mkdir()
         folder.devices.mkdir(mode=0o700)
         write_atomic(folder._manifest_path, Manifest(run=name).model_dump_json(indent=2))
+        folder._reserve.write_bytes(bytes(_RESERVE_BYTES))
         return folder
 
     @property
@@ -206,9 +210,30 @@ class RunFolder:
             write_atomic(self._manifest_path, manifest.model_dump_json(indent=2))
         return manifest
 
+    def end(self, **changes: Any) -> Manifest:  # noqa: ANN401 - as in `update`
+        """Updates the manifest when a run ends, also on a full disk: `create` kept some room for it, which this gives up."""
+        try:
+            return self.update(**changes)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            self._reserve.unlink(missing_ok=True)
+            return self.update(**changes)
+        finally:
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path / ".reserve"
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # The launcher and the server both update the manifest: read-change-write must not interleave.
         with (self.path / ".manifest.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def adapter_folder(home: Path, method: str) -> Path:
+    """Returns where a device with this home keeps the adapter that it trained for a method."""
+    return home / "adapters" / method.replace(":", "-")

@@ -37,7 +37,9 @@ _SUMS = TypeAdapter(dict[str, float])
 _PROVENANCE = (
     "user_id TEXT NOT NULL, source_id TEXT NOT NULL, generator TEXT, prompt_digest TEXT, seed INTEGER, sample INTEGER"
 )
+VERSION = 2  # of the tables; another version's ledger is refused
 _SCHEMA = f"""
+PRAGMA user_version = {VERSION};
 CREATE TABLE IF NOT EXISTS uploads (
     user_id TEXT PRIMARY KEY, policy TEXT, history_size INTEGER, query_count INTEGER, shared INTEGER, bytes_up INTEGER);
 CREATE TABLE IF NOT EXISTS shared (
@@ -56,8 +58,8 @@ CREATE TABLE IF NOT EXISTS taught (user_id TEXT PRIMARY KEY, examples INTEGER, b
 CREATE TABLE IF NOT EXISTS questions (
     user_id TEXT, method TEXT, count INTEGER, bytes_up INTEGER, PRIMARY KEY (user_id, method));
 CREATE TABLE IF NOT EXISTS trainings (
-    user_id TEXT, method TEXT, base_digest TEXT, training_digest TEXT, weights_digest TEXT, path TEXT, private INTEGER,
-    synthetic INTEGER, tokens INTEGER, steps INTEGER, first_loss REAL, last_loss REAL, seconds REAL,
+    user_id TEXT, method TEXT, trained_as TEXT, base_digest TEXT, weights_digest TEXT, private INTEGER, synthetic INTEGER,
+    dropped INTEGER, tokens INTEGER, steps INTEGER, first_loss REAL, last_loss REAL, seconds REAL,
     PRIMARY KEY (user_id, method));
 CREATE TABLE IF NOT EXISTS results (
     user_id TEXT, method TEXT, adapter_of TEXT, queries INTEGER, unparsed INTEGER, sums TEXT, seconds REAL);
@@ -151,10 +153,9 @@ class Ledger:
     def add_training(self, report: TrainingReport) -> None:
         """Adds what training one adapter took."""
         a, r = report.adapter, report
-        adapter = (a.user_id, a.method, a.base_digest, a.training_digest, a.weights_digest, a.path)
-        self._add(
-            "trainings", [(*adapter, r.private, r.synthetic, r.tokens, r.steps, r.first_loss, r.last_loss, r.seconds)]
-        )
+        adapter = (a.user_id, a.method, a.trained_as, a.base_digest, a.weights_digest)
+        sizes = (r.private, r.synthetic, r.dropped, r.tokens, r.steps)
+        self._add("trainings", [(*adapter, *sizes, r.first_loss, r.last_loss, r.seconds)])
 
     def add_result(self, result: UserResult) -> None:
         """Adds one user's metric sums under one method."""
@@ -224,33 +225,33 @@ class LedgerReader:
         """Returns the pairs that were made without a model, in the order in which they were added."""
         return tuple(
             SyntheticPair(id=i, query=q, response=r, provenance=_provenance(origin))
-            for i, q, r, *origin in self._newer_rows("variants", "SELECT * FROM variants ORDER BY rowid")
+            for i, q, r, *origin in self._rows("SELECT * FROM variants ORDER BY rowid")
         )
 
     def sent(self) -> dict[str, dict[str, str]]:
         """Returns pair id -> user id of what each method sent, by method."""
         found: dict[str, dict[str, str]] = {}
-        for method, user_id, pair_id in self._newer_rows("sent", "SELECT method, user_id, pair_id FROM sent"):
+        for method, user_id, pair_id in self._rows("SELECT method, user_id, pair_id FROM sent"):
             found.setdefault(method, {})[pair_id] = user_id
         return found
 
     def questions(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Returns (user id, method) -> how many questions were put to the cloud, and in how many bytes."""
-        rows = self._newer_rows("questions", "SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
+        rows = self._rows("SELECT user_id, method, count, bytes_up FROM questions ORDER BY rowid")
         return {(u, m): (c, b) for u, m, c, b in rows}
 
     def answers(self) -> dict[tuple[str, str], int]:
         """Returns (user id, method) -> the bytes of the cloud's answers."""
-        rows = self._newer_rows("answers", "SELECT user_id, method, bytes_down FROM answers ORDER BY rowid")
+        rows = self._rows("SELECT user_id, method, bytes_down FROM answers ORDER BY rowid")
         return {(user_id, method): size for user_id, method, size in rows}
 
     def lengths(self) -> dict[str, int]:
         """Returns how many history items each user has, used or not."""
-        return dict(self._newer_rows("lengths", "SELECT user_id, items FROM lengths ORDER BY user_id"))
+        return dict(self._rows("SELECT user_id, items FROM lengths ORDER BY user_id"))
 
     def taught(self) -> dict[str, tuple[int, int]]:
         """Returns for how many examples each user got a teacher's distributions, and in how many bytes."""
-        rows = self._newer_rows("taught", "SELECT user_id, examples, bytes_down FROM taught ORDER BY user_id")
+        rows = self._rows("SELECT user_id, examples, bytes_down FROM taught ORDER BY user_id")
         return {user_id: (examples, size) for user_id, examples, size in rows}
 
     def trainings(self) -> tuple[TrainingReport, ...]:
@@ -279,17 +280,19 @@ class LedgerReader:
                 "the ledger is damaged: copy it again, or run anew"
             ) from None
 
-    def _newer_rows(self, table: str, query: str) -> list[_Row]:
-        """Returns the rows of a table that ledgers of earlier versions do not have: none there."""
-        known = self._rows(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name = '{table}'")
-        return self._rows(query) if known else []
-
     def _rows(self, query: str) -> list[_Row]:
         try:
             with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                return connection.execute(query).fetchall()
+                [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+                rows = connection.execute(query).fetchall() if version == VERSION else []
         except sqlite3.Error as error:
             raise DataError(f"{self._path} cannot be read as a run's ledger: {error}") from error
+        if version != VERSION:
+            raise DataError(
+                f"{self._path} is a ledger of version {version}, this is {VERSION}; read it with the version of the code that "
+                "wrote it, or run anew"
+            )
+        return rows
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Cell, ...]]) -> None:
@@ -310,11 +313,9 @@ def _provenance(row: Iterable[Any]) -> Provenance:
 
 
 def _training(row: _Row) -> TrainingReport:
-    user, method, base, training, weights, path, private, synthetic, tokens, steps, first, last, seconds = row
-    adapter = AdapterRef(
-        user_id=user, method=method, base_digest=base, training_digest=training, weights_digest=weights, path=path
-    )
+    user, method, trained_as, base, weights, private, synthetic, dropped, tokens, steps, first, last, seconds = row
+    adapter = AdapterRef(user_id=user, method=method, trained_as=trained_as, base_digest=base, weights_digest=weights)
     return TrainingReport(
-        adapter=adapter, private=private, synthetic=synthetic, tokens=tokens, steps=steps, first_loss=first,
-        last_loss=last, seconds=seconds,
+        adapter=adapter, private=private, synthetic=synthetic, dropped=dropped, tokens=tokens, steps=steps,
+        first_loss=first, last_loss=last, seconds=seconds,
     )  # fmt: skip

@@ -5,9 +5,9 @@ import random
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.orders import Answered
+from cdcda_flower.language.orders import Answered, StoredAdapter
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingSet
+from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
 from clients.executors.executor import Pending, training_seed
 
@@ -31,6 +31,7 @@ class EchoExecutor:
             adapter=device.adapter_ref(training, self._base.digest, hashlib.sha256(text.encode()).hexdigest()),
             private=len(training.private),
             synthetic=len(training.synthetic),
+            dropped=0,
             tokens=size,
             steps=size,
             first_loss=1.0,
@@ -38,11 +39,11 @@ class EchoExecutor:
             seconds=0.0,
         )
 
-    def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
+    def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Returns labels drawn by query and adapter, or the queries' last words."""
         return lambda: Answered([self._answer(queries, adapter) for adapter in adapters], 0.0)
 
-    def _answer(self, queries: Sequence[str], adapter: AdapterRef | None) -> list[str]:
+    def _answer(self, queries: Sequence[str], adapter: StoredAdapter | None) -> list[str]:
         rng = random.Random(adapter.weights_digest if adapter else self._base.digest)
         if self._task.labels:
             return [rng.choice(self._task.labels) for _ in queries]

@@ -5,11 +5,11 @@ from typing import Protocol, TypeVar
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.language.lengths import prompt_tokens
-from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ScoreOrder, Trained, TrainOrder
+from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ScoreOrder, StoredAdapter, Trained, TrainOrder
 from cdcda_flower.language.recipe import user_recipe
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingSet
+from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Executor(Protocol):
         """Has a fresh adapter trained on each set and stored on the device."""
         ...
 
-    def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
+    def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Has all queries answered per adapter (None: M_base alone)."""
         ...
 
@@ -70,7 +70,7 @@ class ModelExecutor:
         trained = self._models.train(orders)
         return lambda: [self._report(*pair, device) for pair in zip(trainings, trained(), strict=True)]
 
-    def answer(self, queries: Sequence[str], adapters: Sequence[AdapterRef | None]) -> Pending[Answered]:
+    def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Returns greedy answers."""
         return self._models.answer(AnswerOrder(tuple(queries), tuple(adapters)))
 
@@ -103,6 +103,7 @@ class ModelExecutor:
             adapter=device.adapter_ref(training, self._base.digest, trained.weights_digest),
             private=len(training.private),
             synthetic=len(training.synthetic),
+            dropped=0,
             tokens=trained.tokens,
             steps=trained.steps,
             first_loss=trained.first_loss,

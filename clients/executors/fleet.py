@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import RunError, coded
 from cdcda_flower.language.orders import (
     Answered,
     AnswerOrder,
@@ -78,9 +78,7 @@ class FleetModels:
             except RayTaskError as error:
                 # Ray's own error quotes the other process's traceback, which may hold private text.
                 raise error.cause from None
-        raise RunError(
-            "the trainer's process died twice (out of memory?); lower fleet-slots, max-tokens or batch-size, or set device-executor to local"
-        )
+        raise coded("trainer-died", RunError("the trainer's process died twice; the cloud's message says what helps"))
 
 
 def _trainer(spec: ModelSpec) -> "ActorHandle[Trainer]":
@@ -113,7 +111,4 @@ def _check_free(gpus: float) -> None:
     except ValueError:
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         if free.get("GPU", 0) < gpus:
-            raise RunError(
-                "the client processes hold the GPU that the fleet needs; start them with client-resources-num-gpus=0, "
-                "or set device-executor to local"
-            ) from None
+            raise coded("gpu-taken", RunError("the client processes hold the GPU that the fleet needs")) from None

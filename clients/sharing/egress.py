@@ -1,49 +1,94 @@
-"""The egress guard: what leaves a device is checked in its serialised form, after the policy and before the wire."""
+"""The egress guard: every reply is checked in its serialised form, after all else and before the wire.
 
-from collections.abc import Sequence
+What may leave stands in one table, `cdcda_flower.what_leaves`. Texts of the user are in two replies only, whose further
+rules stand here: an upload holds items of the history, questions hold what the cloud was asked to answer.
+"""
+
+from collections.abc import Collection, Sequence
 
 from flwr.app import RecordDict
 
-from cdcda_flower.errors import ShareError
-from cdcda_flower.types import Example, Upload
-from cdcda_flower.wire import encode, payload_fields
-
-_FIELDS = frozenset({"user_id", "policy", "history_size", "query_count", "examples"})
+from cdcda_flower.errors import ShareError, coded
+from cdcda_flower.messages import Questions
+from cdcda_flower.methods import METHODS
+from cdcda_flower.types import Example, Upload, UserHistory
+from cdcda_flower.what_leaves import unfit
+from cdcda_flower.wire import encode, is_bare, payload_fields
 
 
 def checked_examples(chosen: object, history: Sequence[Example], *, policy: str) -> tuple[Example, ...]:
-    """Returns what a policy chose as a tuple; raises ShareError where it is no subset of the user's history."""
+    """Returns what a policy chose as a tuple; raises ShareError where it is no subset of the user's history.
+
+    The error's text is for the device's own log; the cloud learns its code.
+    """
     if isinstance(chosen, (str, bytes)) or not isinstance(chosen, Sequence):
-        raise ShareError(
-            f"share policy {policy!r} returned {type(chosen).__name__}; return a sequence of the history's examples"
+        raise coded(
+            "no-sequence",
+            ShareError(
+                f"share policy {policy!r} returned {type(chosen).__name__}; return a sequence of the history's examples"
+            ),
         )
     own = {example.id: example for example in history}
     seen: set[str] = set()
     for example in chosen:
         if not isinstance(example, Example):
-            raise ShareError(
-                f"share policy {policy!r} returned a {type(example).__name__}; return the history's own examples"
+            raise coded(
+                "no-example",
+                ShareError(
+                    f"share policy {policy!r} returned a {type(example).__name__}; return the history's own examples"
+                ),
             )
         if own.get(example.id) != example:
-            raise ShareError(
-                f"share policy {policy!r} returned example {example.id!r}, which is not in this user's history as it "
-                "stands there; a policy may only choose from the history it is given"
+            raise coded(
+                "not-in-history",
+                ShareError(
+                    f"share policy {policy!r} returned example {example.id!r}, which is not in this user's history as it "
+                    "stands there; a policy may only choose from the history it is given"
+                ),
             )
         if example.id in seen:
-            raise ShareError(f"share policy {policy!r} returned example {example.id!r} twice; choose each at most once")
+            raise coded(
+                "twice",
+                ShareError(f"share policy {policy!r} returned example {example.id!r} twice; choose each at most once"),
+            )
         seen.add(example.id)
     return tuple(chosen)
 
 
-def guarded(upload: Upload, history: Sequence[Example]) -> RecordDict:
-    """Returns the upload as Flower content, after checking that the bytes hold chosen examples and counts only."""
-    checked_examples(upload.examples, history, policy=upload.policy)
-    content = encode(upload)
-    fields = payload_fields(content)
+def guarded(reply: object, *, users: Collection[str], sums: Collection[str] = (), tokens: int = 0) -> RecordDict:
+    """Returns the reply as Flower content, after checking that the bytes hold what the table allows and no more.
+
+    `users` are those whom the reply may name (the device's own, in the swap test also the other adapter's), `sums` the
+    metric sums that it may hold.
+    """
+    content = encode(reply, tokens=tokens)
+    if not is_bare(content):
+        raise ShareError("more than a value and its tokens would leave; nothing was sent")
+    if problem := unfit(type(reply).__name__, payload_fields(content), users=users, sums=sums):
+        raise ShareError(f"the serialised {type(reply).__name__} is not as the table of what leaves says: {problem}")
+    return content
+
+
+def guarded_upload(upload: Upload, history: Sequence[Example]) -> RecordDict:
+    """Returns the upload as Flower content, after checking that every example in the bytes is one of the history."""
+    content = guarded(upload, users=[upload.user_id])
     own = {(e.id, e.query, e.response) for e in history}
-    leaving = [(e["id"], e["query"], e["response"]) for e in fields["examples"]]
-    if set(content) != {"domain"} or fields.keys() != _FIELDS or any(len(e) != 3 for e in fields["examples"]):
-        raise ShareError("the serialised upload holds more than an upload's fields; nothing was sent")
-    if not own.issuperset(leaving):
-        raise ShareError("the serialised upload holds an example that is not in this user's history; nothing was sent")
+    if not own.issuperset((e["id"], e["query"], e["response"]) for e in payload_fields(content)["examples"]):
+        raise coded(
+            "not-in-history",
+            ShareError("the serialised upload holds an example that is not in this user's history; nothing was sent"),
+        )
+    return content
+
+
+def guarded_questions(questions: Questions, own: UserHistory, methods: Sequence[str]) -> RecordDict:
+    """Returns the questions as Flower content, after checking who asks, how often, and that plain prompts are queries."""
+    content = guarded(questions, users=[own.user_id])
+    queries = [query.query for query in own.queries]
+    for method, prompts in payload_fields(content)["prompts"].items():
+        asks = method in methods and METHODS[method].answers == "cloud"
+        if not asks or len(prompts) != len(queries) or (prompts != queries and not METHODS[method].retrieval):
+            raise ShareError(
+                f"the serialised questions of {method} are not the held-out queries, or the cloud does not answer it"
+            )
     return content

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from cdcda_flower.language.models import compute_dtype
 from cdcda_flower.language.sources import files_digest
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.types import TrainingReport
 
 SLOW_POLICY = """import time
 
@@ -55,7 +56,7 @@ def test_every_user_of_every_method_has_a_result(first: Done) -> None:
     assert len(users) == 4
     assert own == {(user, method) for user in users for method in ("device", "direct-ft", "cdcda")}
     assert ledger.failures() == ()
-    assert {(upload.policy, upload.shared) for upload in ledger.uploads()} == {("newest", 3)}
+    assert {(upload.policy, upload.shared) for upload in ledger.uploads()} == {("policies:Newest", 3)}
 
 
 def test_cdcda_trained_on_pairs_that_the_cloud_wrote(first: Done) -> None:
@@ -122,7 +123,7 @@ def test_adapters_load_in_plain_peft(first: Done, place: Place) -> None:
     base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
     tokens = torch.arange(10, 20)[None]
     before = base(tokens).logits
-    adapted = PeftModel.from_pretrained(base, reports[0].adapter.path)
+    adapted = PeftModel.from_pretrained(base, _adapter(first.folder, reports[0]))
     lora = adapted.peft_config["default"].to_dict()
     assert (lora["r"], lora["lora_alpha"]) == (16, 8)
     assert not torch.equal(adapted(tokens).logits, before)
@@ -148,11 +149,15 @@ def test_private_folders_are_closed_to_others_and_logs_hold_no_private_text(firs
     assert not any(text in said for text in texts)
 
 
+def _adapter(folder: RunFolder, report: TrainingReport) -> Path:
+    return adapter_folder(folder.devices / report.adapter.user_id, report.adapter.trained_as)
+
+
 def _what_it_made(folder: RunFolder) -> object:
     """Returns everything in a ledger that may not change from run to run: all but seconds and paths."""
     ledger = LedgerReader(folder.ledger_path)
     trainings = [
-        (r.adapter.user_id, r.adapter.method, r.adapter.training_digest, r.adapter.weights_digest, r.last_loss)
+        (r.adapter.user_id, r.adapter.method, r.private, r.synthetic, r.adapter.weights_digest, r.last_loss)
         for r in ledger.trainings()
     ]
     results = sorted((r.user_id, r.method, r.adapter_of or "", sorted(r.sums.items())) for r in ledger.results())
@@ -179,8 +184,9 @@ def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done,
     tolerance = 1e-4 if compute_dtype(torch.device("cpu")) is torch.float32 else 4e-3
     for key, fleet in trainings[0].items():
         local = trainings[1][key]
-        assert fleet.adapter.training_digest == local.adapter.training_digest
-        weights = [load_file(Path(r.adapter.path, "adapter_model.safetensors")) for r in (fleet, local)]
+        assert (fleet.private, fleet.synthetic) == (local.private, local.synthetic)
+        folders = [_adapter(done.folder, r) for done, r in ((together, fleet), (first, local))]
+        weights = [load_file(folder / "adapter_model.safetensors") for folder in folders]
         for name, weight in weights[0].items():
             torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=tolerance)
     answered = [sorted((r.user_id, r.method, r.adapter_of or "", r.queries) for r in x.results()) for x in ledgers]

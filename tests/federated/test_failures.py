@@ -1,14 +1,22 @@
 """Users, nodes and processes that fail: the others finish, who failed is named, and no run ends as a success."""
 
+import errno
 import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
+from flwr.app import Context, Message
 
 from cdcda_flower.errors import ModelError, RunError
+from cdcda_flower.runs import folder as run_folder
 from cdcda_flower.runs.folder import RunFolder
+from clients import client_app
 from strategies import server_app
 from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
 
@@ -33,15 +41,17 @@ def test_a_failing_device_is_named_and_the_others_finish(four: Federation, block
     assert outcome.failures.startswith("1 of 4 users failed (B); the first: ")
     (failure,) = outcome.ledger.failures()
     assert (failure.user_id, failure.phase) == ("B", PERSONALIZE if blocked == "adapters" else EVALUATE)
-    assert "see the device's errors.log" in failure.reason
+    assert failure.reason == "the device's work ended with an error; its errors.log says more (devices/B/errors.log)"
     assert "Traceback" in (home / "errors.log").read_text()
+    assert (home / "errors.log").stat().st_mode & 0o777 == 0o600
     assert _finished(outcome) == {"A", "C", "D"}
 
 
 def test_a_user_who_failed_lends_no_adapter(four: Federation) -> None:
     outcome = four.run(four.config(), faults=[Fault(partition=1, phase=PERSONALIZE, kind="died")])
     assert outcome.ledger.failures()[0].user_id == "B"
-    assert all("B" not in (result.user_id, result.adapter_of) for result in outcome.ledger.results())
+    named = {name for result in outcome.ledger.results() for name in (result.user_id, result.adapter_of)}
+    assert named == {"A", "C", "D", None}
     assert (1, EVALUATE) not in outcome.sent
 
 
@@ -96,17 +106,21 @@ def test_the_number_of_nodes_must_be_num_users(four: Federation, partitions: ran
         server_app.run(four.grid(config, partitions=partitions), config, four.folder(config))
 
 
-def test_two_nodes_of_one_user_are_refused(four: Federation) -> None:
+def test_two_nodes_of_one_user_fail_that_user_and_who_has_none(four: Federation) -> None:
     config = four.config()
-    with pytest.raises(RunError, match="two nodes answered as user C"):
-        server_app.run(four.grid(config, partitions=(0, 1, 2, 2)), config, four.folder(config))
+    folder = four.folder(config)
+    failures = server_app.run(four.grid(config, partitions=(0, 1, 2, 2)), config, folder)
+    assert failures.startswith("2 of 4 users failed (C, D); the first: two nodes answered as this user")
+    outcome = Outcome(failures, folder)
+    assert [(f.user_id, f.phase) for f in outcome.ledger.failures()] == [("C", SHARE), ("D", SHARE)]
+    assert _finished(outcome) == {"A", "B"}
 
 
 def test_a_partition_without_a_user_says_so(four: Federation) -> None:
     config = four.config()
     failures = server_app.run(four.grid(config, partitions=(0, 1, 2, 7)), config, four.folder(config))
     assert failures.startswith("1 of 4 users failed (D); ")
-    assert "node of partition 7, but the data has 4 target users" in failures
+    assert "a node's partition has no target user; start as many nodes as num-users says" in failures
 
 
 def test_a_device_with_other_code_is_refused(four: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,3 +164,67 @@ def test_a_models_conversion_is_a_phase_of_its_own_also_where_it_fails(four: Fed
         server_app.run(four.grid(config), config, folder)
     names = [phase.name for phase in folder.manifest().phases]
     assert names == ["prepare", "connect", "share", "generate", "select", "convert"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with room for one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_its_manifest_says_so(four: Federation, small_disk: Path) -> None:
+    config = four.config(runs_dir=str(small_disk))
+
+    def filled(message: Message, context: Context) -> Message:
+        with suppress(OSError), (small_disk / "filler").open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert shutil.disk_usage(small_disk).free == 0
+        return client_app.app(message, context)
+
+    grid = InProcessGrid(contexts(config, range(4)), answer=filled)
+    with pytest.raises(Exception, match=r"disk is full|No space left|no device finished"):
+        server_app.main(grid, four.server_context(config))
+    (path,) = (path for path in small_disk.iterdir() if path.is_dir())
+    manifest = RunFolder(path).manifest()
+    assert (manifest.status, manifest.error_kind) == ("failed", "run")
+    assert manifest.error
+
+
+def test_a_manifest_that_cannot_be_written_hides_nothing(
+    four: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = four.config(runs_dir=str(tmp_path))
+
+    def read_only(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def broken(message: object, context: object) -> None:
+        monkeypatch.setattr(run_folder, "write_atomic", read_only)
+        raise KeyboardInterrupt
+
+    grid = InProcessGrid(contexts(config, range(4)), answer=broken)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        server_app.main(grid, four.server_context(config))
+    assert "cannot be written (Read-only file system)" in caplog.text
+
+
+def test_a_device_whose_log_cannot_be_written_still_says_what_failed(four: Federation) -> None:
+    config = four.config()
+    folder = four.folder(config)
+    home = folder.devices / "B"
+    (home / "errors.log").mkdir(parents=True)  # a folder where the log would be
+    (home / "predictions").write_text("a file where the device makes a folder")
+    outcome = Outcome(server_app.run(four.grid(config), config, folder), folder)
+    (failure,) = outcome.ledger.failures()
+    assert (failure.user_id, failure.phase) == ("B", EVALUATE)
+    assert failure.reason.startswith("the device's work ended with an error")
+    assert _finished(outcome) == {"A", "C", "D"}

@@ -34,19 +34,20 @@ def trained(user):
     device.home.mkdir(parents=True, exist_ok=True)
     examples = tuple(Example(id=str(n), query=f"Which tag fits film {n}?", response="fantasy") for n in range(3))
     training = TrainingSet(user_id=user, method="direct-ft", private=examples, synthetic=())
-    return make_executor(config, base).train([training], device)
+    return device, make_executor(config, base).train([training], device)
 
 
 pending = {user: trained(user) for user in ("a", "b")}
-reports = {user: wait()[0] for user, wait in pending.items()}
-answered = make_executor(config, base).answer(["Which tag fits?"], [None, reports["a"].adapter])()
+reports = {user: wait()[0] for user, (_, wait) in pending.items()}
+stored = pending["a"][0].stored(reports["a"].adapter)
+answered = make_executor(config, base).answer(["Which tag fits?"], [None, stored])()
 trainer = ray.get_actor("cdcda-trainer")
 ray.kill(trainer, no_restart=True)
-again = trained("c")()[0]
+again = trained("c")[1]()[0]
 light = sorted({"torch", "transformers", "peft"} & sys.modules.keys())
 print(json.dumps({
     "steps": [report.steps for report in reports.values()],
-    "files": sorted(path.name for path in Path(reports["a"].adapter.path).iterdir()),
+    "files": sorted(path.name for path in Path(stored.path).iterdir()),
     "answers": [len(own) for own in answered.outputs],
     "again": again.steps,
     "light": light,

@@ -1,21 +1,29 @@
 """Share policies of a user's own, from a folder outside the packages: found, constructed, and never trusted."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fakes import Fault
 from federation import Federation, Outcome
+from flwr.app import RecordDict
 
-from cdcda_flower.errors import BadInputError, ShareError
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import BadInputError, CdcdaError, ShareError
+from cdcda_flower.messages import Questions
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.types import Example, Upload, UserHistory
+from clients import client_app
 from strategies import server_app
+from strategies.collaboration import SHARE
 
 PLUGIN = """
 import sys
 from dataclasses import replace
 
+from cdcda_flower.errors import DataError
 from cdcda_flower.types import Example
 
 
@@ -75,6 +83,20 @@ class Own:
             raise KeyError(history[0].query)
         return []
 
+    def says(self, history):
+        # An error of the project's own, whose text would once have left.
+        error = DataError(f"item too short: {history[0].query}")
+        error.code = history[0].query
+        raise error
+
+    def invents(self, history):
+        return [Example(id=history[0].query, query="x", response="1")]
+
+    def unseeded(self, history):
+        import random
+
+        return random.SystemRandom().sample(history, len(history) // 2)
+
 
 class Disguised(Example):
     def __eq__(self, other):
@@ -126,10 +148,7 @@ def test_a_class_with_arguments_chooses(four: Federation, plugins: str) -> None:
     outcome = four.run(config)
     assert outcome.failures == ""
     assert [(upload.policy, upload.shared) for upload in outcome.ledger.uploads()] == [
-        ("first-3", 3),
-        ("first-3", 3),
-        ("first-3", 3),
-        ("first-3", 1),
+        ("policies:First", shared) for shared in (3, 3, 3, 1)
     ]
     assert ("A", "A-0") in outcome.ledger.shared()
 
@@ -149,11 +168,11 @@ def test_the_manifest_knows_the_policys_text(four: Federation, plugins: str) -> 
     [
         ("stolen", "not in this user's history"),
         ("changed", "not in this user's history"),
-        ("twice", "twice"),
-        ("generator", "returned generator; return a sequence"),
-        ("text", "returned str; return a sequence"),
-        ("nothing", "returned NoneType; return a sequence"),
-        ("strings", "returned a str; return the history's own examples"),
+        ("twice", "returned an example twice"),
+        ("generator", "returned no sequence; return a list"),
+        ("text", "returned no sequence; return a list"),
+        ("nothing", "returned no sequence; return a list"),
+        ("strings", "returned something that is no example"),
         ("disguised", "not in this user's history"),
         ("two_faced", "not in this user's history"),
     ],
@@ -171,6 +190,8 @@ def test_what_may_not_leave_stops_the_run_before_the_cloud_writes(
     assert not ledger.pairs()
     assert len(ledger.failures()) == (3 if kind == "stolen" else 4)
     owners = {user: example.id for (user, _), example in ledger.shared().items()}
+    # Of a stolen example only the first user's own leaves.
+    assert len(owners) == (1 if kind == "stolen" else 0)
     assert all(example_id.startswith(user) for user, example_id in owners.items())
 
 
@@ -191,12 +212,72 @@ def test_main_calls_it_bad_input(four: Federation, plugins: str, tmp_path: Path)
 
 def test_a_policy_cannot_send_text_as_its_name(four: Federation, plugins: str) -> None:
     outcome = _run(four, plugins, "talks")
-    assert {upload.policy for upload in outcome.ledger.uploads()} == {"own"}
+    assert {upload.policy for upload in outcome.ledger.uploads()} == {"policies:Own"}
 
 
 def test_a_policy_that_raises_fails_its_user_and_its_text_stays_on_the_device(four: Federation, plugins: str) -> None:
     outcome = _run(four, plugins, "raises")
-    assert outcome.failures.startswith("1 of 4 users failed (B); the first: KeyError: see the device's errors.log")
+    assert outcome.failures == (
+        "1 of 4 users failed (B); the first: the share policy raised an error; its errors.log says more (devices/B/errors.log)"
+    )
     assert PRIVATE not in str(outcome.ledger.failures())
     assert PRIVATE in (outcome.folder.devices / "B" / "errors.log").read_text()
     assert len({result.user_id for result in outcome.ledger.results()}) == 3
+
+
+@pytest.mark.parametrize(("kind", "said"), [("says", "raised an error"), ("invents", "not in this user's history")])
+def test_what_a_policy_says_stays_on_the_device(
+    four: Federation, plugins: str, tmp_path: Path, kind: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CdcdaError, match=said) as caught:
+        _run(four, plugins, kind, runs_dir=str(tmp_path / "runs"))
+    (path,) = (tmp_path / "runs").iterdir()
+    failures = LedgerReader(RunFolder(path).ledger_path).failures()
+    assert [failure.user_id for failure in failures] == ["A", "B", "C", "D"]
+    assert PRIVATE not in f"{caught.value}{failures}{caplog.text}"
+    # The user finds there what happened.
+    assert PRIVATE in (path / "devices" / "A" / "errors.log").read_text()
+
+
+def test_a_policy_is_asked_once_and_retrieval_sends_a_part_of_what_was_shared(
+    four: Federation, plugins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, tuple[Example, ...]] = {}
+    real = client_app.asked
+
+    def noted(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:
+        sent[own.user_id] = tuple(shared)
+        return real(own, config, methods, shared)
+
+    monkeypatch.setattr(client_app, "asked", noted)
+    outcome = _run(four, plugins, "unseeded", methods="cloud+rag,cdcda")
+    assert outcome.failures == ""
+    shared = outcome.ledger.shared()
+    assert len(sent) == 4
+    assert len(shared) == 4 + 4 + 3
+    # Half of nine items drawn anew would be the same half once in 126 times, for all users once in 300,000.
+    assert {(user, example.id): example for user, own in sent.items() for example in own} == shared
+    file = outcome.folder.devices / "A" / "shared.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_reply_that_is_lost_is_sent_again_with_the_same_choice(four: Federation, plugins: str) -> None:
+    arguments = {"plugin_dir": plugins, "share_policy": "policies:Own", "policy_args": '{"kind": "unseeded"}'}
+    config, chosen = four.config(**arguments), []
+    grid, folder = (
+        four.grid(config, faults=[Fault(partition=0, phase=SHARE, kind="lost", times=1)]),
+        four.folder(config),
+    )
+    real = client_app.guarded_upload
+
+    def noted(upload: Upload, history: Sequence[Example]) -> RecordDict:
+        if upload.user_id == "A":
+            chosen.append(upload.examples)
+        return real(upload, history)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_app, "guarded_upload", noted)
+        assert server_app.run(grid, config, folder) == ""
+    assert len(chosen) == 2
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 4

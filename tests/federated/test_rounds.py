@@ -34,7 +34,9 @@ def test_a_hundred_users_finish_every_method(hundred: Outcome, embedded: Federat
 
 
 def test_results_carry_the_lenient_reading_beside_the_strict_one(hundred: Outcome) -> None:
-    for result in hundred.ledger.results():
+    results = hundred.ledger.results()
+    assert len(results) == 100 * 5
+    for result in results:
         lenient = lenient_part(result.sums)
         assert lenient.keys() == {"n", "unparsed", "abs", "sq"}
         assert lenient["n"] == result.sums["n"] == result.queries
@@ -47,6 +49,7 @@ def test_every_pair_is_judged_three_times_and_credited_to_its_source(hundred: Ou
     verdicts: dict[str, list[bool]] = {}
     for verdict in ledger.verdicts():
         verdicts.setdefault(verdict.pair_id, []).append(verdict.keep)
+    assert ledger.pairs()
     assert all(len(verdicts[pair.id]) == 3 for pair in ledger.pairs())
     assert all((p.provenance.user_id, p.provenance.source_id) in shared for p in ledger.pairs())
     owner = {pair.id: pair.provenance.user_id for pair in ledger.pairs()}
@@ -114,11 +117,14 @@ def test_a_user_alone_has_no_swap_partner(only_b: Federation) -> None:
 
 
 def test_no_users_examples_reach_another_ones_training(four: Federation) -> None:
-    outcome = four.run(four.config(share_policy="all"))
-    kept = {pair.id: pair for pair in outcome.ledger.pairs()}
-    for pair_id, user in outcome.ledger.selected().items():
-        assert kept[pair_id].provenance.user_id == user
-        assert f"by {user}" in kept[pair_id].query or user in kept[pair_id].query.split()
+    outcome = four.run(four.config(share_policy="all", epsilon_tdf=1.0))
+    pairs = {pair.id: pair for pair in outcome.ledger.pairs()}
+    selected = outcome.ledger.selected()
+    # Of every user some pair must have been selected, or nothing was looked at.
+    assert set(selected.values()) == set(USERS)
+    for pair_id, user in selected.items():
+        assert pairs[pair_id].provenance.user_id == user
+        assert f"by {user}" in pairs[pair_id].query or user in pairs[pair_id].query.split()
 
 
 def test_nothing_shared_still_trains_and_cdcda_is_direct_ft(four: Federation) -> None:
@@ -178,7 +184,9 @@ def test_a_subset_of_methods_does_only_its_own_work(
 
 def test_without_the_swap_test_everyone_answers_with_their_own(four: Federation) -> None:
     results = four.run(four.config(swap_test=False)).ledger.results()
-    assert all(result.adapter_of in (None, result.user_id) for result in results)
+    own = {"device": None} | dict.fromkeys(METHODS[1:], "own")
+    found = sorted((r.user_id, r.method, r.adapter_of or "") for r in results)
+    assert found == sorted((user, method, user if lent else "") for user in USERS for method, lent in own.items())
 
 
 @pytest.mark.parametrize("task", ["lamp-1", "lamp-7"])

@@ -44,12 +44,18 @@ def pair_of(user: str, sample: int) -> SyntheticPair:
     return SyntheticPair(id=f"{user}/i/{sample}", query=f"new text {sample}", response="4", provenance=origin)
 
 
-def training_of(user: str, method: str) -> TrainingReport:
-    adapter = AdapterRef(
-        user_id=user, method=method, base_digest="", training_digest="", weights_digest="", path=f"/d/{method}"
-    )
+def training_of(user: str, method: str, *, dropped: int = 0) -> TrainingReport:
+    adapter = AdapterRef(user_id=user, method=method, trained_as=method, base_digest="", weights_digest="")
     return TrainingReport(
-        adapter=adapter, private=8, synthetic=0, tokens=500, steps=3, first_loss=1.0, last_loss=0.5, seconds=2.0
+        adapter=adapter,
+        private=8,
+        synthetic=0,
+        dropped=dropped,
+        tokens=500,
+        steps=3,
+        first_loss=1.0,
+        last_loss=0.5,
+        seconds=2.0,
     )
 
 
@@ -71,7 +77,7 @@ def fill(ledger: Ledger) -> None:
         for user, error in zip(USERS, errors, strict=False):
             ledger.add_result(result_of(user, method, error, None if method == "device" else user))
             if method != "device":
-                ledger.add_training(training_of(user, method))
+                ledger.add_training(training_of(user, method, dropped=2 if method == "cdcda" else 0))
                 ledger.add_result(result_of(user, method, error + 1, "u2" if user != "u2" else "u1"))
     ledger.add_failure(UserFailure(user_id="u3", phase="personalize", reason="out of memory"))
 

@@ -9,9 +9,9 @@ from tiny_models import tiny_ref
 from cdcda_flower.language import answering, fleet, models
 from cdcda_flower.language.adapters import load_adapter
 from cdcda_flower.language.device_model import DeviceModel, device_model
-from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, TrainOrder
+from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, StoredAdapter, TrainOrder
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.types import AdapterRef, ModelRef
+from cdcda_flower.types import ModelRef
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
 
@@ -23,22 +23,15 @@ def pairs_of(user: str) -> list[tuple[str, str]]:
     return [(f"Which tag fits film {n} of {user}?", ["fantasy", "dark comedy"][n % 2]) for n in range(4)]
 
 
-def ask(model: DeviceModel, adapter: AdapterRef | None) -> list[str]:
+def ask(model: DeviceModel, adapter: StoredAdapter | None) -> list[str]:
     [answered] = model.answer([AnswerOrder(QUERIES, (adapter,))])
     return answered.outputs[0]
 
 
-def stored(model: DeviceModel, folder: Path, user: str) -> AdapterRef:
+def stored(model: DeviceModel, folder: Path, user: str) -> StoredAdapter:
     """Trains and stores a user's adapter."""
     [trained] = model.train([TrainOrder(Job(pairs_of(user), RECIPE, 7), str(folder))])
-    return AdapterRef(
-        user_id=user,
-        method="device",
-        base_digest="b",
-        training_digest="t",
-        weights_digest=trained.weights_digest,
-        path=str(folder),
-    )
+    return StoredAdapter(path=str(folder), weights_digest=trained.weights_digest)
 
 
 def test_training_tells_each_step(base: ModelRef, tmp_path: Path) -> None:

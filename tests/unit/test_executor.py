@@ -50,4 +50,4 @@ def test_targets_reach_the_pairs_that_they_are_of(tmp_path: Path) -> None:
     assert list(taught.targets) == [None, TARGETS, None, None]
     assert taught.rkd_weight == 0.25
     assert (plain.targets, plain.rkd_weight, plain.seed) == ((), 0.0, training_seed(config, sets[0]))
-    assert [report.adapter.training_digest for report in reports] == [one.digest for one in sets]
+    assert [report.adapter.trained_as for report in reports] == [one.method for one in sets]

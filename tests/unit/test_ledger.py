@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ UPLOAD = Upload(
 )
 PAIR = SyntheticPair(id="u1/i1/0", query="x ü", response="y", provenance=ORIGIN)
 TRAINING = TrainingReport(
-    adapter=AdapterRef(user_id="u1", method="cdcda", base_digest="b", training_digest="t", weights_digest="w", path="/p"),
-    private=9, synthetic=1, tokens=100, steps=4, first_loss=2.0, last_loss=1.0, seconds=0.5,
+    adapter=AdapterRef(user_id="u1", method="cdcda", trained_as="direct-ft", base_digest="b", weights_digest="w"),
+    private=9, synthetic=1, dropped=2, tokens=100, steps=4, first_loss=2.0, last_loss=1.0, seconds=0.5,
 )  # fmt: skip
 
 
@@ -117,3 +118,14 @@ def test_reading_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="ledger"):
         LedgerReader(tmp_path / "ledger.sqlite").pairs()
     assert not any(tmp_path.iterdir())
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.add_training(TRAINING)
+    assert LedgerReader(path).trainings() == (TRAINING,)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(DataError, match=r"is a ledger of version 1, this is 2; read it with the version of the code"):
+        LedgerReader(path).trainings()

@@ -29,12 +29,19 @@ def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
     document = read_report(folder).document()
     assert list(document) == [
         "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user",
-        "history", "costs",
+        "history", "costs", "dropped",
     ]  # fmt: skip
     assert json.loads(json.dumps(document)) == document
     assert (document["status"], document["task"], document["models"]) == (
         "failed", "lamp-3", {"device": {"name": "small", "digest": "abc"}},
     )  # fmt: skip
+
+
+def test_pairs_that_devices_left_out_are_counted_and_shown(folder: RunFolder) -> None:
+    # Two of each of two users' pairs, of one method.
+    assert read_report(folder).document()["dropped"] == {"cdcda": 4}
+    assert "cdcda: trained without 4 pairs that equal a held-out query of their user" in shown(folder)
+    assert "direct-ft: trained without" not in shown(folder)
 
 
 def test_failed_users_are_counted_and_never_scored(folder: RunFolder) -> None:

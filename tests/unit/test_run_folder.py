@@ -70,3 +70,11 @@ def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"run": 3}')
     with pytest.raises(DataError, match=r"manifest\.json cannot be read: run"):
         RunFolder(tmp_path).manifest()
+
+
+def test_the_end_gives_up_the_room_that_was_kept_for_it(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "run")
+    assert (folder.path / ".reserve").stat().st_blocks * 512 >= 256 * 1024
+    assert folder.end(status="finished").status == "finished"
+    assert not (folder.path / ".reserve").exists()
+    assert folder.end(peak_pss_bytes=1).status == "finished"

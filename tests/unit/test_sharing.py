@@ -1,6 +1,6 @@
 """Share policies choose as they say, the guard lets out nothing else, and every plug-in mistake has its message."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from lamp_folder import config
 
 from cdcda_flower.errors import ConfigError, ShareError
-from cdcda_flower.types import Example, Upload
+from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Questions, Submitted
+from cdcda_flower.types import AdapterRef, Example, TrainingReport, Upload, UserHistory, UserResult
+from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode
 from clients import preflight
-from clients.sharing.egress import checked_examples, guarded
+from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
 from clients.sharing.plugins import make_policy
 from clients.sharing.policies import AllShare, NoShare, RatioShare, RecentShare, built_in
 
@@ -69,7 +71,7 @@ def _upload(*examples: Example) -> Upload:
 @given(st.sets(st.sampled_from(HISTORY)))
 def test_any_subset_passes_the_guard_and_arrives(chosen: set[Example]) -> None:
     upload = _upload(*chosen)
-    assert decode(guarded(upload, HISTORY), Upload) == upload
+    assert decode(guarded_upload(upload, HISTORY), Upload) == upload
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,78 @@ def test_the_guard_reads_what_was_serialised() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     with pytest.raises(ShareError, match="serialised upload"):
-        guarded(_upload(Disguised(id="0", query="another text", response="4")), HISTORY)
+        guarded_upload(_upload(Disguised(id="0", query="another text", response="4")), HISTORY)
+
+
+RESULT = UserResult(user_id="u", method="device", adapter_of=None, queries=2, unparsed=0, sums={"n": 2.0}, seconds=0.5)
+ADAPTER = AdapterRef(user_id="u", method="cdcda", trained_as="direct-ft", base_digest="b", weights_digest="w")
+REPORT = TrainingReport(
+    adapter=ADAPTER, private=9, synthetic=1, dropped=0, tokens=9, steps=3, first_loss=2.0, last_loss=1.0, seconds=0.5
+)
+SECRET = "what the user wrote"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Failed(user_id="u", code="data"),
+        Failed(user_id="", code="data"),
+        Submitted(),
+        PersonalizeReply(user_id="u", reports=(REPORT,)),
+        EvaluateReply(user_id="u", results=(RESULT, replace(RESULT, adapter_of="v"))),
+        Questions(user_id="u", prompts={"cloud": (SECRET,)}),
+        _upload(HISTORY[0]),
+    ],
+    ids=lambda reply: type(reply).__name__,
+)
+def test_a_reply_as_the_table_says_leaves(reply: Any) -> None:
+    assert decode(guarded(reply, users=["u", "v"], sums=["n"]), type(reply)) == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Failed(user_id="u", code=SECRET), "code must be"),
+        (Failed(user_id=SECRET, code="data"), "user_id must be"),
+        (PersonalizeReply(user_id="v", reports=()), "user_id must be"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, trained_as=SECRET)),)), "a method"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, weights_digest=SECRET)),)), "digits"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, tokens=-1),)), "a whole number"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, method=SECRET),)), "a method"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, adapter_of="w"),)), "adapter_of must be"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, sums={SECRET: 1.0}),)), "sums.keys must be"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, queries=10**13),)), "a whole number"),
+        (Questions(user_id="u", prompts={SECRET: ()}), "prompts.keys must be"),
+        (Questions(user_id="u", prompts={"cloud": ("x" * 1_000_001,)}), "at most 1,000,000 characters"),
+        (replace(_upload(), policy="x" * 256), "at most 255 characters"),
+    ],
+)  # fmt: skip
+def test_a_reply_that_holds_more_than_the_table_says_stays(reply: object, said: str) -> None:
+    with pytest.raises(ShareError, match=said) as caught:
+        guarded(reply, users=["u"], sums=["n"])
+    assert SECRET not in str(caught.value)
+
+
+def test_a_field_that_the_table_does_not_know_stays() -> None:
+    fields = {"user_id": "u", "results": [{**asdict(RESULT), "note": SECRET}]}
+    said = unfit("EvaluateReply", fields, users=["u"], sums=["n"])
+    assert said == "it holds what is no field of the table of what leaves a device"
+
+
+def test_questions_are_the_held_out_queries_of_the_methods_that_ask() -> None:
+    own = UserHistory(user_id="u", examples=HISTORY, queries=(Example(id="q", query="a question", response=SECRET),))
+    plain, found = {"cloud": ("a question",)}, {"cloud+rag": ("an item. a question",)}
+    methods = ["cloud", "cloud+rag"]
+    assert guarded_questions(Questions(user_id="u", prompts=plain | found), own, methods)
+    for prompts, asked in (
+        ({"cloud": (f"a question {SECRET}",)}, methods),
+        ({"cloud": ("a question", "a question")}, methods),
+        ({"cloud+rag": ()}, methods),
+        (found, ["cloud"]),
+        ({"device": ("a question",)}, [*methods, "device"]),
+    ):
+        with pytest.raises(ShareError, match="held-out queries"):
+            guarded_questions(Questions(user_id="u", prompts=prompts), own, asked)
 
 
 GOOD = "class Mine:\n    name = 'mine'\n    def __init__(self, *, n=1):\n        self.n = n\n    def select(self, history, *, seed):\n        return history[:self.n]\n"

@@ -21,11 +21,12 @@ from cdcda_flower.language.orders import (
     Order,
     Result,
     ScoreOrder,
+    StoredAdapter,
     Trained,
     TrainOrder,
 )
 from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.types import AdapterRef, ModelRef
+from cdcda_flower.types import ModelRef
 from clients.executors.trainer import Trainer
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=1, batch_size=2, max_tokens=64)
@@ -129,23 +130,16 @@ def test_answers_of_many_users_come_back_to_each(
         assert [a.outputs for a in together if isinstance(a, Answered)] == [
             a.outputs for a in alone if isinstance(a, Answered)
         ]
-        lost = AdapterRef(**{**vars_of(adapters["a"]), "weights_digest": "0" * 64})
+        lost = replace(adapters["a"], weights_digest="0" * 64)
         with pytest.raises(DataError, match="it was changed"):
             await trainer.results([AnswerOrder(("Which?",), (lost,))])
 
-    async def adapter(trainer: Trainer, user: str) -> AdapterRef:
+    async def adapter(trainer: Trainer, user: str) -> StoredAdapter:
         [trained] = await trainer.results([order(tmp_path, user)])
         assert isinstance(trained, Trained)
-        return AdapterRef(
-            user_id=user, method="m", base_digest="b", training_digest="t", weights_digest=trained.weights_digest,
-            path=str(tmp_path / user),
-        )  # fmt: skip
+        return StoredAdapter(path=str(tmp_path / user), weights_digest=trained.weights_digest)
 
     run(work())
-
-
-def vars_of(adapter: AdapterRef) -> dict[str, str]:
-    return {name: getattr(adapter, name) for name in AdapterRef.__dataclass_fields__}
 
 
 def test_a_training_set_without_pairs_is_refused_before_it_is_handed_over(tmp_path: Path) -> None:

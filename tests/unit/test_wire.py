@@ -4,18 +4,27 @@ import json
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdcda_flower.errors import RunError
-from cdcda_flower.messages import EvaluateReply, EvaluateRequest, PersonalizeReply, PersonalizeRequest, ShareRequest
+from cdcda_flower.messages import (
+    AskRequest,
+    EvaluateReply,
+    EvaluateRequest,
+    Failed,
+    PersonalizeReply,
+    PersonalizeRequest,
+    Questions,
+    ShareRequest,
+)
 from cdcda_flower.teacher import TeacherTargets
-from cdcda_flower.types import Example, TrainingReport, Upload, UserFailure, UserResult
-from cdcda_flower.wire import decode, encode, payload_bytes, payload_fields, tokens_of
+from cdcda_flower.types import Example, TrainingReport, Upload, UserResult
+from cdcda_flower.wire import decode, encode, is_bare, payload_bytes, payload_fields, tokens_of
 
 MESSAGES = (
-    ShareRequest, Upload, PersonalizeRequest, PersonalizeReply, EvaluateRequest, EvaluateReply, UserFailure,
+    ShareRequest, Upload, AskRequest, Questions, PersonalizeRequest, PersonalizeReply, EvaluateRequest, EvaluateReply, Failed,
 )  # fmt: skip
 SECRET = "my private diary"
 UPLOAD = Upload(
@@ -25,6 +34,9 @@ UPLOAD = Upload(
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(
     UserResult, st.builds(UserResult, sums=st.dictionaries(st.text(), _finite, max_size=3), seconds=_finite)
+)
+st.register_type_strategy(
+    Questions, st.builds(Questions, prompts=st.dictionaries(st.text(), st.lists(st.text()).map(tuple), max_size=3))
 )
 st.register_type_strategy(
     TrainingReport, st.builds(TrainingReport, first_loss=_finite, last_loss=_finite, seconds=_finite)
@@ -50,14 +62,14 @@ def test_decode_of_encode_is_the_value(kind: type[Any], data: st.DataObject) -> 
 
 
 def test_the_alternative_is_recognised_by_its_kind() -> None:
-    failure = UserFailure(user_id="u", phase="share", reason="r", bad_input=True)
-    assert decode(encode(failure), Upload, otherwise=UserFailure) == failure
-    assert decode(encode(UPLOAD), Upload, otherwise=UserFailure) == UPLOAD
+    failed = Failed(user_id="u", code="data")
+    assert decode(encode(failed), Upload, otherwise=Failed) == failed
+    assert decode(encode(UPLOAD), Upload, otherwise=Failed) == UPLOAD
 
 
 def test_another_kind_is_named() -> None:
-    with pytest.raises(RunError, match="a message carries Upload, expected ShareRequest or UserFailure"):
-        decode(encode(UPLOAD), ShareRequest, otherwise=UserFailure)
+    with pytest.raises(RunError, match="a message carries another type, expected ShareRequest or Failed"):
+        decode(encode(UPLOAD), ShareRequest, otherwise=Failed)
     with pytest.raises(RunError, match="carries nothing, expected Upload"):
         decode(RecordDict(), Upload)
 
@@ -71,11 +83,18 @@ def test_a_truncated_message_is_refused_without_its_text(cut: int) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_wrong_type_is_refused_by_place_and_rule_only() -> None:
+def test_a_wrong_type_is_refused_by_its_rule_only() -> None:
     fields = payload_fields(encode(UPLOAD))
     fields["examples"][0]["query"] = {"text": SECRET}
-    with pytest.raises(RunError, match=r"examples\.0\.query: string_type") as caught:
+    with pytest.raises(RunError, match="its Upload breaks the rules string_type") as caught:
         decode(_damaged(json.dumps(fields)), Upload)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_key_of_a_mapping_is_not_said() -> None:
+    sums = {"user_id": "u", "results": [{"sums": {SECRET: "no number"}}]}
+    with pytest.raises(RunError, match="arrived damaged") as caught:
+        decode(_damaged(json.dumps(sums), "EvaluateReply"), EvaluateReply)
     assert SECRET not in str(caught.value)
 
 
@@ -94,6 +113,17 @@ def test_payload_is_the_values_json_in_utf8() -> None:
         json.dumps(payload_fields(content), ensure_ascii=False, separators=(",", ":")).encode()
     )
     assert set(payload_fields(content)) == {"user_id", "policy", "history_size", "query_count", "examples"}
+
+
+def test_only_a_value_and_its_tokens_are_bare() -> None:
+    assert is_bare(encode(UPLOAD))
+    assert is_bare(encode(UPLOAD, tokens=12))
+    more = [ConfigRecord({"text": SECRET}), MetricRecord({"tokens": 1, "more": 2}), MetricRecord({"tokens": 1.5})]
+    for record in more:
+        content = RecordDict({**encode(UPLOAD), "costs": record})
+        assert not is_bare(content)
+        assert tokens_of(content) in (0, 1)
+    assert not is_bare(RecordDict())
 
 
 def test_tokens_travel_beside_the_value() -> None:
