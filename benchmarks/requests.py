@@ -10,7 +10,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.data.corpus import write_corpus
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Example, Upload
+from cdcda_flower.types import Example, Sample, Upload
 from strategies.cloud.engine import GenerationRequest, OnAnswer
 from strategies.supply.augmentation import augment
 
@@ -57,7 +57,7 @@ class _Noting:
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.requests = list(requests)
         for index, request in enumerate(requests):
-            on_answer(index, ("",) * request.samples, 0)
+            on_answer(index, (Sample(text="", cut=False),) * request.samples, 0)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -42,7 +42,7 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 
 
 def filters_in(text: str) -> tuple[str, ...]:
-    """Returns the filters that a value of the key `filters` names, in the paper's order; "none" names none."""
+    """Returns the filters that a value of the key `filters` names, in the paper's order; "none" and "" name none."""
     named = {name.strip() for name in text.split(",")}
     return tuple(name for name in FILTERS if name in named)
 
@@ -94,6 +94,9 @@ class RunConfig(BaseModel):
     cloud_model: str = Field(
         description='"embedded", a Hugging Face id, or a local folder or GGUF file; with `openai` the server\'s name for it'
     )
+    cloud_max_tokens: Positive = Field(
+        description="tokens that the cloud may write for one x or one y; a text that does not end within them is no pair"
+    )
     cloud_batch_tokens: Positive = Field(
         description="tokens (prompt + new, all samples) of the generation batches in flight: a bound on memory"
     )
@@ -116,7 +119,7 @@ class RunConfig(BaseModel):
         description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
     )
     filters: str = Field(
-        description='which filters select, comma-separated: consistency, diversity, length, or "none"; all three judge'
+        description='which filters select, comma-separated: consistency, diversity, length; "none" or "" keeps all pairs; all three judge'
     )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
@@ -222,7 +225,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_filters(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",")]
-        if names != ["none"] and (len(set(names)) != len(names) or not set(names) <= set(FILTERS)):
+        if names not in (["none"], [""]) and (len(set(names)) != len(names) or not set(names) <= set(FILTERS)):
             raise ConfigError(f'filters is {value!r}; name each of {", ".join(FILTERS)} at most once, or write "none"')
         return value
 

@@ -91,11 +91,19 @@ class SyntheticPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unparsable:
-    """A cloud output that is no pair, with the reason: `no-input`, `no-response`, `label-outside-set`, ..."""
+    """A cloud output that is no pair, with the reason: `no-input`, `cut-off`, `label-outside-set`, ..."""
 
     id: str
     reason: str
     provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One text that the cloud wrote. `cut`: a limit ended it and not the model, so it is no whole answer."""
+
+    text: str = field(repr=False)
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

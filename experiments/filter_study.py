@@ -46,20 +46,13 @@ def label(subset: Subset) -> str:
     return ",".join(name for name in FILTERS if name in subset) or "none"
 
 
-def acceptance(verdicts: Iterable[Verdict], *, longest: float) -> dict[str, dict[float, float]]:
-    """Returns filter -> bound -> share of the pairs that the filter alone would keep there.
-
-    The cloud stops writing at `longest` times the source's length: bounds beyond it are left out.
-    """
+def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
+    """Returns filter -> bound -> share of the pairs that the filter alone would keep there."""
     scores: dict[str, list[float]] = {}
     for verdict in verdicts:
         scores.setdefault(verdict.filter, []).append(verdict.score)
     return {
-        name: {
-            bound: sum(keeps(score, bound) for score in scores[name]) / len(scores[name])
-            for bound in BOUNDS
-            if name != "length" or 1 + bound <= longest + _ROUNDING
-        }
+        name: {bound: sum(keeps(score, bound) for score in scores[name]) / len(scores[name]) for bound in BOUNDS}
         for name, keeps in _KEEPS.items()
         if name in scores
     }

@@ -45,7 +45,7 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
     for note in data_notes(runs):
         terminal.note(note)
-    terminal.show(_acceptance(acceptance(verdicts, longest=float(runs[0].values["epsilon-max-len"]))))
+    terminal.show(_acceptance(acceptance(verdicts)))
     if len(runs) == 1:
         terminal.show(_kept(kept_by(verdicts)))
         return
@@ -65,7 +65,7 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
 def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
     columns = (Column("filter"), Column("keeps a pair with"), *numbers(*(f"{bound:g}" for bound in BOUNDS)))
     lines = [
-        Line((name, _BOUND_NAMES[name], *(f"{100 * by_bound[b]:.0f}%" if b in by_bound else "-" for b in BOUNDS)))
+        Line((name, _BOUND_NAMES[name], *(f"{100 * by_bound[b]:.0f}%" for b in BOUNDS)))
         for name, by_bound in found.items()
     ]
     return Table(title="Pairs that each filter alone keeps", columns=columns, lines=tuple(lines), labels=2)

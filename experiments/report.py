@@ -13,7 +13,7 @@ from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.scoring.metrics import check_sums, lenient_part, pool, values
 from cdcda_flower.tasks import Task, task_named
-from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult, Verdict
+from cdcda_flower.types import SyntheticPair, TrainingReport, Unparsable, UserResult, Verdict
 from experiments.costs import Measured, costs_of
 from experiments.history import by_history
 from experiments.paired import Answers, compare, is_own, swapped_of, swaps
@@ -85,11 +85,10 @@ def read_report(folder: RunFolder) -> Report:
         query_split=config.query_split,
         methods=run.methods(),
         comparisons=compare(task, own),
-        pairs=_pair_counts(pairs, len(unparsable), verdicts, kept),
+        pairs=_pair_counts(pairs, unparsable, verdicts, kept),
         swap=swaps(task, own, results),
         references={name: _method(task, sums, config.num_users) for name, sums in _references(folder, task).items()},
         users=_user_rows(task, own, uploads, trainings, (pairs, sent)),
-        unparsable_reasons=dict(Counter(output.reason for output in unparsable)),
         scores={
             f: tuple(v.score for v in verdicts if v.filter == f) for f in dict.fromkeys(v.filter for v in verdicts)
         },
@@ -157,11 +156,22 @@ def _lenient(task: Task, sums: Sequence[Mapping[str, float]]) -> Lenient | None:
 
 
 def _pair_counts(
-    pairs: Sequence[SyntheticPair], unparsable: int, verdicts: Sequence[Verdict], kept: Mapping[str, str]
+    pairs: Sequence[SyntheticPair],
+    unparsable: Sequence[Unparsable],
+    verdicts: Sequence[Verdict],
+    kept: Mapping[str, str],
 ) -> PairCounts:
     rejected = Counter({verdict.filter: 0 for verdict in verdicts})
     rejected.update(verdict.filter for verdict in verdicts if not verdict.keep)
-    return PairCounts(generated=len(pairs), unparsable=unparsable, kept=len(kept), rejected_by=dict(rejected))
+    reasons = Counter(output.reason for output in unparsable)
+    return PairCounts(
+        generated=len(pairs),
+        unparsable=len(unparsable),
+        kept=len(kept),
+        rejected_by=dict(rejected),
+        reasons=dict(sorted(reasons.items())),
+        cut_share=reasons["cut-off"] / (len(pairs) + len(unparsable) or 1),
+    )
 
 
 def _user_rows(

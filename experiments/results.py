@@ -65,13 +65,16 @@ class Comparison(_Value):
 class PairCounts(_Value):
     """What became of the cloud's outputs: `generated` pairs, outputs that are no pair, pairs that were kept.
 
-    A pair that two filters reject counts under both.
+    A pair that two filters reject counts under both. `reasons` counts the outputs that are no pair by reason, and
+    `cut_share` is the share of all outputs that a limit cut.
     """
 
     generated: int
     unparsable: int
     kept: int
     rejected_by: dict[str, int]
+    reasons: dict[str, int]
+    cut_share: float
 
 
 class Swap(_Value):
@@ -164,7 +167,6 @@ class Report(_Value):
     swap: dict[str, dict[str, Swap]]
     references: dict[str, MethodReport]
     users: tuple[UserRow, ...]
-    unparsable_reasons: dict[str, int]
     scores: dict[str, tuple[float, ...]]
     bytes_up: int
     failures: dict[str, int]

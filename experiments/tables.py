@@ -233,8 +233,10 @@ def _pairs(report: Report) -> Table | None:
     if not p.generated + p.unparsable:
         return None
     share = f" ({p.kept / p.generated:.0%})" if p.generated else ""
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(report.unparsable_reasons.items()))
+    reasons = ", ".join(f"{reason} {n}" for reason, n in p.reasons.items())
     head = f"Synthetic pairs: {p.generated} generated, {p.kept} kept{share}, {p.unparsable} outputs unparsable"
+    if p.cut_share:
+        reasons += f"; {p.cut_share:.1%} of all outputs cut off"
     lines = []
     for name, scores in report.scores.items():
         rejected = p.rejected_by.get(name, 0)

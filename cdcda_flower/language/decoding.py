@@ -5,6 +5,7 @@ draws from its own generator.
 """
 
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,13 +48,17 @@ class Row:
 
     `then` is forced in place of the first newline; `choices`, different token sequences of which none begins another
     (end-of-text at the end of each sees to that), are all that may follow it (or all that may be written, where `then`
-    is empty). `limit` holds for the free text alone: a choice is written to its end. `slot` is the adapter that it is
-    written with, in a model that holds several.
+    is empty). `limit` holds for each free text, the token that ends it included: a choice is written to its end.
+    `window` is what the model can read, prompt and text together. `cut`: one of the two ended the text and not the
+    model. `planned` is the text's length that a batch makes room for: a longer one is left unfinished. `slot` is the
+    adapter that it is written with, in a model that holds several.
     """
 
     prompt: list[int]
     limit: int
     lines: int
+    window: int = sys.maxsize
+    planned: int = sys.maxsize
     slot: int = 0
     temperature: float = 0.0
     rng: random.Random | None = None
@@ -61,6 +66,8 @@ class Row:
     choices: list[list[int]] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
     done: bool = False
+    cut: bool = False
+    _free: int = 0
     _forced: deque[int] = field(default_factory=deque)
     _open: list[list[int]] | None = None
     _place: int = 0
@@ -68,12 +75,16 @@ class Row:
     def __post_init__(self) -> None:
         if self.choices and not self.then:
             self._open = self.choices
+        self._check_window()
 
     @property
     def room(self) -> int:
-        """The most tokens that prompt and text can take together."""
-        forced = len(self.then) * max(self.lines - 1, 0)
-        return len(self.prompt) + self.limit + forced + max(map(len, self.choices), default=0)
+        """The most tokens that prompt and text can take together, in a batch."""
+        lines = max(self.lines, 1)
+        free = self.limit * (lines - bool(self.choices))
+        forced = len(self.then) * (lines - 1)
+        text = free + forced + max(map(len, self.choices), default=0)
+        return min(len(self.prompt) + min(text, self.planned), self.window)
 
     @property
     def allowed(self) -> list[int] | None:
@@ -85,10 +96,20 @@ class Row:
     def take(self, token: int, stop: Stop) -> int:
         """Writes the next token and notes whether the row is done; returns what the model reads next."""
         if self._forced:
-            return self._force()
-        if self._open:
+            token = self._force()
+        elif self._open:
             self._narrow(token)
-            return token
+        else:
+            token = self._write(token, stop)
+        self._check_window()
+        return token
+
+    def _check_window(self) -> None:
+        if not self.done and len(self.prompt) + len(self.written) >= self.window:
+            self.done = self.cut = True
+
+    def _write(self, token: int, stop: Stop) -> int:
+        self._free += 1
         if token in stop.eos and not (self.then and self.lines > 1):
             self.done = True
         elif self.lines and (token in stop.newline or token in stop.eos):
@@ -96,7 +117,7 @@ class Row:
             token = self._end_line(token, text_before=stop.newline.get(token, ""))
         else:
             self.written.append(token)
-        self.done = self.done or len(self.written) >= self.limit
+            self.done = self.cut = self._free >= self.limit
         return token
 
     def _end_line(self, token: int, *, text_before: str) -> int:
@@ -105,7 +126,7 @@ class Row:
         self.done = not self.then or not self.lines
         if not self.done:
             self._forced = deque(self.then)
-            self.limit += len(self.then)
+            self._free = 0
         if not self.done and not text_before:
             return self._force()
         self.written.append(token)
@@ -174,7 +195,7 @@ def decode(
     route: Route = one_adapter,
     on_done: Callable[[int], None] = lambda place: None,
 ) -> int:
-    """Writes all rows to their end, in place; returns the tokens written.
+    """Writes all rows to their end, in place, as far as the largest one's room goes; returns the tokens written.
 
     Rows with the same prompt and slot share its prefill. `route` tells a model with several adapters whose each row is.
     `on_done` is told the place of each row when its text is whole, while others are still written.
@@ -191,18 +212,19 @@ def decode(
     output = forward(model, batch, keep=range(length - 1, length), route=route)
     pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
-    give_room(cache, rows=pick, room=max(row.room - len(row.prompt) for row in rows))
+    room = max(row.room - len(row.prompt) for row in rows)
+    give_room(cache, rows=pick, room=room)
     batched, unwritten = list(rows), list(range(len(rows)))
     route(batch.slots[pick])
-    while True:
+    for step in range(room):
         tokens = next_tokens(batched, scores, stop)
         for index in unwritten:
             if rows[index].done:
                 on_done(index)
         unwritten = [index for index in unwritten if not rows[index].done]
         left = [index for index, row in enumerate(batched) if not row.done]
-        if not left:
-            return sum(len(row.written) for row in rows)
+        if not left or step + 1 == room:
+            break
         # Taking rows out copies the whole cache, so finished rows ride along until they are enough to pay for it.
         if len(left) <= _COMPACT_AT * len(batched):
             keep = torch.tensor(left, device=device)
@@ -217,3 +239,4 @@ def decode(
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1].float()  # fmt: skip
+    return sum(len(row.written) for row in rows)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 import threading
 from bisect import bisect_left
 from collections import Counter
@@ -16,10 +17,12 @@ from cdcda_flower.language.decoding import Row, decode, stops_of
 from cdcda_flower.language.examples import packed
 from cdcda_flower.language.models import load_causal, release
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import ModelRef, Sample
 
 # Batches below this size leave a core waiting for memory more than computing.
 _LEAST_BATCH_TOKENS = 6144
+# Of a text behind a short prompt, in tokens: more are planned for it at once.
+_SHORT_TEXT = 64
 
 
 class Sampling(Protocol):
@@ -40,11 +43,13 @@ class Sampling(Protocol):
     @property
     def max_new_tokens(self) -> int: ...  # noqa: D102
     @property
+    def free_texts(self) -> int: ...  # noqa: D102
+    @property
     def greedy(self) -> bool: ...  # noqa: D102
 
 
-OnAnswer = Callable[[int, tuple[str, ...], int], None]
-"""Told of each finished request: its place, its texts, the tokens written for it; from any thread, one call at a time."""
+OnAnswer = Callable[[int, tuple[Sample, ...], int], None]
+"""Told of each finished request: its place, its samples, the tokens written for it; from any thread, one call at a time."""
 
 
 class CausalGenerator:
@@ -63,27 +68,47 @@ class CausalGenerator:
         release()
 
     def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
-        """Writes `samples` texts per request, without the prefix, special tokens or an end newline."""
-        groups = [self._rows(request) for request in requests]
+        """Writes `samples` texts per request, without the prefix, special tokens or an end newline.
+
+        The limit is loose and few texts come near it, so a batch has room for likely lengths. What is longer is written
+        anew at the end, from the same seed, in batches with all the room that the limit allows.
+        """
+        groups = [self._rows(request, planned=True) for request in requests]
         alone = threading.Lock()
 
+        def hand_over(index: int) -> None:
+            with alone:
+                samples = tuple(self._sample(row) for row in groups[index])
+                on_answer(index, samples, sum(len(row.written) for row in groups[index]))
+
+        for index, group in enumerate(groups):
+            # Where the prompt takes all of the model's window, nothing can be written.
+            if not _unwritten(group):
+                hand_over(index)
+        self._write(groups, hand_over)
+        for index, request in enumerate(requests):
+            if _unwritten(groups[index]):
+                again = self._rows(request, planned=False)
+                groups[index] = [row if row.done else new for row, new in zip(groups[index], again, strict=True)]
+        self._write(groups, hand_over)
+
+    def _write(self, groups: Sequence[list[Row]], hand_over: Callable[[int], None]) -> None:
+        """Writes all rows as far as their room goes; hands over the requests whose rows are all done."""
+
         def write(batch: Sequence[int]) -> None:
-            rows = [row for index in batch for row in groups[index]]
-            whose = [index for index in batch for _ in groups[index]]
+            rows = [row for index in batch for row in _unwritten(groups[index])]
+            whose = [index for index in batch for _ in _unwritten(groups[index])]
             left = Counter(whose)
 
-            def hand_over(place: int) -> None:
-                index = whose[place]
-                left[index] -= 1
-                if not left[index]:
-                    with alone:
-                        texts = tuple(self._text(row) for row in groups[index])
-                        on_answer(index, texts, sum(len(row.written) for row in groups[index]))
+            def on_done(place: int) -> None:
+                left[whose[place]] -= 1
+                if not left[whose[place]]:
+                    hand_over(whose[place])
 
             # From the worker: what ends after another batch failed is handed over too.
-            decode(self._loaded.model, rows, self._stop, device=self._loaded.device, on_done=hand_over)
+            decode(self._loaded.model, rows, self._stop, device=self._loaded.device, on_done=on_done)
 
-        workers, batches = self._shared_out(groups)
+        workers, batches = self._shared_out([_unwritten(group) for group in groups])
         with _pool(workers) as pool:
             for done in as_completed([pool.submit(write, batch) for batch in batches]):
                 done.result()
@@ -94,7 +119,7 @@ class CausalGenerator:
         The long ones come first, and each core gets as many batches, as small as that allows: none waits for another at the end.
         """
         sizes = [max((row.room for row in group), default=0) for group in groups]
-        order = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))
+        order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: (-sizes[i], i))
 
         def batches(budget: int) -> list[list[int]]:
             return list(packed(order, budget=budget, room=sizes.__getitem__, rows=lambda index: len(groups[index])))
@@ -106,9 +131,9 @@ class CausalGenerator:
         count = math.ceil(len(batches(most)) / workers) * workers
         return workers, batches(bisect_left(range(most), True, key=lambda budget: len(batches(budget)) <= count))
 
-    def _rows(self, request: Sampling) -> list[Row]:
+    def _rows(self, request: Sampling, *, planned: bool) -> list[Row]:
         encode = self._loaded.tokenizer
-        prompt = list(encode(rendered(encode, request), add_special_tokens=False)["input_ids"])
+        prompt = prompt_ids(encode, request)
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
         choices = [
             [*encode(" " + choice, add_special_tokens=False)["input_ids"], encode.eos_token_id]
@@ -118,6 +143,9 @@ class CausalGenerator:
             Row(
                 prompt=prompt,
                 limit=request.max_new_tokens,
+                window=window_of(self._loaded.model.config),
+                # The prompt holds an example of what is asked for, so texts are seldom longer.
+                planned=max(len(prompt), _SHORT_TEXT) if planned else sys.maxsize,
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=0.0 if request.greedy else self._temperature,
                 rng=random.Random(derive_seed(request.seed, "sample", str(sample))),
@@ -127,16 +155,30 @@ class CausalGenerator:
             for sample in range(request.samples)
         ]
 
-    def _text(self, row: Row) -> str:
-        return str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True)).rstrip("\n")
+    def _sample(self, row: Row) -> Sample:
+        text = str(self._loaded.tokenizer.decode(row.written, skip_special_tokens=True)).rstrip("\n")
+        return Sample(text=text, cut=row.cut)
 
 
-def rendered(tokenizer: Any, request: Sampling) -> str:
-    """Returns what the model reads: the user's turn in its chat template, if it has one, and the begun answer."""
+def prompt_ids(tokenizer: Any, request: Sampling) -> list[int]:
+    """Returns what the model reads: the user's turn in its chat template, if it has one, and the begun answer.
+
+    A template writes the model's first token itself; without one the tokenizer adds it, to a model that has it.
+    """
     if not tokenizer.chat_template:
-        return f"{request.prompt}\n{request.prefix}"
+        return list(tokenizer(f"{request.prompt}\n{request.prefix}")["input_ids"])
     turn = [{"role": "user", "content": request.prompt}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) + request.prefix
+    text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) + request.prefix
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def window_of(config: Any) -> int:
+    """Returns how many tokens a model reads at most; without a limit where its config states none."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+
+
+def _unwritten(group: Sequence[Row]) -> list[Row]:
+    return [row for row in group if not row.done]
 
 
 @contextmanager

@@ -6,17 +6,18 @@ agree up to rounding, and a sample may then differ now and then. `language.gener
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from cdcda_flower.errors import ModelError
-from cdcda_flower.language.generation import OnAnswer, Sampling, rendered
+from cdcda_flower.language.generation import OnAnswer, Sampling, prompt_ids, window_of
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import Sample
 
 # llama.cpp's seeds have 32 bits, and its largest means "any".
 _LARGEST_SEED = 2**31 - 1
@@ -32,6 +33,7 @@ class LlamaCppGenerator:
         _library()
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            self._window = window_of(AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{gguf} cannot be read as a GGUF model: {error}") from error
         self._server: Any = None
@@ -42,26 +44,25 @@ class LlamaCppGenerator:
 
     def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request, without the prefix or an end newline."""
-        # llama.cpp begins every prompt with the model's first token by itself.
-        begin = self._tokenizer.bos_token or ""
-        prompts = [rendered(self._tokenizer, request).removeprefix(begin) for request in requests]
+        # As token ids: to a text llama.cpp adds the model's first token or not, as the file says.
+        prompts = [prompt_ids(self._tokenizer, request) for request in requests]
         slots = self._started(prompts, requests)
         parts = [
             (number, first, min(slots, request.samples - first))
             for number, request in enumerate(requests)
             for first in range(0, request.samples, slots)
         ]
-        texts: list[dict[int, tuple[str, ...]]] = [{} for _ in requests]
+        found: list[dict[int, tuple[Sample, ...]]] = [{} for _ in requests]
         alone = threading.Lock()
 
         def write(number: int, first: int, count: int) -> None:
             written = self._samples(prompts[number], requests[number], first, count)
             # From the worker: a request that ends after another one failed is handed over too.
             with alone:
-                texts[number][first] = written
-                if sum(map(len, texts[number].values())) == requests[number].samples:
-                    whole = tuple(text for _, part in sorted(texts[number].items()) for text in part)
-                    on_answer(number, whole, sum(len(self._tokens(text)) for text in whole))
+                found[number][first] = written
+                if sum(map(len, found[number].values())) == requests[number].samples:
+                    whole = tuple(sample for _, part in sorted(found[number].items()) for sample in part)
+                    on_answer(number, whole, sum(len(self._tokens(sample.text)) for sample in whole))
 
         with ThreadPoolExecutor(slots) as pool:
             try:
@@ -71,11 +72,11 @@ class LlamaCppGenerator:
                 # After an error nobody wants the samples that have not begun.
                 pool.shutdown(cancel_futures=True)
 
-    def _started(self, prompts: Sequence[str], requests: Sequence[Sampling]) -> int:
+    def _started(self, prompts: Sequence[list[int]], requests: Sequence[Sampling]) -> int:
         """Starts the server with as many slots as the budget has room for, and returns their number."""
         xllamacpp = _library()
         sizes = zip(prompts, requests, strict=True)
-        room = max((len(self._tokens(prompt)) + self._room(request) for prompt, request in sizes), default=1)
+        room = max((len(prompt) + self._room(prompt, request) for prompt, request in sizes), default=1)
         slots = max(1, min(self._batch_tokens // room, _MOST_SLOTS))
         params = xllamacpp.CommonParams()
         params.model.path = str(self._gguf)
@@ -85,8 +86,11 @@ class LlamaCppGenerator:
         self._server = xllamacpp.Server(params)
         return slots
 
-    def _samples(self, prompt: str, request: Sampling, first: int, count: int) -> tuple[str, ...]:
+    def _samples(self, prompt: list[int], request: Sampling, first: int, count: int) -> tuple[Sample, ...]:
         """Returns some samples of one request, which share the prompt's prefill."""
+        room = self._room(prompt, request)
+        if not room:
+            return (Sample(text="", cut=True),) * count
         answer = self._server.handle_completions(
             {
                 "prompt": prompt,
@@ -96,7 +100,7 @@ class LlamaCppGenerator:
                 "top_k": 1 if request.greedy else 0,
                 "top_p": 1.0,
                 "min_p": 0.0,
-                "n_predict": self._room(request),
+                "n_predict": room,
                 "seed": derive_seed(request.seed, "sample", str(first)) % _LARGEST_SEED,
                 "grammar": grammar(request),
             }
@@ -107,29 +111,39 @@ class LlamaCppGenerator:
                 "raise cloud-batch-tokens, or take another cloud-engine"
             )
         ordered = sorted(answer["choices"], key=lambda choice: choice["index"])
-        return tuple(str(choice["text"]).rstrip("\n") for choice in ordered)
+        return tuple(self._sample(choice, request) for choice in ordered)
+
+    def _sample(self, choice: Mapping[str, Any], request: Sampling) -> Sample:
+        """Returns a written text; a grammar bounds no part by itself, so one that took more than its share is cut too."""
+        text = str(choice["text"]).rstrip("\n")
+        free = text.split(f"\n{request.then}", 1) if request.then else [text]
+        longest = max(len(self._tokens(part)) for part in free[: request.free_texts]) if request.free_texts else 0
+        # The token that ends a text counts.
+        return Sample(text=text, cut=choice["finish_reason"] == "length" or longest >= request.max_new_tokens)
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _room(self, request: Sampling) -> int:
-        """The most tokens that a request may write: its free text, then what is forced and chosen."""
-        forced = len(self._tokens(f"\n{request.then}")) if request.then else 0
-        return (
-            request.max_new_tokens + forced + max((len(self._tokens(f" {c}")) for c in request.choices), default=0) + 1
-        )
+    def _room(self, prompt: list[int], request: Sampling) -> int:
+        """The most tokens that a request may write: its free texts, what is forced and chosen, and what ends all."""
+        # A grammar lets the model spell what is forced in any tokens, at most one a byte.
+        forced = len(f"\n{request.then}".encode()) if request.then else 0
+        chosen = max((len(f" {choice}".encode()) for choice in request.choices), default=0)
+        most = request.max_new_tokens * request.free_texts + forced + chosen + 1
+        return max(min(most, self._window - len(prompt)), 0)
 
 
 def grammar(request: Sampling) -> str:
     """Returns what may be written, in llama.cpp's notation: "" for anything.
 
-    With a prefix an answer is one line; `then` begins a second one, and the last part is one of the choices.
+    With a prefix an answer is one line; `then` begins a second one, and the last part is one of the choices. A line
+    that the model writes freely ends as the model likes: with a newline too.
     """
     if not request.prefix:
         return ""
     line = "[^\\n]+"
     choices = " | ".join(json.dumps(f" {choice}", ensure_ascii=False) for choice in dict.fromkeys(request.choices))
-    last = f"({choices})" if choices else line
+    last = f"({choices})" if choices else f'{line} "\\n"?'
     first = f"{line} {json.dumps(chr(10) + request.then, ensure_ascii=False)} " if request.then else ""
     return f"root ::= {first}{last}\n"
 

@@ -18,9 +18,10 @@ from typing import Any, Literal, Self
 
 from cdcda_flower.errors import CdcdaError, DataError, RunError
 from cdcda_flower.seeding import digest
+from cdcda_flower.types import Sample
 
 # SQLite's own mark of a file's kind ("CDCA"), and of its form: a change of the tables is another version.
-_APPLICATION, _VERSION = 0x43444341, 1
+_APPLICATION, _VERSION = 0x43444341, 2
 _SCHEMA = f"""
 CREATE TABLE models (id TEXT PRIMARY KEY, role TEXT, maker TEXT, asked TEXT, name TEXT, digest TEXT, seal TEXT);
 CREATE TABLE calls (key TEXT PRIMARY KEY, model TEXT, samples TEXT, tokens INTEGER, created TEXT, seal TEXT);
@@ -59,7 +60,7 @@ class TapedModel:
 class TapedCall:
     """What the cloud answered to one request, and the tokens that it wrote."""
 
-    samples: tuple[str, ...] = field(repr=False)
+    samples: tuple[Sample, ...] = field(repr=False)
     tokens: int
 
 
@@ -98,7 +99,12 @@ class Tape:
     def calls(self, keys: Sequence[str]) -> dict[str, TapedCall]:
         """Returns key -> answers, of those keys that the tape has."""
         rows = self._rows("calls", "key, model, samples, tokens, created, seal", _AMONG, json.dumps(keys))
-        return {key: TapedCall(samples=tuple(json.loads(s)), tokens=tokens) for key, _, s, tokens, _ in rows}
+        return {
+            key: TapedCall(
+                samples=tuple(Sample(text=text, cut=cut) for text, cut in json.loads(samples)), tokens=tokens
+            )
+            for key, _, samples, tokens, _ in rows
+        }
 
     def scores(self, keys: Sequence[str]) -> dict[str, float]:
         """Returns key -> score, of those keys that the tape has."""
@@ -112,7 +118,8 @@ class Tape:
 
     def add_call(self, key: str, model: TapedModel, call: TapedCall) -> None:
         """Adds what the cloud answered; of two answers to one request the one with more samples stays."""
-        row = sealed(key, model.id, json.dumps(call.samples), call.tokens, datetime.now(UTC).isoformat("T", "seconds"))
+        samples = json.dumps([[sample.text, sample.cut] for sample in call.samples])
+        row = sealed(key, model.id, samples, call.tokens, datetime.now(UTC).isoformat("T", "seconds"))
         self._write("INSERT INTO calls", [row], _MORE_SAMPLES)
 
     def add_scores(self, model: TapedModel, scores: Mapping[str, float]) -> None:

@@ -20,10 +20,11 @@ def answered(
     paper's form the model writes freely, and the task's parser reads what it wrote.
     """
     rows = [(own.user_id, prompt) for own in asked for prompt in own.prompts.get(method, ())]
-    texts = answers(writer, [_request(prompt, task, config) for _, prompt in rows], on_answer=on_answer)
+    written = answers(writer, [_request(prompt, task, config) for _, prompt in rows], on_answer=on_answer)
     found: dict[str, list[str]] = {}
-    for (user_id, _), (text,) in zip(rows, texts, strict=True):
-        found.setdefault(user_id, []).append(text.strip())
+    for (user_id, _), (sample,) in zip(rows, written, strict=True):
+        # An answer that a limit cut is one, as the device's own answers have a limit too.
+        found.setdefault(user_id, []).append(sample.text.strip())
     return {user_id: tuple(own) for user_id, own in found.items()}
 
 

@@ -3,8 +3,10 @@
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 _EXAMPLE = re.compile(r"Input: \[(?P<query>.*)\], Response: \[(?P<response>.*)\]\.$")
@@ -17,27 +19,37 @@ class EchoGenerator:
     usage = None
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
-        """Writes shuffled versions of each prompt's example, or one of the choices."""
+        """Writes shuffled versions of each prompt's example, or one of the choices; a word counts as a token."""
         for index, request in enumerate(requests):
             seeds = (derive_seed(request.seed, str(sample)) for sample in range(request.samples))
-            texts = tuple(_answer(request, random.Random(seed)) for seed in seeds)
-            on_answer(index, texts, sum(len(text.split()) for text in texts))
+            samples = tuple(_answer(request, random.Random(seed)) for seed in seeds)
+            on_answer(index, samples, sum(len(sample.text.split()) for sample in samples))
 
     def close(self) -> None:
         """Nothing to free."""
 
 
-def _answer(request: GenerationRequest, rng: random.Random) -> str:
+def _answer(request: GenerationRequest, rng: random.Random) -> Sample:
     example = _EXAMPLE.search(request.prompt)
     query, response = (example["query"], example["response"]) if example else (request.prompt, request.prompt)
     if not request.prefix:
-        return _whole(query, response, rng)
+        return _within(request, _whole(query, response, rng))
     if request.choices:
-        last = response if response in request.choices else rng.choice(request.choices)
+        y = Sample(text=f" {response if response in request.choices else rng.choice(request.choices)}", cut=False)
     else:
-        last = _shuffled(response, rng)
-    free = query.removeprefix(request.prefix.removeprefix("Input:").strip())
-    return f" {_shuffled(free, rng)}\n{request.then} {last}" if request.then else f" {last}"
+        y = _within(request, f" {_shuffled(response, rng)}")
+    if not request.then:
+        return y
+    x = _within(request, f" {_shuffled(query.removeprefix(request.prefix.removeprefix('Input:').strip()), rng)}")
+    return x if x.cut else replace(y, text=f"{x.text}\n{request.then}{y.text}")
+
+
+def _within(request: GenerationRequest, text: str) -> Sample:
+    """Returns as many words of a text as the limit allows."""
+    words = text.split()
+    if len(words) <= request.max_new_tokens:
+        return Sample(text=text, cut=False)
+    return Sample(text=" " + " ".join(words[: request.max_new_tokens]), cut=True)
 
 
 def _whole(query: str, response: str, rng: random.Random) -> str:

@@ -12,7 +12,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class OpenAIGenerator:
                 texts[number][sample] = completion.choices[0].message.content or ""
                 written[number] += completion.usage.completion_tokens if completion.usage else 0
                 if len(texts[number]) == requests[number].samples:
-                    on_answer(number, tuple(text for _, text in sorted(texts[number].items())), written[number])
+                    samples = tuple(Sample(text=text, cut=False) for _, text in sorted(texts[number].items()))
+                    on_answer(number, samples, written[number])
 
         async with self._client() as client:
             workers = [asyncio.create_task(work(client)) for _ in range(self._config.cloud_concurrency)]

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     COPIED_WORDING_ONLY = "copied-wording-only"
     LABEL_OUTSIDE_SET = "label-outside-set"
+    CUT_OFF = "cut-off"
 
 
 class ParsedPair(NamedTuple):

@@ -12,13 +12,13 @@ from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.tape import TapedCall, TapedModel
 from cdcda_flower.seeding import Json, digest
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, generator_name
 from strategies.cloud.engines import cloud_engine
 from strategies.recording import Recording
 
 # Of the way engines read a request; a change makes what was recorded stale.
-_VERSION = 2
+_VERSION = 3
 # What a chat template writes around a prompt: roles, marks, the default system turn of some models.
 _TEMPLATE_TOKENS = 64
 # A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these.
@@ -81,7 +81,7 @@ class TapedGenerator:
         if found:
             self._recording.name_again(self._model)
 
-        def hand_over(key: str, samples: tuple[str, ...], tokens: int) -> None:
+        def hand_over(key: str, samples: tuple[Sample, ...], tokens: int) -> None:
             for index in places[key]:
                 on_answer(index, samples[: requests[index].samples], tokens)
                 tokens = 0
@@ -97,8 +97,8 @@ class TapedGenerator:
     def _ask(
         self,
         asked: dict[str, GenerationRequest],
-        known: Mapping[str, tuple[str, ...]],
-        hand_over: Callable[[str, tuple[str, ...], int], None],
+        known: Mapping[str, tuple[Sample, ...]],
+        hand_over: Callable[[str, tuple[Sample, ...], int], None],
     ) -> None:
         self._engine = self._engine or self._start()
         self._recording.tape.add_model(self._model)
@@ -112,8 +112,8 @@ class TapedGenerator:
         self,
         engine: TextGenerator,
         asked: dict[str, GenerationRequest],
-        known: Mapping[str, tuple[str, ...]],
-        hand_over: Callable[[str, tuple[str, ...], int], None],
+        known: Mapping[str, tuple[Sample, ...]],
+        hand_over: Callable[[str, tuple[Sample, ...], int], None],
     ) -> None:
         """Has the engine write; every answer is on the tape before anybody else hears of it, and in the account.
 
@@ -122,7 +122,7 @@ class TapedGenerator:
         keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
         started = time.perf_counter()
 
-        def keep(index: int, samples: tuple[str, ...], tokens: int) -> None:
+        def keep(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
             nonlocal done, written
             first = known.get(keys[index], ())
             every = (*first, *samples[len(first) :])
@@ -197,6 +197,6 @@ def _counted(usage: CloudUsage | None) -> int:
 def _most_tokens(request: GenerationRequest, *, prompts: bool) -> int:
     """Returns what a request can cost at most, in tokens; `prompts`: every sample's prompt counts too."""
     chosen = max((len(choice.encode()) for choice in request.choices), default=0)
-    written = request.max_new_tokens + len(request.then.encode()) + chosen + _SPARE_TOKENS
+    written = request.free_texts * request.max_new_tokens + len(request.then.encode()) + chosen + _SPARE_TOKENS
     read = len(request.prompt.encode()) + _TEMPLATE_TOKENS if prompts else 0
     return request.samples * (written + read)

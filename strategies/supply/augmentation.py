@@ -1,7 +1,6 @@
 """Has the cloud write k pairs like each shared example, for all users at once, so that its batches fill."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,6 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 """Called with the samples that were finished (`samples_asked` in all) and the tokens written for them."""
-
-# English takes about 1.3 tokens a word in the vocabularies of SmolLM2 and Qwen2.5. An x longer than epsilon-max-len
-# allows is rejected in any case, so it is not written to its end either.
-_TOKENS_PER_WORD, _SPARE_TOKENS = 1.3, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +62,12 @@ def augment(
         for user_id, source in sorted(shared, key=lambda pair: (pair[0], pair[1].id))
     ]
     requests = [job.request for job in jobs]
-    texts = answers(generator, requests, on_answer=lambda _, samples, tokens: on_progress(len(samples), tokens))
+    written = answers(generator, requests, on_answer=lambda _, samples, tokens: on_progress(len(samples), tokens))
     parse = parse_guided if config.prompt_form == "guided" else parse_output
-    outcomes = [[parse(text, task, job.source) for text in row] for job, row in zip(jobs, texts, strict=True)]
+    outcomes = [
+        [Reason.CUT_OFF if sample.cut else parse(sample.text, task, job.source) for sample in row]
+        for job, row in zip(jobs, written, strict=True)
+    ]
     result = _credited(jobs, outcomes, generator.name)
     _log_counts(jobs, result)
     return result
@@ -77,16 +75,14 @@ def augment(
 
 def _request(user_id: str, source: Example, task: Task, config: RunConfig) -> GenerationRequest:
     guided = config.prompt_form == "guided"
-    prompt = paper_prompt(task, source)
-    # The guided form prefills the wording; a label (at most two words) has room in what a paraphrase may take.
-    written = f"{task.free_text(source.query, '')} {source.response}" if guided else prompt
     return GenerationRequest(
-        prompt=prompt,
+        prompt=paper_prompt(task, source),
         prefix=guided_prefix(task, source) if guided else "",
         then=guided_then(source) if guided else "",
         samples=config.k,
         seed=derive_seed(config.seed, "augment", user_id, source.id),
-        max_new_tokens=math.ceil(_TOKENS_PER_WORD * config.epsilon_max_len * len(written.split())) + _SPARE_TOKENS,
+        # In the paper's form x and y are one answer.
+        max_new_tokens=config.cloud_max_tokens * (1 if guided else 2),
         choices=choices(task, source) if guided else (),
         greedy=False,
     )

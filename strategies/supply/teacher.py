@@ -15,7 +15,7 @@ from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.runs.tape import TapedCall
 from cdcda_flower.seeding import Json, digest
 from cdcda_flower.teacher import TeacherTargets
-from cdcda_flower.types import ModelRef, Upload
+from cdcda_flower.types import ModelRef, Sample, Upload
 from strategies.recording import Recording
 
 if TYPE_CHECKING:
@@ -94,14 +94,15 @@ class _Teacher:
             raise self._recording.incomplete(self._taped, len(missing), len(times))
         if taken:
             self._recording.name_again(self._taped)
-        found = {key: TeacherTargets(**json.loads(call.samples[0])) for key, call in taken.items()}
+        found = {key: TeacherTargets(**json.loads(call.samples[0].text)) for key, call in taken.items()}
         self._recording.add(calls=(len(found), 0))
         on_progress(sum(times[key] for key in found), 0)
         if missing:
 
             def keep(answers: Mapping[str, TeacherTargets], tokens: int) -> None:
                 for key, targets in answers.items():
-                    call = TapedCall(samples=(json.dumps(asdict(targets)),), tokens=0)
+                    said = Sample(text=json.dumps(asdict(targets)), cut=False)
+                    call = TapedCall(samples=(said,), tokens=0)
                     self._recording.tape.add_call(key, self._taped, call)
                 found.update(answers)
                 self._recording.add(calls=(0, len(answers)))

@@ -28,7 +28,7 @@ REAL = {
     "task": "lamp-3", "num-users": 4, "max-history": 6, "max-words": 20, "max-base-rows": 16, "seed": 7,
     "methods": "device,direct-ft,cdcda", "share-policy": "policies:Newest", "policy-args": '{"count": 3}', "k": 2,
     "device": "cpu", "device-model": "./model", "cloud-model": "./model", "epsilon-scf": 0.0, "epsilon-tdf": 1.0,
-    "epsilon-min-len": 0.0, "epsilon-max-len": 100.0, "epochs": 1, "base-epochs": 1,
+    "epsilon-min-len": 0.0, "epsilon-max-len": 100.0, "cloud-max-tokens": 900, "epochs": 1, "base-epochs": 1,
 }  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
         "a", "b", "metric", "users", "difference", "low", "high", "wins", "ties", "losses", "p", "p_holm", "effect",
     }  # fmt: skip
     assert all(comparison.keys() == wanted for comparison in document["comparisons"])
-    assert document["pairs"].keys() == {"generated", "unparsable", "kept", "rejected_by"}
+    assert document["pairs"].keys() == {"generated", "unparsable", "kept", "rejected_by", "reasons", "cut_share"}
     assert document["swap"].keys() == {"direct-ft", "cdcda"}
     assert len(document["per_user"]) == 4 * 3
 

@@ -41,6 +41,22 @@ def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
         assert training.synthetic == sum(owner == user for owner in sent.get(method, {}).values())
 
 
+@pytest.mark.parametrize("filters", ["consistency,diversity,length", "none", ""])
+def test_a_cut_answer_is_nobodys_pair_and_all_others_are_seen(four: Federation, filters: str) -> None:
+    # The double counts words: an item of this data has three to ask for, and a limit of one cuts every x, of two none.
+    keys = {"methods": "cdcda,cdcda:random,cdcda:all", "share_policy": "all", "filters": filters}
+    ledger = four.run(four.config(cloud_max_tokens=1, **keys)).ledger
+    assert {one.reason for one in ledger.unparsable()} == {"cut-off"}
+    assert (len(ledger.unparsable()), ledger.pairs()) == (2 * len(ledger.shared()), ())
+    assert {training.synthetic for training in ledger.trainings()} == {0}
+    # No threshold stands before `cdcda:all`, nor before `cdcda` without filters.
+    ledger = four.run(four.config(epsilon_min_len=0.0, epsilon_max_len=0.1, **keys)).ledger
+    written = {pair.id for pair in ledger.pairs()}
+    assert len(written) == 2 * len(ledger.shared())
+    assert ledger.sent()["cdcda:all"].keys() == written
+    assert ledger.selected().keys() == (written if filters in {"", "none"} else set())
+
+
 def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(outcome: Outcome) -> None:
     [pooled] = [t for t in outcome.ledger.trainings() if t.adapter.method == "global-ft"]
     assert (pooled.adapter.user_id, pooled.private) == ("", len(outcome.ledger.shared()))

@@ -11,7 +11,7 @@ KEY = "sk-of-this-test"
 # Short answers: a small model on one thread writes them.
 API = {
     "cloud_engine": "openai", "cloud_model": MODEL, "prompt_form": "paper", "k": 2, "share_ratio": 0.2,
-    "epsilon_min_len": 0.0, "epsilon_max_len": 0.2,
+    "cloud_max_tokens": 16,
 }  # fmt: skip
 
 

@@ -69,7 +69,9 @@ def test_it_is_replayed_without_any_model(
 
 
 @pytest.mark.usefixtures("nothing_loads", "recorded")
-@pytest.mark.parametrize("changes", [{"k": 3}, {"epsilon_scf": 0.9, "epsilon_tdf": 0.3, "epsilon_min_len": 0.2}])
+@pytest.mark.parametrize(
+    "changes", [{"k": 3}, {"epsilon_scf": 0.9, "epsilon_tdf": 0.3, "epsilon_min_len": 0.2, "epsilon_max_len": 9.0}]
+)
 def test_fewer_pairs_and_other_thresholds_need_no_model_either(
     four: Federation, keys: Mapping[str, Scalar], changes: dict[str, Scalar]
 ) -> None:

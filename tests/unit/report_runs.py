@@ -72,7 +72,8 @@ def fill(ledger: Ledger) -> None:
         ledger.add_verdicts(far)
         ledger.add_selected(user, [pair.id for pair in pairs[1:]])
     odd = Provenance(user_id="u1", source_id="i", generator="g", prompt_digest="d", seed=1, sample=9)
-    ledger.add_unparsable([Unparsable(id="u1/i/9", reason="no-input", provenance=odd)])
+    reasons = {"u1/i/7": "cut-off", "u1/i/8": "cut-off", "u1/i/9": "no-input"}
+    ledger.add_unparsable([Unparsable(id=one, reason=why, provenance=odd) for one, why in reasons.items()])
     for method, errors in ERRORS.items():
         for user, error in zip(USERS, errors, strict=False):
             ledger.add_result(result_of(user, method, error, None if method == "device" else user))

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Example, Upload
+from cdcda_flower.types import Example, Sample, Upload
 from strategies.cloud.echo import EchoGenerator
 from strategies.cloud.engine import GenerationRequest, OnAnswer
 from strategies.supply.augmentation import Augmented, augment, samples_asked
@@ -17,9 +19,10 @@ from strategies.supply.augmentation import Augmented, augment, samples_asked
 DEFAULTS = read_defaults(Path(__file__).resolve().parents[2] / "pyproject.toml")
 MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))
 TAG = MOVIES.test_wording
+CUT = "~"  # ends a scripted answer that a limit cut
 
 
-def config_of(**keys: str | int) -> RunConfig:
+def config_of(**keys: str | float) -> RunConfig:
     return RunConfig.from_flwr(DEFAULTS | {key.replace("_", "-"): value for key, value in keys.items()})
 
 
@@ -44,7 +47,7 @@ def ignore(_done: int, _tokens: int) -> None:
 
 @dataclass
 class Scripted:
-    """A generator that answers by a function of the request and keeps what it was asked."""
+    """A generator that answers by a function of the request, cut where it ends in CUT, and keeps what it was asked."""
 
     answer: Callable[[GenerationRequest, int], str]
     name: str = "scripted"
@@ -56,7 +59,8 @@ class Scripted:
         """Writes the script's answers, one token for each request."""
         self.asked += requests
         for index, request in enumerate(requests):
-            on_answer(index, tuple(self.answer(request, sample) for sample in range(request.samples)), 1)
+            texts = (self.answer(request, sample) for sample in range(request.samples))
+            on_answer(index, tuple(Sample(text=text, cut=text.endswith(CUT)) for text in texts), 1)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -101,7 +105,6 @@ def test_guided_asks_for_x_and_then_for_y_among_the_labels() -> None:
     [request] = script.asked
     assert (request.prefix, request.then, request.samples) == (f"Input: {TAG}".strip(), "Response:", 3)
     assert request.choices == MOVIES.labels
-    assert request.max_new_tokens == 22, "1.3 tokens for 1.5 (epsilon-max-len) times six words and the label, and 8"
     assert [pair.query.removeprefix(TAG) for pair in result.pairs] == ["plot 0", "plot 1", "plot 2"]
     assert {pair.response for pair in result.pairs} == {"comedy"}
 
@@ -136,6 +139,61 @@ def test_what_is_no_pair_is_counted_with_its_reason(form: str) -> None:
         "paper": [("bob/1/0", "no-input"), ("bob/1/1", "label-outside-set")],
     }
     assert outcomes == expected[form]
+
+
+@pytest.mark.parametrize("form", ["guided", "paper"])
+def test_what_a_limit_cut_is_no_pair_however_whole_it_looks(form: str) -> None:
+    whole = {
+        "guided": " rain on Rome\nResponse: Marlow's New Tram Li",
+        "paper": "Input: rain on Rome Response: Marlow's New Tram Li",
+    }[form]
+    script = Scripted(lambda _request, sample: whole + CUT * (sample != 1))
+    uploads = [
+        upload_of("ann", Example(id="1", query=HEADLINES.test_wording + "rain", response="Marlow's New Tram Line"))
+    ]
+    result = augment(uploads, HEADLINES, config_of(task="lamp-4", k=3, prompt_form=form), script, ignore)
+    assert [(one.id, one.reason) for one in result.unparsable] == [("ann/1/0", "cut-off"), ("ann/1/2", "cut-off")]
+    assert [(pair.id, pair.response) for pair in result.pairs] == [("ann/1/1", "Marlow's New Tram Li")]
+
+
+@given(
+    text=st.text(st.sampled_from("ab \u4e2d\u0e01\u0905\U0001f600"), min_size=1, max_size=300),
+    bounds=st.tuples(st.floats(0, 5), st.floats(5.1, 500)),
+    filters=st.sampled_from(["", "none", "length", "consistency,diversity,length"]),
+    form=st.sampled_from(["guided", "paper"]),
+)
+def test_what_is_asked_depends_on_no_filter_and_its_room_on_no_text(
+    text: str, bounds: tuple[float, float], filters: str, form: str
+) -> None:
+    def asked(**keys: str | float) -> GenerationRequest:
+        script = Scripted(lambda *_: CUT)
+        augment(
+            [upload_of("bob", movie("1", text))],
+            MOVIES,
+            config_of(task="lamp-2", prompt_form=form, **keys),
+            script,
+            ignore,
+        )
+        [request] = script.asked
+        return request
+
+    usual = asked()
+    assert asked(epsilon_min_len=bounds[0], epsilon_max_len=bounds[1], epsilon_scf=0.9, filters=filters) == usual
+    assert usual.max_new_tokens == (512 if form == "guided" else 1024), "x and y, one answer in the paper's form"
+    assert asked(cloud_max_tokens=7).max_new_tokens == (7 if form == "guided" else 14)
+
+
+@pytest.mark.parametrize("form", ["guided", "paper"])
+def test_the_double_keeps_the_limit(form: str) -> None:
+    """Bob's x has six words, and ann's one of seven and one of six."""
+    config = config_of(task="lamp-2", k=1, prompt_form=form, cloud_max_tokens=6 if form == "guided" else 500)
+    result = augment(UPLOADS, MOVIES, config, EchoGenerator(), ignore)
+    cut = {one.id: one.reason for one in result.unparsable}
+    assert cut == ({"ann/2/0": "cut-off"} if form == "guided" else {})
+    few = augment(
+        UPLOADS, MOVIES, config_of(task="lamp-2", k=1, prompt_form=form, cloud_max_tokens=1), EchoGenerator(), ignore
+    )
+    assert (few.pairs, {one.reason for one in few.unparsable}) == ((), {"cut-off"})
 
 
 def test_a_pair_is_credited_to_its_prompt_whatever_it_says() -> None:

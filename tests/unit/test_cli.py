@@ -13,7 +13,7 @@ from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.tape import Tape, TapedCall, TapedModel
-from cdcda_flower.types import UserResult
+from cdcda_flower.types import Sample, UserResult
 from experiments.cli import run_command
 from experiments.staging import find_app
 
@@ -138,6 +138,9 @@ def test_an_unknown_task_lists_the_known_ones(tmp_path: Path, capsys: pytest.Cap
     assert "lamp-7" in _fails(capsys, "data", "download", "lamp-6", "--to", str(tmp_path))
 
 
+SAMPLES = (Sample(text="a text", cut=False), Sample(text="another", cut=True))
+
+
 @pytest.fixture
 def tape(tmp_path: Path) -> Path:
     """The cache folder's tape."""
@@ -146,7 +149,7 @@ def tape(tmp_path: Path) -> Path:
     with Tape(path, writable=True) as made:
         made.add_model(model)
         for n in range(4):
-            made.add_call(f"key-{n}", model, TapedCall(samples=("a text", "another"), tokens=500))
+            made.add_call(f"key-{n}", model, TapedCall(samples=SAMPLES, tokens=500))
     return path
 
 
@@ -203,7 +206,7 @@ def test_what_a_run_left_beside_a_tape_is_folded_in(
     model = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d" * 64)
     left, log = tape.with_name("left.sqlite"), tape.with_name("left.sqlite-wal")
     with Tape(tape, writable=True) as used:
-        used.add_call("late", model, TapedCall(samples=("x",), tokens=1))
+        used.add_call("late", model, TapedCall(samples=SAMPLES, tokens=1))
         left.write_bytes(tape.read_bytes())
         log.write_bytes(tape.with_name("tape.sqlite-wal").read_bytes())
     assert run_command(["tape", command, str(left)]) == 0

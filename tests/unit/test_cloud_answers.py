@@ -9,6 +9,7 @@ import pytest
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.messages import Questions
 from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Sample
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import GenerationRequest, OnAnswer
 
@@ -22,14 +23,14 @@ def config_of(form: str, task: str) -> RunConfig:
 
 @dataclass
 class LastWords:
-    """A generator that repeats the end of its prompt."""
+    """A generator that repeats the end of its prompt, up to a limit."""
 
     asked: list[GenerationRequest] = field(default_factory=list)
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.asked += requests
         for place, request in enumerate(requests):
-            on_answer(place, (f" {request.prompt.split()[-1]}\n",), 1)
+            on_answer(place, (Sample(text=f" {request.prompt.split()[-1]}\n", cut=True),), 1)
 
 
 def asked_by(user: str, *words: str) -> Questions:

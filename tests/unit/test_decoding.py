@@ -128,13 +128,54 @@ def test_a_line_ends_at_its_newline_and_a_text_without_lines_does_not() -> None:
     assert text.written == [5, NEWLINE, 6]
 
 
-def test_the_limit_is_for_free_text_and_what_then_forces_comes_on_top() -> None:
-    short = Row(prompt=[9], limit=3, lines=2, then=[7, 8])
-    fed(short, [5] * 9)
-    assert short.written == [5, 5, 5]
-    full = Row(prompt=[9], limit=4, lines=2, then=[7, 8])
-    fed(full, [5, NEWLINE, 3, *[5] * 9])
-    assert full.written == [5, 7, 8, 5, 5, 5]
+def test_x_and_y_have_a_limit_each_and_what_then_forces_comes_on_top() -> None:
+    x = Row(prompt=[9], limit=3, lines=2, then=[7, 8])
+    fed(x, [5] * 9)
+    assert (x.written, x.cut) == ([5, 5, 5], True)
+    y = Row(prompt=[9], limit=4, lines=2, then=[7, 8])
+    assert y.room == 1 + 4 + 2 + 4
+    fed(y, [5, NEWLINE, 3, *[5] * 9])
+    assert (y.written, y.cut) == ([5, 7, 8, 5, 5, 5, 5], True)
+
+
+@given(
+    tokens=st.lists(st.sampled_from([EOS, NEWLINE, DOT_NEWLINE, 5, 6]), min_size=20, max_size=20),
+    limit=st.integers(1, 6),
+    lines=st.sampled_from([0, 1, 2]),
+)
+def test_a_text_is_cut_exactly_where_its_limit_comes_before_its_end(tokens: list[int], limit: int, lines: int) -> None:
+    row = Row(prompt=[9], limit=limit, lines=lines, then=[7, 8] if lines == 2 else [])
+    fed(row, tokens)
+    assert row.done
+    ends, left = ({EOS, NEWLINE, DOT_NEWLINE} if lines else {EOS}), tokens
+    for _ in range(max(lines, 1)):
+        end = next((place for place, token in enumerate(left[:limit]) if token in ends), None)
+        if end is None:
+            assert row.cut
+            return
+        # The first of the two forced tokens takes the place of an end that holds no text.
+        left = left[end + (3 if left[end] == DOT_NEWLINE else 2) :]
+    assert not row.cut
+
+
+def test_the_models_window_cuts_too() -> None:
+    row = Row(prompt=[9] * 5, limit=10, lines=0, window=8)
+    assert row.room == 8
+    fed(row, [5] * 9)
+    assert (row.written, row.cut) == ([5, 5, 5], True)
+    ended = Row(prompt=[9] * 5, limit=10, lines=0, window=8)
+    fed(ended, [5, 5, EOS])
+    assert (ended.done, ended.cut) == (True, False)
+    full = Row(prompt=[9] * 8, limit=10, lines=0, window=8)
+    assert (full.done, full.cut) == (True, True)
+
+
+def test_what_is_longer_than_planned_is_left_unfinished(model: LoadedModel) -> None:
+    [prompt, *_] = prompts_of(model)
+    long, short = Row(prompt=prompt, limit=9, lines=0, planned=4), Row(prompt=prompt, limit=3, lines=0, planned=4)
+    decode(model.model, [long, short], NEVER, device=CPU)
+    assert (len(long.written), long.done) == (4, False)
+    assert (len(short.written), short.done, short.cut) == (3, True, True)
 
 
 LABELS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple)
@@ -154,6 +195,7 @@ def test_choices_yield_one_of_them_whatever_the_model_wants(
         next_tokens([row], torch.randn(1, WORDS, generator=generator) * 3, STOP)
     assert row.written[: len(then)] == then
     assert row.written[len(then) :] in choices
+    assert not row.cut
 
 
 def test_a_choice_that_begins_another_and_the_longer_one_can_both_come() -> None:

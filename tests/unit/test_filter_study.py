@@ -31,17 +31,16 @@ def verdicts(pair: str, scf: float, tdf: float, length: float) -> list[Verdict]:
     ]
 
 
-PAIRS = [*verdicts("a", 0.9, 0.2, 1.1), *verdicts("b", 0.55, 0.95, 1.0), *verdicts("c", 0.1, 0.1, 2.0)]
+PAIRS = [*verdicts("a", 0.9, 0.2, 1.1), *verdicts("b", 0.55, 0.95, 1.0), *verdicts("c", 0.1, 0.1, 1.8)]
 
 
 def test_acceptance_is_of_each_filter_alone() -> None:
-    found = acceptance(PAIRS, longest=1.5)
+    found = acceptance(PAIRS)
     assert found["consistency"][0.5] == pytest.approx(2 / 3)
     assert found["consistency"][0.6] == pytest.approx(1 / 3)
     assert found["diversity"][0.8] == pytest.approx(2 / 3)
     assert found["length"][0.5] == pytest.approx(2 / 3)
-    # The cloud writes nothing longer: what a wider bound would keep is not known.
-    assert max(found["length"]) == 0.5
+    assert found["length"][0.8] == 1, "nothing stops the cloud at a threshold, so wider bounds are known too"
     for by_bound in found.values():
         assert all(0 <= share <= 1 for share in by_bound.values())
 
@@ -162,4 +161,4 @@ def test_a_run_without_judged_pairs_is_refused(tmp_path: Path) -> None:
 
 def test_a_ratio_at_the_bound_is_kept() -> None:
     pairs = [*verdicts("a", 1, 0, 13 / 10), *verdicts("b", 1, 0, 7 / 10)]
-    assert acceptance(pairs, longest=1.5)["length"][0.3] == 1
+    assert acceptance(pairs)["length"][0.3] == 1

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_ref
+from tiny_models import load_tiny, tiny_ref
+from tokenizers.processors import TemplateProcessing
 
 from cdcda_flower.language import generation, models
 from cdcda_flower.language.decoding import Row, Stop, decode
-from cdcda_flower.language.generation import CausalGenerator
+from cdcda_flower.language.generation import CausalGenerator, prompt_ids
+from cdcda_flower.types import Sample
 from strategies.cloud.engine import GenerationRequest, answers
 
 CPU = torch.device("cpu")
@@ -37,7 +39,7 @@ def generator(request: pytest.FixtureRequest) -> Iterator[CausalGenerator]:
 
 
 def generate(generator: CausalGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
-    return answers(generator, requests, on_answer=lambda *_: None)
+    return [tuple(sample.text for sample in row) for row in answers(generator, requests, on_answer=lambda *_: None)]
 
 
 def test_samples_differ_and_repeat_and_seeds_differ(generator: CausalGenerator) -> None:
@@ -100,10 +102,10 @@ def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
 ) -> None:
     told: list[tuple[int, int]] = []
 
-    def hear(index: int, texts: tuple[str, ...], tokens: int) -> None:
+    def hear(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
         [rows] = batches
         told.append((index, sum(row.done for row in rows)))
-        assert len(texts) == 2
+        assert [sample.cut for sample in samples] == [True, True]
         assert tokens > 0
 
     # Without end-of-text or a line's end every text is as long as it may be.
@@ -111,6 +113,53 @@ def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
     monkeypatch.setattr(generator, "_stop", Stop(eos=frozenset(), newline={}))
     generator.generate(requests, on_answer=hear)
     assert told == [(1, 2), (2, 4), (0, 6)]
+
+
+def test_what_is_longer_than_planned_is_written_anew_and_is_the_same(
+    generator: CausalGenerator, batches: list[list[Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [replace(ASKED, prompt="A sailor " * (n % 3), seed=n, max_new_tokens=10 * n) for n in range(1, 7)]
+    expected = generate(generator, *requests)
+    at_once = len(batches)
+    monkeypatch.setattr(generation, "_SHORT_TEXT", 1)
+    told: list[int] = []
+    found = answers(generator, requests, on_answer=lambda index, *_: told.append(index))
+    assert [tuple(sample.text for sample in row) for row in found] == expected
+    assert sorted(told) == list(range(6))
+    assert any(not row.done for rows in batches[at_once:] for row in rows)
+
+
+def test_an_answer_says_whether_the_model_ended_it(generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(stop: Stop, **changes: object) -> set[bool]:
+        monkeypatch.setattr(generator, "_stop", stop)
+        [samples] = answers(generator, [replace(ASKED, **changes)], on_answer=lambda *_: None)  # type: ignore[arg-type]
+        return {sample.cut for sample in samples}
+
+    never, at_once = Stop(eos=frozenset(), newline={}), Stop(eos=frozenset(range(10_000)), newline={})
+    assert cut(never) == {True}
+    assert cut(at_once) == {False}
+    assert cut(at_once, max_new_tokens=1) == {False}, "the token that ends a text counts"
+    assert cut(never, choices=LABELS, max_new_tokens=1) == {False}
+    monkeypatch.setattr(generation, "window_of", lambda config: 20)
+    assert cut(never, max_new_tokens=500) == {True}
+    [(sample,)] = answers(generator, [replace(ASKED, prompt="word " * 90, samples=1)], on_answer=lambda *_: None)
+    assert sample == Sample(text="", cut=True)
+
+
+def test_the_prompt_begins_with_what_the_models_own_tokenizer_puts_first(tiny_llama: Path, tiny_qwen2: Path) -> None:
+    for folder in (tiny_llama, tiny_qwen2):
+        tokenizer = load_tiny(folder).tokenizer
+        first = tokenizer.convert_tokens_to_ids("A")
+        tokenizer._tokenizer.post_processor = TemplateProcessing(single="A $A", special_tokens=[("A", first)])
+        ids = prompt_ids(tokenizer, ASKED)
+        # A chat template writes the first token itself, so that it must not come twice.
+        text = tokenizer.decode(ids)
+        assert text == ("AA sailor\nInput:" if not tokenizer.chat_template else _chat(tokenizer) + "Input:")
+
+
+def _chat(tokenizer: Any) -> str:
+    turn = [{"role": "user", "content": ASKED.prompt}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
 def test_a_prefixed_text_is_one_line_and_a_whole_answer_may_be_more(generator: CausalGenerator) -> None:

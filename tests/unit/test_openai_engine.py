@@ -18,7 +18,7 @@ from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Example, Upload
+from cdcda_flower.types import Example, Sample, Upload
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 from strategies.cloud.openai_engine import OpenAIGenerator
 from strategies.supply.augmentation import augment
@@ -51,13 +51,14 @@ def generator_of(url: str, **keys: Scalar) -> OpenAIGenerator:
 
 
 def generate(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
-    return answers(generator, requests, on_answer=lambda *_: None)
+    return [tuple(sample.text for sample in row) for row in answers(generator, requests, on_answer=lambda *_: None)]
 
 
 def test_answers_stand_in_the_order_of_the_requests_and_are_counted(server: LlamaServer) -> None:
     generator = generator_of(server.url, temperature=0.01)
     progress: list[tuple[int, int]] = []
-    texts = answers(generator, BIRDS, on_answer=lambda index, _, tokens: progress.append((index, tokens)))
+    rows = answers(generator, BIRDS, on_answer=lambda index, _, tokens: progress.append((index, tokens)))
+    texts = [tuple(sample.text for sample in row) for row in rows]
     assert [len(row) for row in texts] == [2, 2, 2]
     # Nearly greedy: what is asked alone says which answer belongs where.
     alone = [replace(bird, samples=1) for bird in BIRDS]
@@ -102,7 +103,7 @@ def test_a_path_that_the_server_does_not_know_is_said_at_once(server: LlamaServe
 def _after_the_second(act: Callable[[], None]) -> OnAnswer:
     finished: list[int] = []
 
-    def on_answer(index: int, samples: tuple[str, ...], tokens: int) -> None:
+    def on_answer(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
         finished.append(index)
         if len(finished) == 2:
             act()
@@ -318,7 +319,7 @@ def test_a_whole_answer_becomes_a_pair_and_a_stray_one_is_counted(double: Start)
 def test_an_error_of_the_caller_passes_and_stops_the_calls(double: Start) -> None:
     server, url = double(Reply())
 
-    def full(index: int, samples: tuple[str, ...], tokens: int) -> None:
+    def full(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

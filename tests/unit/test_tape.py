@@ -13,10 +13,16 @@ from cdcda_flower.runs import tape as tapes
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
 from cdcda_flower.runs.tape_audit import audit, tape_stats
 from cdcda_flower.runs.tape_mend import fold, mend
+from cdcda_flower.types import Sample
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
 JUDGE = TapedModel(role="consistency", maker="nli", asked="wanli", name="wanli", digest="")
 HEARD = "a sailor's secret"
+
+
+def call_of(*texts: str) -> TapedCall:
+    """Returns a call of which all samples but the first were cut."""
+    return TapedCall(samples=tuple(Sample(text=text, cut=place > 0) for place, text in enumerate(texts)), tokens=3)
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def path(tmp_path: Path) -> Path:
         tape.add_model(CLOUD)
         tape.add_model(JUDGE)
         for n in range(20):
-            tape.add_call(f"call-{n}", CLOUD, TapedCall(samples=(f"{HEARD} {n}", "Ü\n2"), tokens=3))
+            tape.add_call(f"call-{n}", CLOUD, call_of(f"{HEARD} {n}", "Ü\n2"))
         tape.add_scores(JUDGE, {f"score-{n}": n / 7 for n in range(10)})
     return path
 
@@ -35,12 +41,12 @@ def path(tmp_path: Path) -> Path:
 def test_what_was_recorded_comes_back_and_nothing_else(path: Path) -> None:
     with Tape(path, writable=False) as tape:
         assert tape.models() == (CLOUD, JUDGE)
-        assert tape.calls(["call-7", "call-99"]) == {"call-7": TapedCall(samples=(f"{HEARD} 7", "Ü\n2"), tokens=3)}
+        assert tape.calls(["call-7", "call-99"]) == {"call-7": call_of(f"{HEARD} 7", "Ü\n2")}
         assert tape.scores(["score-1", "call-1"]) == {"score-1": 1 / 7}
         assert tape.calls([]) == {}
         with pytest.raises(RunError, match="cannot be read or written: attempt to write a readonly database"):
-            tape.add_call("new", CLOUD, TapedCall(samples=("x",), tokens=1))
-    assert HEARD not in repr(TapedCall(samples=(HEARD,), tokens=1))
+            tape.add_call("new", CLOUD, call_of("x"))
+    assert HEARD not in repr(call_of(HEARD))
 
 
 def test_a_closed_tape_is_one_file_that_may_lie_on_a_read_only_disk(path: Path) -> None:
@@ -57,8 +63,8 @@ def test_a_closed_tape_is_one_file_that_may_lie_on_a_read_only_disk(path: Path) 
 def test_more_samples_replace_fewer_and_fewer_never_more(path: Path) -> None:
     with Tape(path, writable=True) as tape:
         for samples in (("a", "b", "c"), ("x",), ("d", "e", "f")):
-            tape.add_call("call-1", CLOUD, TapedCall(samples=samples, tokens=1))
-        assert tape.calls(["call-1"])["call-1"].samples == ("a", "b", "c")
+            tape.add_call("call-1", CLOUD, call_of(*samples))
+        assert tape.calls(["call-1"])["call-1"] == call_of("a", "b", "c")
 
 
 def test_two_runs_may_record_into_one_tape_at_once(tmp_path: Path) -> None:
@@ -68,7 +74,7 @@ def test_two_runs_may_record_into_one_tape_at_once(tmp_path: Path) -> None:
         with Tape(path, writable=True) as tape:
             tape.add_model(CLOUD)
             for n in range(50):
-                tape.add_call(f"{name}-{n}", CLOUD, TapedCall(samples=(name,), tokens=1))
+                tape.add_call(f"{name}-{n}", CLOUD, call_of(name))
 
     threads = [threading.Thread(target=record, args=(name,)) for name in ("one", "two", "three")]
     for thread in threads:
@@ -81,7 +87,7 @@ def test_two_runs_may_record_into_one_tape_at_once(tmp_path: Path) -> None:
 def test_what_was_added_outlives_a_process_that_never_closed(path: Path) -> None:
     tape = Tape(path, writable=True)
     tape.__enter__()
-    tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+    tape.add_call("late", CLOUD, call_of("x"))
     with Tape(path, writable=False) as reader:
         assert len(reader.calls(["late"])) == 1
     tape.__exit__(None, None, None)
@@ -90,7 +96,7 @@ def test_what_was_added_outlives_a_process_that_never_closed(path: Path) -> None
 def test_a_tape_in_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Tape(None, writable=True) as tape:
-        tape.add_call("a", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("a", CLOUD, call_of("x"))
         assert len(tape.calls(["a"])) == 1
     assert not any(tmp_path.iterdir())
 
@@ -174,7 +180,7 @@ def test_a_file_of_another_kind_or_version_is_refused_and_left_alone(tmp_path: P
     with closing(sqlite3.connect(ledger)) as connection, connection:
         connection.execute("CREATE TABLE t (a)")
     _change("PRAGMA user_version = 9")(path)
-    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 1")):
+    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 2")):
         before = file.read_bytes()
         for writable in (False, True):
             with pytest.raises(DataError, match=said) as caught, Tape(file, writable=writable):
@@ -202,13 +208,13 @@ def test_a_full_disk_is_said_as_one_and_loses_nothing(path: Path) -> None:
         (pages,) = tape._connection.execute("PRAGMA page_count").fetchone()
         tape._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(RunError, match="cannot be read or written: database or disk is full; see to its disk"):
-            tape.add_call("large", CLOUD, TapedCall(samples=("x" * 100_000,), tokens=1))
+            tape.add_call("large", CLOUD, call_of("x" * 100_000))
         assert len(tape.calls([f"call-{n}" for n in range(20)])) == 20
 
 
 def test_a_copy_made_after_the_run_is_whole_though_somebody_reads(path: Path, tmp_path: Path) -> None:
     with Tape(path, writable=False), Tape(path, writable=True) as tape:
-        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("late", CLOUD, call_of("x"))
     copy = tmp_path / "copy.sqlite"
     copy.write_bytes(path.read_bytes())
     with Tape(copy, writable=False) as tape:
@@ -229,7 +235,7 @@ def many(tmp_path: Path) -> Path:
     with Tape(path, writable=True) as tape:
         tape.add_model(CLOUD)
         for n in range(400):
-            tape.add_call(f"call-{n:03}", CLOUD, TapedCall(samples=(f"{n:03} {HEARD}" * 20,), tokens=3))
+            tape.add_call(f"call-{n:03}", CLOUD, call_of(f"{n:03} {HEARD}" * 20))
     return path
 
 
@@ -254,7 +260,7 @@ def test_what_can_be_read_of_a_broken_file_is_saved_and_the_file_is_kept(many: P
     assert sorted(file.name for file in many.parent.iterdir()) == ["tape.sqlite", "tape.sqlite.damaged"]
     with Tape(many, writable=False) as tape:
         assert tape.models() == (CLOUD,)
-        assert tape.calls(["call-000"])["call-000"].samples == (f"000 {HEARD}" * 20,)
+        assert tape.calls(["call-000"])["call-000"] == call_of(f"000 {HEARD}" * 20)
 
 
 def test_a_file_that_lost_its_last_bytes_loses_at_most_the_rows_that_stood_there(many: Path) -> None:
@@ -274,7 +280,7 @@ def test_what_was_kept_once_is_never_overwritten(many: Path) -> None:
 
 def test_a_tape_that_a_run_uses_is_not_replaced(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Tape(many, writable=True) as tape:
-        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("late", CLOUD, call_of("x"))
         monkeypatch.setattr(tapes, "_WAIT_S", 0.1)
         with pytest.raises(RunError, match="was in use by another program"):
             mend(many)
@@ -285,7 +291,7 @@ def test_a_tape_that_a_run_uses_is_not_replaced(many: Path, monkeypatch: pytest.
 def _killed(path: Path, to: Path) -> Path:
     """Copies a tape and its log as a run that was killed would leave them."""
     with Tape(path, writable=True) as tape:
-        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("late", CLOUD, call_of("x"))
         to.mkdir()
         for file in path.parent.glob("tape.sqlite*"):
             if not file.name.endswith("-shm"):
@@ -303,9 +309,9 @@ def test_what_a_killed_run_left_beside_the_tape_is_folded_in(path: Path, tmp_pat
 
 def test_a_log_in_use_stays_and_nothing_is_made_where_no_tape_is(path: Path, tmp_path: Path) -> None:
     with Tape(path, writable=True) as tape:
-        tape.add_call("late", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("late", CLOUD, call_of("x"))
         fold(path)
-        tape.add_call("later", CLOUD, TapedCall(samples=("x",), tokens=1))
+        tape.add_call("later", CLOUD, call_of("x"))
         assert path.with_name("tape.sqlite-wal").exists()
     assert audit(path).rows["calls"] == 22
     fold(tmp_path / "none.sqlite")

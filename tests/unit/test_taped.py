@@ -15,7 +15,7 @@ from cdcda_flower.errors import ConfigError, DataError, RunError
 from cdcda_flower.language.generation import CausalGenerator
 from cdcda_flower.runs.folder import CloudUsage, TapeUse
 from cdcda_flower.runs.tape import Tape, TapedCall
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud import taped as cloud_taped
 from strategies.cloud.echo import EchoGenerator
 from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, answers
@@ -76,8 +76,11 @@ class Opened:
     engine: Counting
     uses: list[TapeUse]
 
-    def texts(self, *requests: GenerationRequest) -> list[tuple[str, ...]]:
+    def samples(self, *requests: GenerationRequest) -> list[tuple[Sample, ...]]:
         return answers(self.cloud, requests or REQUESTS, on_answer=lambda *_: None)
+
+    def texts(self, *requests: GenerationRequest) -> list[tuple[str, ...]]:
+        return [tuple(sample.text for sample in row) for row in self.samples(*requests)]
 
 
 @pytest.fixture
@@ -106,14 +109,18 @@ def config_of(tmp_path: Path, **keys: Scalar) -> RunConfig:
     return RunConfig.from_flwr(DEFAULTS | {"tape": str(tmp_path / "tape.sqlite"), "cloud-model": "qwen"} | given)
 
 
+def spoken(*texts: str) -> tuple[Sample, ...]:
+    return tuple(Sample(text=text, cut=False) for text in texts)
+
+
 def nothing(config: RunConfig, *_: object) -> Iterator[TextGenerator]:
     raise AssertionError("nothing may be loaded")
 
 
 def test_what_is_on_the_tape_is_not_asked_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = opened().texts()
+    first = opened().samples()
     second = opened()
-    assert second.texts() == first
+    assert second.samples() == first
     assert second.engine.asked == []
     assert (second.uses[-1].calls_taken, second.uses[-1].calls_asked, second.uses[-1].tokens) == (10, 0, 0)
     assert second.uses[-1].tokens_taken == 10 * 5
@@ -127,6 +134,14 @@ def test_what_is_on_the_tape_is_not_asked_again(opened: Open, monkeypatch: pytes
     assert told == [0] * 10
     assert replay.cloud.name == second.cloud.name == "qwen@dddddddddddd"
     assert replay.cloud.usage is None
+
+
+def test_what_was_cut_stays_cut_on_the_tape(opened: Open) -> None:
+    """The double's answer to six words has fourteen."""
+    short, whole = replace(ASKED, max_new_tokens=13), replace(ASKED, max_new_tokens=14)
+    recorded = opened().samples(short, whole)
+    assert [[sample.cut for sample in row] for row in recorded] == [[True] * 3, [False] * 3]
+    assert opened(tape_mode="replay").samples(short, whole) == recorded
 
 
 def test_only_what_is_missing_is_asked(opened: Open) -> None:
@@ -246,7 +261,7 @@ def test_what_another_run_recorded_meanwhile_is_handed_over(opened: Open, tmp_pa
         def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
             """The other run's answer reaches the tape first."""
             with Tape(tmp_path / "tape.sqlite", writable=True) as tape:
-                tape.add_call(run.cloud._key(requests[0]), model, TapedCall(samples=("a", "b", "c"), tokens=3))  # type: ignore[attr-defined]
+                tape.add_call(run.cloud._key(requests[0]), model, TapedCall(samples=spoken("a", "b", "c"), tokens=3))  # type: ignore[attr-defined]
             super().generate(requests, on_answer=on_answer)
 
     run = opened(Slow())
@@ -339,7 +354,7 @@ def test_what_was_recorded_stays_when_more_samples_are_asked(opened: Open) -> No
         def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
             for index, request in enumerate(requests):
                 self.asked.append(request)
-                on_answer(index, tuple(f"{request.samples}:{n}" for n in range(request.samples)), 1)
+                on_answer(index, spoken(*(f"{request.samples}:{n}" for n in range(request.samples))), 1)
 
     few = [replace(request, samples=2) for request in REQUESTS]
     recorded = opened(Fickle()).texts(*few)
