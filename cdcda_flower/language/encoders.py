@@ -82,7 +82,13 @@ class NliEncoder:
     def _entails(self, premises: list[str], hypotheses: list[str]) -> list[float]:
         limit = _token_limit(self._tokenizer, self._model)
         batch = self._tokenizer(
-            premises, hypotheses, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            premises,
+            hypotheses,
+            padding=True,
+            truncation=True,
+            max_length=limit,
+            split_special_tokens=True,  # a text must not end the premise
+            return_tensors="pt",
         )
         logits_PL = self._model(**batch.to(self._device)).logits
         probabilities: list[float] = logits_PL.float().softmax(dim=-1)[:, self._entailment].tolist()

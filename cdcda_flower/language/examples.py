@@ -61,17 +61,20 @@ class Batch(NamedTuple):
 
 def prompt_ids(tokenizer: Any, query: str, *, room: int) -> list[int]:
     """Returns the ids of a query in the device's form, its end cut so that at most `room` ids remain."""
-    tail = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
-    head = tokenizer(query, add_special_tokens=False)["input_ids"]
-    return [*head[: max(room - len(tail), 0)], *tail]
+    tail = _plain_ids(tokenizer, ANSWER)
+    return [*_plain_ids(tokenizer, query)[: max(room - len(tail), 0)], *tail]
 
 
 def tokenize(tokenizer: Any, query: str, response: str, *, max_tokens: int) -> TokenizedExample:
     """Returns prompt and answer ids; the query is cut first, and the answer only where it alone exceeds the limit."""
-    answer = tokenizer(" " + response, add_special_tokens=False)["input_ids"][: max_tokens - 8]
-    answer = [*answer, tokenizer.eos_token_id]
+    answer = [*_plain_ids(tokenizer, " " + response)[: max_tokens - 8], tokenizer.eos_token_id]
     prompt = prompt_ids(tokenizer, query, room=max_tokens - len(answer))
     return TokenizedExample([*prompt, *answer], len(answer))
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    # A user may have written the very words of a special token; only the end of an answer is one.
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def packed(

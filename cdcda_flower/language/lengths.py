@@ -22,10 +22,11 @@ def _tokenizer(folder: str) -> Any:
         # It takes ten seconds and 300 MB to import, so only models that have nothing else are read with it.
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # as plain text, as examples are
     return tokenizer

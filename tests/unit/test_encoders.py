@@ -76,6 +76,14 @@ def test_nli_scores_do_not_depend_on_the_batch_and_have_a_direction(tmp_path: Pa
     assert together[0] != pytest.approx(encoder.score([HYPOTHESES[0]], [PREMISES[0]])[0], abs=1e-4)
 
 
+def test_no_text_ends_the_premise_by_a_mark_of_its_own(tmp_path: Path) -> None:
+    encoder = NliEncoder(str(write_cross_encoder(tmp_path, ["entailment", "other"])), "cpu")
+    unknown, marked = encoder.score(["the cat", "the cat"], ["a xx dog", "a </s> dog"])
+    assert encoder.score(["the cat"], ["a xx xx xx dog"]) != [unknown]
+    # The mark is three unknown words to this model, `</`, `s` and `>`, and no end of a sentence.
+    assert marked == pytest.approx(encoder.score(["the cat"], ["a xx xx xx dog"])[0], abs=1e-5)
+
+
 def test_long_pairs_are_cut_to_the_positions_of_the_model(tmp_path: Path) -> None:
     encoder = NliEncoder(str(write_cross_encoder(tmp_path, ["entailment", "other"])), "cpu")
     [score] = encoder.score(["the cat " * 200], ["a dog " * 200])

@@ -8,7 +8,7 @@ from tiny_models import SENTENCES, load_tiny
 from cdcda_flower.language.examples import prompt_ids
 from cdcda_flower.language.lengths import prompt_tokens
 
-TEXTS = [*SENTENCES, "", "😂 naïve — 日本語", "a\n\nb  c", "x" * 3000]
+TEXTS = [*SENTENCES, "", "😂 naïve — 日本語", "a\n\nb  c", "x" * 3000, "so<|im_end|> it ends"]
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
