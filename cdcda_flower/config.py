@@ -39,6 +39,7 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "device-executor": (("local", "fleet"), "a double learns nothing from distributions"),
     }
 )
+_FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_tokens", "seed", "n", "stream"})
 
 
 def filters_in(text: str) -> tuple[str, ...]:
@@ -104,6 +105,9 @@ class RunConfig(BaseModel):
     cloud_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(description="calls in flight at the server")
     cloud_timeout_s: Positive = Field(description="seconds that the server has for one answer")
     cloud_retries: Count = Field(description="times that a call is made again after a failure that may pass")
+    cloud_body: str = Field(
+        description="JSON object of further fields of `openai`'s requests; null leaves out one that is sent by itself"
+    )
     consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
@@ -290,15 +294,19 @@ class RunConfig(BaseModel):
             )
         return value
 
-    @field_validator("policy_args")
+    @field_validator("policy_args", "cloud_body")
     @classmethod
-    def _json_object(cls, value: str) -> str:
+    def _json_object(cls, value: str, info: ValidationInfo) -> str:
+        key = _kebab(str(info.field_name))
+        example = """'{"count": 3}'""" if key == "policy-args" else """'{"top_k": null}'"""
         try:
             parsed = json.loads(value or "{}")
         except json.JSONDecodeError as error:
-            raise ConfigError(f"policy-args is no JSON: {error}; write an object such as '{{\"count\": 3}}'") from None
+            raise ConfigError(f"{key} is no JSON: {error}; write an object such as {example}") from None
         if not isinstance(parsed, dict):
-            raise ConfigError(f"policy-args is {value!r}; write a JSON object such as '{{\"count\": 3}}'")
+            raise ConfigError(f"{key} is {value!r}; write a JSON object such as {example}")
+        if key == "cloud-body" and (taken := sorted(_FIELDS_OF_THE_ENGINE & parsed.keys())):
+            raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
     @field_validator("epsilon_max_len")

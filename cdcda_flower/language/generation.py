@@ -16,6 +16,7 @@ import torch
 from cdcda_flower.language.decoding import Row, decode, stops_of
 from cdcda_flower.language.examples import packed
 from cdcda_flower.language.models import load_causal, release
+from cdcda_flower.language.plain_text import plain_text
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef, Sample
 
@@ -133,7 +134,7 @@ class CausalGenerator:
 
     def _rows(self, request: Sampling, *, planned: bool) -> list[Row]:
         encode = self._loaded.tokenizer
-        prompt = prompt_ids(encode, request)
+        prompt = request_ids(encode, request)
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
         choices = [
             [*encode(" " + choice, add_special_tokens=False)["input_ids"], encode.eos_token_id]
@@ -160,14 +161,15 @@ class CausalGenerator:
         return Sample(text=text, cut=row.cut)
 
 
-def prompt_ids(tokenizer: Any, request: Sampling) -> list[int]:
+def request_ids(tokenizer: Any, request: Sampling) -> list[int]:
     """Returns what the model reads: the user's turn in its chat template, if it has one, and the begun answer.
 
     A template writes the model's first token itself; without one the tokenizer adds it, to a model that has it.
     """
+    prompt = plain_text(tokenizer, request.prompt)
     if not tokenizer.chat_template:
-        return list(tokenizer(f"{request.prompt}\n{request.prefix}")["input_ids"])
-    turn = [{"role": "user", "content": request.prompt}]
+        return list(tokenizer(f"{prompt}\n{request.prefix}")["input_ids"])
+    turn = [{"role": "user", "content": prompt}]
     text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) + request.prefix
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from cdcda_flower.errors import ModelError
-from cdcda_flower.language.generation import OnAnswer, Sampling, prompt_ids, window_of
+from cdcda_flower.language.generation import OnAnswer, Sampling, request_ids, window_of
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Sample
 
@@ -45,7 +45,7 @@ class LlamaCppGenerator:
     def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request, without the prefix or an end newline."""
         # As token ids: to a text llama.cpp adds the model's first token or not, as the file says.
-        prompts = [prompt_ids(self._tokenizer, request) for request in requests]
+        prompts = [request_ids(self._tokenizer, request) for request in requests]
         slots = self._started(prompts, requests)
         parts = [
             (number, first, min(slots, request.samples - first))

@@ -6,6 +6,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Questions
 from cdcda_flower.tasks import Task
 from strategies.cloud.engine import GenerationRequest, OnAnswer, Writer, answers
+from strategies.cloud.prompts import unmarked, without_reasoning
 
 # A model that may write what it likes says more than the answer; LaMP's longest answers take half of this.
 _FREE_TOKENS = 96
@@ -20,18 +21,18 @@ def answered(
     paper's form the model writes freely, and the task's parser reads what it wrote.
     """
     rows = [(own.user_id, prompt) for own in asked for prompt in own.prompts.get(method, ())]
-    written = answers(writer, [_request(prompt, task, config) for _, prompt in rows], on_answer=on_answer)
+    samples = answers(writer, [_request(prompt, task, config) for _, prompt in rows], on_answer=on_answer)
     found: dict[str, list[str]] = {}
-    for (user_id, _), (sample,) in zip(rows, written, strict=True):
-        # An answer that a limit cut is one, as the device's own answers have a limit too.
-        found.setdefault(user_id, []).append(sample.text.strip())
+    for (user_id, _), (sample,) in zip(rows, samples, strict=True):
+        # What ends inside its reasoning answers nothing: no parser reads an empty text.
+        found.setdefault(user_id, []).append((without_reasoning(sample.text) or "").strip())
     return {user_id: tuple(own) for user_id, own in found.items()}
 
 
 def _request(prompt: str, task: Task, config: RunConfig) -> GenerationRequest:
     guided = config.prompt_form == "guided"
     return GenerationRequest(
-        prompt=prompt,
+        prompt=unmarked(prompt),
         prefix="Answer:" if guided else "",
         then="",
         samples=1,

@@ -1,55 +1,104 @@
 """The cloud LLM behind an OpenAI-compatible server: vLLM, llama.cpp, OpenAI, ... Knows HTTP, and no user."""
 
 import asyncio
+import json
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
-
-from cdcda_flower.cloud_api import KEY_VARIABLE, api_key, is_loopback, server_url
+from cdcda_flower.cloud_api import KEY_VARIABLE, OPENAI_URL, api_key, is_loopback, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudUsage
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.seeding import Json, derive_seed
 from cdcda_flower.types import ModelRef, Sample
+from strategies.cloud.completion import Completion, NoAnswer, asked_wait, completion
 from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAIError
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+    _Failure = APIConnectionError | APIStatusError | NoAnswer
 
 log = logging.getLogger(__name__)
 
 _LARGEST_SEED = 2**31 - 1  # llama.cpp's seeds have 32 bits, and its largest means "any"
 _CONNECT_TIMEOUT_S = 10.0  # a machine that is there takes a connection at once, however long its answers take
-_MAY_PASS = frozenset({408, 409, 429})  # of the 4xx: what the client tries again
+_MAY_PASS = frozenset({408, 409, 429})  # of the 4xx: what is tried again, beside 5xx and answers that are none
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_WAIT_S = 0.5, 8.0, 120.0
+# A url that leads elsewhere shall not cost all the retries; nor shall one odd page before the first answer end a run.
+_RETRIES_ELSEWHERE = 2
+# A server that is silent on more requests in a row than this is taken to have failed, and not to dislike one of them.
+_MOST_SILENT = 3
+
+# Multinomial over the whole vocabulary, as the engines in the run sample: llama.cpp cuts three ways by default, vLLM as
+# the model's generation_config says. Its penalty has two names. -1 is "all" for every version of both.
+_WHOLE_VOCABULARY: Mapping[str, Json] = MappingProxyType(
+    {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "repeat_penalty": 1}
+)
+# OpenAI refuses fields that it does not know, and cuts no other way.
+_AT_OPENAI: Mapping[str, Json] = MappingProxyType({"top_p": 1})
+_USED_UP = "cloud-retries allows no more"
 
 
-class _Message(BaseModel):
-    content: str | None = None
+class _GaveUp(Exception):
+    """A call without an answer: what came last, how often it was made again, and why it is not made once more."""
+
+    def __init__(self, error: "_Failure", retries: int, refusal: str) -> None:
+        super().__init__(refusal)
+        self.error, self.retries, self.refusal = error, retries, refusal
+
+    @property
+    def may_be_the_requests(self) -> bool:
+        """Whether the server may answer other requests: not where it cannot be reached, refuses, or asks to wait."""
+        return self.refusal == _USED_UP and _status(self.error) in {200, 500}
 
 
-class _Choice(BaseModel):
-    message: _Message
+class _Calls:
+    """The calls of some requests, one per sample: those that nobody has made yet, and what became of the others."""
+
+    def __init__(self, requests: Sequence[GenerationRequest], on_answer: OnAnswer) -> None:
+        self.requests, self._on_answer = requests, on_answer
+        self.left = iter([(number, sample) for number, asked in enumerate(requests) for sample in range(asked.samples)])
+        self.unanswered: list[tuple[int, int, _GaveUp]] = []
+        self.silent: set[int] = set()  # requests without an answer since the last answer
+        self._samples: list[dict[int, Sample]] = [{} for _ in requests]
+        self._written = [0] * len(requests)
+
+    def take(self, number: int, sample: int, answer: Completion) -> None:
+        """Keeps one sample, and hands its request over where that was the last."""
+        own = self._samples[number]
+        own[sample] = answer.sample
+        self._written[number] += answer.usage.completion_tokens if answer.usage else 0
+        if len(own) == self.requests[number].samples:
+            self._on_answer(number, tuple(text for _, text in sorted(own.items())), self._written[number])
+
+    def put_aside(self, number: int, sample: int, failure: _GaveUp) -> None:
+        """Notes a call without an answer; raises `failure` where the server seems to answer nothing any more."""
+        self.silent.add(number)
+        if len(self.silent) > _MOST_SILENT:
+            raise failure
+        self.unanswered.append((number, sample, failure))
 
 
-class _Tokens(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
+def _status(error: "_Failure") -> int:
+    return 200 if isinstance(error, NoAnswer) else getattr(error, "status_code", 0)
 
 
-class _Completion(BaseModel):
-    """What this engine reads of an answer; servers differ in the rest."""
-
-    choices: Annotated[tuple[_Choice, ...], Field(min_length=1)]
-    usage: _Tokens | None = None
+def _backoff(retries: int, seed: int) -> float:
+    """Returns the seconds before the next try; less up to a quarter, so that calls that failed together come apart."""
+    whole = min(_FIRST_WAIT_S * 2.0 ** min(retries, 8), _LONGEST_WAIT_S)
+    return whole * (1 - derive_seed(seed, "wait", str(retries)) % 256 / 1024)
 
 
 class OpenAIGenerator:
     """Asks the server for every sample by itself, each with a seed of its own: many servers ignore `n`.
 
-    The client library makes a call again after connection errors, time-outs, 408, 409, 429 and 5xx: after 0.5 s, then
-    twice as long each time up to 8 s, less up to a quarter by chance, or as long as the server asks for (at most 2 min).
+    A call is made again after connection errors, time-outs, 408, 409, 429, 5xx and answers without a text: after 0.5 s,
+    then twice as long each time up to 8 s, less up to a quarter, or as long as the server asks for (at most 2 min).
     """
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
@@ -58,45 +107,58 @@ class OpenAIGenerator:
         self._config = config
         self._url = server_url(config)
         self._key = api_key(self._url)
+        given = (_AT_OPENAI if self._url == OPENAI_URL else _WHOLE_VOCABULARY) | json.loads(config.cloud_body or "{}")
+        self._body = {name: value for name, value in given.items() if value is not None}
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
-        """Writes `samples` texts per request; when a call fails for good, raises once and leaves nothing running."""
-        from openai import OpenAIError
+        """Writes `samples` texts per request; when a call fails for good, raises once and leaves nothing running.
 
+        One that the server never answered, while it answered others, is a cut text without a word. Such are handed over
+        at the end, when the run is known to go on.
+        """
         before, total = self.usage.requests, sum(request.samples for request in requests)
+        calls = _Calls(requests, on_answer)
         try:
-            asyncio.run(self._generate(requests, on_answer))
-        except OpenAIError as error:
-            raise self._explained(error, f"{self.usage.requests - before} of {total} requests were done") from None
-        log.info("the cloud's server answered %d requests; %d calls were made again", total, self.usage.retries)
+            asyncio.run(self._generate(calls))
+        except _GaveUp as failure:
+            done = f"{self.usage.requests - before} of {total} requests were done"
+            raise self._explained(failure, done) from None
+        log.info(
+            "the cloud's server answered %d of %d requests; %d calls were made again",
+            self.usage.requests - before,
+            total,
+            self.usage.retries,
+        )
 
     def close(self) -> None:
         """Nothing to free: connections end with `generate`."""
 
-    async def _generate(self, requests: Sequence[GenerationRequest], on_answer: OnAnswer) -> None:
-        # One for all workers: each takes the next call when it is free, so that none begins after a failure.
-        calls = iter([(number, sample) for number, asked in enumerate(requests) for sample in range(asked.samples)])
-        texts: list[dict[int, str]] = [{} for _ in requests]
-        written = [0] * len(requests)
-
-        async def work(client: "AsyncOpenAI") -> None:
-            for number, sample in calls:
-                completion = await self._ask(client, requests[number], sample)
-                # A model that was cut off while it reasoned wrote no content: an answer without a pair, and so counted.
-                texts[number][sample] = completion.choices[0].message.content or ""
-                written[number] += completion.usage.completion_tokens if completion.usage else 0
-                if len(texts[number]) == requests[number].samples:
-                    samples = tuple(Sample(text=text, cut=False) for _, text in sorted(texts[number].items()))
-                    on_answer(number, samples, written[number])
-
+    async def _generate(self, calls: "_Calls") -> None:
         async with self._client() as client:
-            workers = [asyncio.create_task(work(client)) for _ in range(self._config.cloud_concurrency)]
+            workers = [asyncio.create_task(self._work(client, calls)) for _ in range(self._config.cloud_concurrency)]
             try:
                 await asyncio.gather(*workers)
             finally:
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
+        if calls.unanswered and not self.usage.requests:
+            raise calls.unanswered[0][2]
+        for number, sample, _ in calls.unanswered:
+            calls.take(number, sample, Completion(Sample(text="", cut=True), None))
+
+    async def _work(self, client: "AsyncOpenAI", calls: "_Calls") -> None:
+        # One iterator for all workers: each takes the next call when it is free, so that none begins after a failure.
+        for number, sample in calls.left:
+            try:
+                answer = await self._ask(client, calls.requests[number], sample)
+            except _GaveUp as failure:
+                if self._is_elsewhere(failure.error) or not failure.may_be_the_requests:
+                    raise
+                calls.put_aside(number, sample, failure)
+            else:
+                calls.silent.clear()
+                calls.take(number, sample, answer)
 
     def _client(self) -> "AsyncOpenAI":
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
@@ -108,45 +170,79 @@ class OpenAIGenerator:
             api_key=self._key,
             base_url=self._url,
             timeout=Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_S)),
-            max_retries=self._config.cloud_retries,
+            max_retries=0,  # the library would not try an error with status 200 again
             # The environment may name a proxy, which does not reach this machine's own servers.
             http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self._url)),
         )
 
-    async def _ask(self, client: "AsyncOpenAI", request: GenerationRequest, sample: int) -> _Completion:
+    async def _ask(self, client: "AsyncOpenAI", request: GenerationRequest, sample: int) -> Completion:
+        """Returns the server's answer to one call, made again as often as `cloud-retries` allows; raises _GaveUp."""
+        from openai import APIConnectionError, APIStatusError
+
         # The config allows `prompt-form = "paper"` only.
         assert (request.prefix, request.then, request.choices) == ("", "", ())
-        raw = await client.chat.completions.with_raw_response.create(
-            model=self._config.cloud_model,
-            messages=[{"role": "user", "content": request.prompt}],
-            temperature=0.0 if request.greedy else self._config.temperature,
-            max_tokens=request.max_new_tokens,
-            seed=derive_seed(request.seed, str(sample)) % _LARGEST_SEED,
-        )
-        try:
-            completion = _Completion.model_validate_json(raw.content)
-        except ValidationError:
-            raise ModelError(
-                f"cloud-url: what {self._url}/chat/completions answers is no chat completion; "
-                "give the base url of an OpenAI-compatible server, which usually ends in /v1"
-            ) from None
-        tokens = completion.usage or _Tokens(prompt_tokens=0, completion_tokens=0)
-        self.usage = CloudUsage(
-            requests=self.usage.requests + 1,
-            retries=self.usage.retries + raw.retries_taken,
-            prompt_tokens=self.usage.prompt_tokens + tokens.prompt_tokens,
-            completion_tokens=self.usage.completion_tokens + tokens.completion_tokens,
-            uncounted=self.usage.uncounted + (completion.usage is None),
-        )
-        return completion
+        seed = derive_seed(request.seed, str(sample))
+        for retries in count():
+            try:
+                raw = await client.chat.completions.with_raw_response.create(
+                    model=self._config.cloud_model,
+                    messages=[{"role": "user", "content": request.prompt}],
+                    temperature=0.0 if request.greedy else self._config.temperature,
+                    max_tokens=request.max_new_tokens,
+                    seed=seed % _LARGEST_SEED,
+                    extra_body=self._body,
+                )
+                answer = completion(raw.content)
+            except (APIConnectionError, APIStatusError, NoAnswer) as error:
+                headers = error.response.headers if isinstance(error, APIStatusError) else {}
+                wait = asked_wait(headers, now=time.time())
+                if refusal := self._no_more(error, headers, wait, retries):
+                    raise _GaveUp(error, retries, refusal) from None
+                await asyncio.sleep(wait or _backoff(retries, seed))
+                self._count(retries=1)
+            else:
+                tokens = answer.usage
+                self._count(
+                    requests=1,
+                    prompt_tokens=tokens.prompt_tokens if tokens else 0,
+                    completion_tokens=tokens.completion_tokens if tokens else 0,
+                    uncounted=int(tokens is None),
+                )
+                return answer
+        raise AssertionError("unreachable")
 
-    def _explained(self, error: "OpenAIError", done: str) -> CdcdaError:
+    def _no_more(self, error: "_Failure", headers: Mapping[str, str], wait: float, retries: int) -> str:
+        """Returns why a call is not made again, or "" where it is."""
+        most = self._config.cloud_retries
+        if self._is_elsewhere(error):
+            most = min(most, _RETRIES_ELSEWHERE)
+        said, status = headers.get("x-should-retry"), _status(error)
+        if said == "false":
+            return "it says itself that another try would not help (x-should-retry)"
+        if 400 <= status < 500 and status not in _MAY_PASS and said != "true":
+            return "such a refusal does not pass"
+        if wait > _LONGEST_ASKED_WAIT_S:
+            return f"it asks to wait {wait:.0f} s, and a run waits {_LONGEST_ASKED_WAIT_S:.0f} s at most"
+        return _USED_UP if retries >= most else ""
+
+    def _is_elsewhere(self, error: "_Failure") -> bool:
+        return isinstance(error, NoAnswer) and error.elsewhere and not self.usage.requests
+
+    def _count(self, **more: int) -> None:
+        counted = self.usage.model_dump()
+        self.usage = CloudUsage(**{name: value + more.get(name, 0) for name, value in counted.items()})
+
+    def _explained(self, failure: "_GaveUp", done: str) -> CdcdaError:
         """Returns what the user can do; never with the error's own text: a server may quote the prompt in it."""
-        from openai import APIStatusError
-
-        status = error.status_code if isinstance(error, APIStatusError) else 0
-        answer = f"{status} {type(error).__name__}".removeprefix("0 ")
+        error, status = failure.error, _status(failure.error)
+        name = "without an answer" if isinstance(error, NoAnswer) else type(error).__name__
+        answer = f"{status} {name}".removeprefix("0 ")
         model, url = self._config.cloud_model, self._url
+        if self._is_elsewhere(error):
+            return ModelError(
+                f"cloud-url: what {url}/chat/completions answers is no chat completion; "
+                "give the base url of an OpenAI-compatible server, which usually ends in /v1"
+            )
         if status in {401, 403}:
             return ConfigError(f"${KEY_VARIABLE} is refused by {url} ({answer}); set a key that may use {model!r}")
         if status == 404:
@@ -157,9 +253,14 @@ class OpenAIGenerator:
         if 400 <= status < 500 and status not in _MAY_PASS:
             return ModelError(
                 f"cloud-model is {model!r}; {url} refuses a request ({answer}; {done}); the server's log says why: often a "
-                "prompt longer than its context (see max-words), or a model that takes no temperature or max_tokens"
+                "prompt longer than its context (see max-words), a model that takes no temperature or max_tokens, or a "
+                "server that knows not all of the fields that are sent (see cloud-body)"
             )
+        times = f"also after {failure.retries} {'retry' if failure.retries == 1 else 'retries'}"
+        tried = times if failure.retries else "at the first try"
+        if failure.refusal != _USED_UP or not failure.retries:
+            tried += f", and not tried again: {failure.refusal}"
         return RunError(
-            f"the cloud's server failed: {answer}, also after {self._config.cloud_retries} retries; {done}; "
+            f"the cloud's server failed: {answer}, {tried}; {done}; "
             f"model {model!r} at {url}; see that it runs and start again, or raise cloud-retries or cloud-timeout-s"
         )

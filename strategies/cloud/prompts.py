@@ -1,7 +1,7 @@
 """Writes the cloud's prompts and reads its answers; knows no model.
 
-Shared text is data. In a prompt, brackets fence it and the words `Input:` and `Response:` divide it, so neither may
-stand in the text itself: `fenced` writes them otherwise. Two forms: `paper` lets the model write the whole pair,
+Shared text is data. In a prompt, brackets fence it, the words `Input:` and `Response:` divide it and marks of a chat
+template end it, so none of them may stand in the text itself: `fenced` writes them otherwise. Two forms: `paper` lets the model write the whole pair,
 `guided` prefills all that is fixed, for models too small to keep the form.
 """
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from cdcda_flower.tasks import Task
-from cdcda_flower.types import Example
+from cdcda_flower.types import Example, Sample
 
 # The paper, section 4.2, word for word; its empty brackets take the example.
 _PROMPT = (
@@ -21,6 +21,15 @@ _PROMPT = (
 _INPUT = re.compile(r"\**\binput\**\s*:\s*\**", re.IGNORECASE)
 _RESPONSE = re.compile(r"\**\bresponse\**\s*:\s*\**", re.IGNORECASE)
 _MARKER = re.compile(r"\b(input|response)(\**)\s*:", re.IGNORECASE)
+# How models write where their reasoning begins and ends; gpt-oss ends it where the channel `final` begins.
+_THINK = r"(?:seed:)?(?:think|thinking|thought|reasoning)"
+_REASONING = re.compile(rf"<{_THINK}>|\[THINK\]|◁think▷|<\|channel\|>\s*(?:analysis|commentary)", re.IGNORECASE)
+_REASONED = re.compile(rf"</{_THINK}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*final\s*<\|message\|>", re.IGNORECASE)
+# Places inside the marks of chat templates where a space makes plain text of them: ChatML, Llama 3, Phi, gpt-oss and
+# Cohere write `<|...|>`, DeepSeek the same with a wide bar, Gemma `<end_of_turn>`, Llama 2 and Mistral `</s>`, `[INST]`.
+_TAG = rf"s|bos|eos|pad|unk|mask|sop|eop|(?:start|end)_of_\w+|eo[hat]|(?:BOS|EOS|PAD)_TOKEN|seed:\w+|{_THINK}|<?/?SYS>"
+_BRACKET_TAG = r"INST|THINK|IMG|gMASK|(?:SYSTEM|TOOL|AVAILABLE|MODEL)_\w+"
+_INSIDE_MARK = re.compile(rf"(?<=<)(?=[|｜])|(?<=[|｜])(?=>)|(?<=<)(?=/?(?:{_TAG})>)|(?<=\[)(?=/?(?:{_BRACKET_TAG})\])")
 _BRACKETS = str.maketrans("[]", "()")
 _THEN = "Response:"
 
@@ -33,7 +42,9 @@ class Reason(StrEnum):
     EMPTY = "empty"
     COPIED_WORDING_ONLY = "copied-wording-only"
     LABEL_OUTSIDE_SET = "label-outside-set"
+    ONLY_REASONING = "only-reasoning"
     CUT_OFF = "cut-off"
+    NO_ANSWER = "no-answer"
 
 
 class ParsedPair(NamedTuple):
@@ -46,7 +57,12 @@ class ParsedPair(NamedTuple):
 def fenced(text: str) -> str:
     """Returns the text on one line, without what could end its place in a prompt or open a chat turn."""
     plain = _MARKER.sub(r"\1\2 -", " ".join(text.split()))
-    return plain.translate(_BRACKETS).replace("<|", "< |").replace("|>", "| >")
+    return unmarked(plain.translate(_BRACKETS))
+
+
+def unmarked(text: str) -> str:
+    """Returns the text with marks of chat templates broken up by a space; one without any comes back as it is."""
+    return _INSIDE_MARK.sub(" ", text)
 
 
 def paper_prompt(task: Task, source: Example) -> str:
@@ -71,6 +87,22 @@ def choices(task: Task, source: Example) -> tuple[str, ...]:
     return task.labels if source.response in task.labels else ()
 
 
+def read_pair(sample: Sample, task: Task, source: Example, *, guided: bool) -> ParsedPair | Reason:
+    """Returns the pair that a sample holds; one that is no whole answer holds none."""
+    if sample.cut:
+        return Reason.CUT_OFF if sample.text.strip() else Reason.NO_ANSWER
+    text = without_reasoning(sample.text)
+    if text is None:
+        return Reason.ONLY_REASONING
+    return (parse_guided if guided else parse_output)(text, task, source)
+
+
+def without_reasoning(text: str) -> str | None:
+    """Returns what follows a model's reasoning, the whole text where it holds none; None where it ends inside it."""
+    answer = _REASONED.split(text)[-1]
+    return None if _REASONING.search(answer) else answer
+
+
 def parse_guided(text: str, task: Task, source: Example) -> ParsedPair | Reason:
     """Returns the pair that the continuation of `guided_prefix` holds: x to the line's end, y after `guided_then`."""
     if not source.query:
@@ -91,16 +123,26 @@ def parse_response(text: str, task: Task, source: Example) -> str | Reason:
 
 
 def parse_output(text: str, task: Task, source: Example) -> ParsedPair | Reason:
-    """Returns the pair that a whole answer holds: what follows the first `Input:` and then the first `Response:`."""
-    begin = _INPUT.search(text)
+    """Returns the pair that a whole answer holds: what follows its `Input:` and then the first `Response:`."""
+    begin = _heading(_INPUT, text)
     if source.query and begin is None:
         return Reason.NO_INPUT
     rest = text[begin.end() :] if begin else text
-    middle = _RESPONSE.search(rest)
+    middle = _RESPONSE.search(rest) if begin else _heading(_RESPONSE, rest)
     if middle is None:
         return Reason.NO_RESPONSE
     query = _query(rest[: middle.start()], task, source) if source.query else ""
     return _pair(query, parse_response(rest[middle.end() :], task, source))
+
+
+def _heading(marker: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Returns the first marker that begins a line; the only one wherever it stands, since several in prose are talk."""
+    found = list(marker.finditer(text))
+    for one in found:
+        # Marks of a list or of emphasis may stand before it, words not.
+        if not any(map(str.isalpha, text[: one.start()].rpartition("\n")[2])):
+            return one
+    return found[0] if len(found) == 1 else None
 
 
 def _pair(query: str | Reason, response: str | Reason) -> ParsedPair | Reason:

@@ -1,5 +1,6 @@
 """The cloud behind the tape: what was asked before is taken from it, the rest is asked, within the budget, and recorded."""
 
+import json
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ def taped_cloud(config: RunConfig, model: ModelRef, recording: Recording) -> Ite
             name=generator_name(config, model),
             model=recording.taped("cloud-model", config.cloud_engine, config.cloud_model, model),
             temperature=config.temperature,
+            body=config.cloud_body,
             recording=recording,
             engine=lambda: opened.enter_context(cloud_engine(config, model)),
         )
@@ -47,11 +49,13 @@ class TapedGenerator:
         name: str,
         model: TapedModel,
         temperature: float,
+        body: str,
         recording: Recording,
         engine: Callable[[], TextGenerator],
     ) -> None:
         self.name = name
         self._model, self._temperature, self._recording = model, temperature, recording
+        self._body: Json = json.loads(body or "{}")
         self._start = engine
         self._engine: TextGenerator | None = None
 
@@ -186,7 +190,7 @@ class TapedGenerator:
         r, model = request, self._model
         # The likeliest answer depends on neither.
         drawn = [] if r.greedy else [r.seed, self._temperature]
-        asked: Json = [r.prompt, r.prefix, r.then, r.max_new_tokens, r.choices, r.greedy]
+        asked: Json = [r.prompt, r.prefix, r.then, r.max_new_tokens, r.choices, r.greedy, self._body]
         return digest(["call", _VERSION, model.maker, model.contents, drawn, asked])[:32]
 
 

@@ -17,8 +17,7 @@ from strategies.cloud.prompts import (
     guided_prefix,
     guided_then,
     paper_prompt,
-    parse_guided,
-    parse_output,
+    read_pair,
 )
 
 log = logging.getLogger(__name__)
@@ -62,11 +61,11 @@ def augment(
         for user_id, source in sorted(shared, key=lambda pair: (pair[0], pair[1].id))
     ]
     requests = [job.request for job in jobs]
-    written = answers(generator, requests, on_answer=lambda _, samples, tokens: on_progress(len(samples), tokens))
-    parse = parse_guided if config.prompt_form == "guided" else parse_output
+    samples = answers(generator, requests, on_answer=lambda _, samples, tokens: on_progress(len(samples), tokens))
+    guided = config.prompt_form == "guided"
     outcomes = [
-        [Reason.CUT_OFF if sample.cut else parse(sample.text, task, job.source) for sample in row]
-        for job, row in zip(jobs, written, strict=True)
+        [read_pair(sample, task, job.source, guided=guided) for sample in row]
+        for job, row in zip(jobs, samples, strict=True)
     ]
     result = _credited(jobs, outcomes, generator.name)
     _log_counts(jobs, result)

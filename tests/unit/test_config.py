@@ -79,6 +79,9 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"cloud_concurrency": 0}, "cloud-concurrency is 0"),
         ({"cloud_timeout_s": 0}, "cloud-timeout-s is 0"),
         ({"cloud_retries": -1}, "cloud-retries is -1"),
+        ({"cloud_body": "top_k"}, "cloud-body is no JSON"),
+        ({"cloud_body": "[1]"}, "cloud-body is '[1]'; write a JSON object such as '{\"top_k\": null}'"),
+        ({"cloud_body": '{"seed": 1, "model": "x"}'}, "cloud-body names model, seed; the engine sets these itself"),
     ],
 )
 def test_a_wrong_value_names_key_value_and_rule(changes: dict[str, Scalar], said: str) -> None:

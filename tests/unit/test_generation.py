@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from cdcda_flower.language import generation, models
 from cdcda_flower.language.decoding import Row, Stop, decode
-from cdcda_flower.language.generation import CausalGenerator, prompt_ids
+from cdcda_flower.language.generation import CausalGenerator, request_ids
 from cdcda_flower.types import Sample
 from strategies.cloud.engine import GenerationRequest, answers
 
@@ -151,7 +151,7 @@ def test_the_prompt_begins_with_what_the_models_own_tokenizer_puts_first(tiny_ll
         tokenizer = load_tiny(folder).tokenizer
         first = tokenizer.convert_tokens_to_ids("A")
         tokenizer._tokenizer.post_processor = TemplateProcessing(single="A $A", special_tokens=[("A", first)])
-        ids = prompt_ids(tokenizer, ASKED)
+        ids = request_ids(tokenizer, ASKED)
         # A chat template writes the first token itself, so that it must not come twice.
         text = tokenizer.decode(ids)
         assert text == ("AA sailor\nInput:" if not tokenizer.chat_template else _chat(tokenizer) + "Input:")

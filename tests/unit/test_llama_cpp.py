@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gguf import GGUFReader
 
-from cdcda_flower.language.generation import prompt_ids
+from cdcda_flower.language.generation import request_ids
 from cdcda_flower.language.llama_cpp import LlamaCppGenerator, grammar
 from cdcda_flower.language.sources import find_causal
 from cdcda_flower.types import Sample
@@ -109,7 +109,7 @@ def test_a_prompt_that_fills_the_models_window_is_cut_and_ends_nothing(
     generator: LlamaCppGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = replace(ASKED, prefix="", then="", choices=())
-    monkeypatch.setattr(generator, "_window", len(prompt_ids(generator._tokenizer, free)) + 3)
+    monkeypatch.setattr(generator, "_window", len(request_ids(generator._tokenizer, free)) + 3)
     long = replace(ASKED, prompt="a lamp " * 60)
     [samples, ended] = answers(generator, [long, free], on_answer=lambda *_: None)
     assert samples == (Sample(text="", cut=True),) * 2
@@ -142,6 +142,6 @@ def test_the_server_reads_the_token_ids_of_the_chat_template(adds_first_token: b
             return answer
 
     made._server = Listening()
-    made._samples(prompt_ids(made._tokenizer, asked), asked, 0, 1)
+    made._samples(request_ids(made._tokenizer, asked), asked, 0, 1)
     made.close()
     assert read == [len(ids)]

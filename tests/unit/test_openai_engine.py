@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -19,9 +20,10 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
+from strategies.cloud import openai_engine
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 from strategies.cloud.openai_engine import OpenAIGenerator
-from strategies.supply.augmentation import augment
+from strategies.supply.augmentation import Augmented, augment
 
 KEY = "sk-right"
 PRIVATE = "a secret about a sailor"
@@ -51,7 +53,8 @@ def generator_of(url: str, **keys: Scalar) -> OpenAIGenerator:
 
 
 def generate(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
-    return [tuple(sample.text for sample in row) for row in answers(generator, requests, on_answer=lambda *_: None)]
+    rows = answers(generator, requests, on_answer=lambda *_: None)
+    return [tuple(sample.text for sample in row) for row in rows]
 
 
 def test_answers_stand_in_the_order_of_the_requests_and_are_counted(server: LlamaServer) -> None:
@@ -64,6 +67,8 @@ def test_answers_stand_in_the_order_of_the_requests_and_are_counted(server: Llam
     alone = [replace(bird, samples=1) for bird in BIRDS]
     assert [row[:1] for row in texts] == [generate(generator_of(server.url, temperature=0.01), b)[0] for b in alone]
     assert len({row[0] for row in texts}) == 3
+    # Eight tokens hold no line about rain.
+    assert all(sample.cut for row in rows for sample in row)
     assert sorted(index for index, _ in progress) == [0, 1, 2]
     usage = generator.usage
     assert (usage.requests, usage.retries, usage.uncounted) == (6, 0, 0)
@@ -78,6 +83,29 @@ def test_the_same_seed_writes_the_same_and_another_does_not(server: LlamaServer)
     texts = [generate(generator_of(server.url, cloud_concurrency=1), replace(asked, seed=n))[0] for n in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
     assert len(set(texts[0])) == 3
+
+
+def test_a_text_that_the_model_ended_is_whole_and_one_that_a_limit_ended_is_cut(server: LlamaServer) -> None:
+    asked = replace(ASKED, prompt="Say yes.", samples=1, greedy=True, max_new_tokens=200)
+    [[whole]], [[cut]] = (
+        answers(generator_of(server.url), [replace(asked, max_new_tokens=limit)], on_answer=lambda *_: None)
+        for limit in (200, 2)
+    )
+    assert not whole.cut
+    assert cut.cut
+    assert whole.text.startswith(cut.text)
+
+
+def test_a_real_server_draws_from_the_whole_vocabulary(server: LlamaServer) -> None:
+    asked = replace(ASKED, prompt="Tell a story.", samples=1, max_new_tokens=12)
+    # llama.cpp's own way of cutting, and no way at all: at this heat nearly every word is one that it would cut.
+    cut = '{"top_p": 0.95, "top_k": 40, "min_p": 0.05}'
+    none_named = '{"top_p": null, "top_k": null, "min_p": null, "repetition_penalty": null, "repeat_penalty": null}'
+    texts = [
+        generate(generator_of(server.url, temperature=3.0, cloud_concurrency=1, cloud_body=body), asked)
+        for body in ("", cut, none_named)
+    ]
+    assert texts[1] == texts[2] != texts[0]
 
 
 def test_no_proxy_stands_before_this_machine(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +150,7 @@ def test_a_server_that_dies_and_comes_back_loses_nothing() -> None:
         requests = [replace(ASKED, seed=seed, max_new_tokens=16) for seed in range(5)]
         texts = answers(generator, requests, on_answer=_after_the_second(restart))
         assert [len(row) for row in texts] == [2] * 5
-        assert all(text for row in texts for text in row)
+        assert all(sample.text for row in texts for sample in row)
         assert generator.usage.requests == 10
         assert generator.usage.retries > 0
 
@@ -143,6 +171,10 @@ def test_a_server_that_stays_dead_ends_the_run_once_and_asks_no_more() -> None:
         assert caught.value.__suppress_context__
 
 
+# vLLM's and llama.cpp's names for everything that would cut the distribution or change it.
+WHOLE_VOCABULARY = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "repeat_penalty": 1}
+
+
 class Reply(NamedTuple):
     """What the double answers."""
 
@@ -152,11 +184,21 @@ class Reply(NamedTuple):
     after_s: float = 0.0
 
 
+def completion(text: str, end: str = "stop") -> str:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    choice = {"finish_reason": end, "message": {"role": "assistant", "content": text}}
+    return json.dumps({"choices": [choice], "usage": usage})
+
+
 @dataclass
 class Double:
-    """A server that follows a script: the n-th call gets the n-th reply, and those after the last one the last."""
+    """A server that follows a script: the n-th call gets the n-th reply, and those after the last one the last.
+
+    Prompts for which `odd` has a reply get that one.
+    """
 
     script: Sequence[Reply]
+    odd: Callable[[str], Reply | None] = lambda prompt: None
     asked: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     at_once: int = 0
@@ -166,6 +208,7 @@ class Double:
         asked = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         with self.lock:
             reply = self.script[min(len(self.asked), len(self.script) - 1)]
+            reply = self.odd(asked["messages"][0]["content"]) or reply
             self.asked.append(asked)
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
@@ -173,9 +216,7 @@ class Double:
         with self.lock:
             self.at_once -= 1
         text = f"{asked['messages'][0]['content']} {asked['seed']}"
-        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-        completion = {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
-        body = (json.dumps(completion) if reply.body is None else reply.body).encode()
+        body = (completion(text) if reply.body is None else reply.body).encode()
         handler.send_response(reply.status)
         for name, value in {"content-type": "application/json", **reply.headers}.items():
             handler.send_header(name, value)
@@ -192,12 +233,13 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def double() -> Iterator[Callable[..., tuple[Double, str]]]:
-    """Starts doubles."""
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Double, str]]]:
+    """Starts doubles, after whose failures nobody waits long."""
+    monkeypatch.setattr(openai_engine, "_FIRST_WAIT_S", 0.001)
     servers = []
 
-    def start(*script: Reply) -> tuple[Double, str]:
-        made = Double(script)
+    def start(*script: Reply, odd: Callable[[str], Reply | None] = lambda prompt: None) -> tuple[Double, str]:
+        made = Double(script or (Reply(),), odd)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -234,6 +276,8 @@ def test_calls_in_flight_are_bounded_and_each_sample_is_asked_once(double: Start
     assert server.asked[0]["temperature"] == 0.5
     generate(generator, replace(ASKED, samples=1, greedy=True))
     assert server.asked[-1]["temperature"] == 0
+    # Greedy answers too: a repetition penalty would change them.
+    assert all({**asked, **WHOLE_VOCABULARY} == asked for asked in server.asked)
     assert all(0 <= asked["seed"] < 2**31 for asked in server.asked)
 
 
@@ -272,37 +316,196 @@ def test_what_does_not_pass_ends_at_once_and_quotes_nothing(
 
 def test_a_server_that_always_fails_is_a_failed_run(double: Start) -> None:
     server, url = double(Reply(500, PRIVATE, {"retry-after-ms": "1"}))
-    with pytest.raises(RunError, match="500 InternalServerError, also after 3 retries; 0 of 2 requests") as caught:
-        generate(generator_of(url, cloud_concurrency=1, cloud_retries=3), ASKED)
+    with pytest.raises(RunError, match="500 InternalServerError, also after 3 retries; 0 of 1 requests") as caught:
+        generate(generator_of(url, cloud_concurrency=1, cloud_retries=3), replace(ASKED, samples=1))
     assert len(server.asked) == 4
     assert PRIVATE not in str(caught.value)
 
 
 def test_a_server_that_says_nothing_is_given_up(double: Start) -> None:
     _, url = double(Reply(after_s=3))
-    with pytest.raises(RunError, match="APITimeoutError, also after 0 retries"):
+    with pytest.raises(
+        RunError, match="APITimeoutError, at the first try, and not tried again: cloud-retries allows no"
+    ):
         generate(generator_of(url, cloud_timeout_s=1, cloud_retries=0), ASKED)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
-@pytest.mark.parametrize("body", ["<html>", "{}", '{"choices": []}', '{"error": {"message": "no"}}'])
-def test_what_is_no_completion_names_the_url(double: Start, body: str, kind: str) -> None:
-    _, url = double(Reply(200, body, {"content-type": kind}))
+@pytest.mark.parametrize("body", ["<html>", "{}", "data: [DONE]"])
+def test_what_is_no_completion_names_the_url_and_is_soon_given_up(double: Start, body: str, kind: str) -> None:
+    server, url = double(Reply(200, body, {"content-type": kind}))
     with pytest.raises(ModelError, match=r"cloud-url: what http.* answers is no chat completion"):
-        generate(generator_of(url), ASKED)
+        generate(generator_of(url, cloud_concurrency=1), ASKED)
+    assert len(server.asked) == 3
 
 
-def test_answers_without_tokens_or_text_are_counted_as_such(double: Start) -> None:
-    _, url = double(Reply(200, '{"choices": [{"message": {"content": null}}]}'))
-    generator = generator_of(url)
-    assert generate(generator, ASKED) == [("", "")]
-    assert (generator.usage.uncounted, generator.usage.requests, generator.usage.prompt_tokens) == (2, 2, 0)
+ODD = [
+    "<html>",
+    '{"error": {"message": "' + PRIVATE + '", "code": 429}}',
+    '{"id": null, "choices": null}',
+    '{"choices": []}',
+    '{"choices": [{"index": 0, "finish_reason": "length"}], "usage": {"prompt_tokens": 21}}',
+    '{"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": null}}]}',
+]
+
+
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("body", ODD)
+def test_one_odd_answer_is_asked_for_again(double: Start, body: str, place: int) -> None:
+    server, url = double(*[Reply()] * place, Reply(200, body), Reply())
+    generator = generator_of(url, cloud_concurrency=1, cloud_retries=1)
+    rows = answers(generator, BIRDS, on_answer=lambda *_: None)
+    assert all(PRIVATE not in sample.text and sample.text and not sample.cut for row in rows for sample in row)
+    assert (len(server.asked), generator.usage.requests, generator.usage.retries) == (7, 6, 1)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("hated", [0, 2])
+def test_a_prompt_that_a_server_never_answers_costs_its_own_samples_only(
+    double: Start, status: int, at_once: int, hated: int
+) -> None:
+    odd = Reply(status, ODD[1])
+    server, url = double(odd=lambda prompt: odd if prompt == BIRDS[hated].prompt else None)
+    generator = generator_of(url, cloud_concurrency=at_once, cloud_retries=2)
+    rows = answers(generator, BIRDS, on_answer=lambda *_: None)
+    for place, row in enumerate(rows):
+        assert [(not sample.text, sample.cut) for sample in row] == [(place == hated, place == hated)] * 2
+    assert (generator.usage.requests, generator.usage.retries, len(server.asked)) == (4, 4, 10)
+
+
+def test_a_server_that_answers_nothing_any_more_ends_the_run_and_no_answer_is_made_up(double: Start) -> None:
+    server, url = double(*[Reply()] * 4, Reply(200, ODD[1]))
+    generator = generator_of(url, cloud_concurrency=1, cloud_retries=1)
+    finished: list[int] = []
+    with pytest.raises(RunError, match="200 without an answer, also after 1 retry; 4 of 40 requests were done"):
+        generator.generate([replace(ASKED, seed=n) for n in range(20)], on_answer=lambda n, *_: finished.append(n))
+    assert finished == [0, 1]
+    # Three requests of two samples and the fourth one's first, each twice.
+    assert len(server.asked) == 4 + 2 * 7
+
+
+def test_a_run_of_which_nothing_is_answered_fails(double: Start) -> None:
+    _, url = double(Reply(200, ODD[1]))
+    with pytest.raises(
+        RunError, match="200 without an answer, also after 2 retries; 0 of 2 requests were done"
+    ) as caught:
+        generate(generator_of(url, cloud_retries=2), ASKED)
+    assert PRIVATE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "why"),
+    [
+        (429, {"retry-after": "300"}, "it asks to wait 300 s, and a run waits 120 s at most"),
+        (503, {"x-should-retry": "false"}, "it says itself that another try would not help (x-should-retry)"),
+    ],
+)
+def test_what_is_not_tried_again_is_said_with_its_reason(
+    double: Start, status: int, headers: Mapping[str, str], why: str
+) -> None:
+    server, url = double(Reply(), Reply(), Reply(status, "{}", headers), Reply())
+    said = re.escape(f"at the first try, and not tried again: {why}; 2 of 6 requests were done")
+    with pytest.raises(RunError, match=f"{status} .*{said}"):
+        generate(generator_of(url, cloud_concurrency=1, cloud_retries=3), *BIRDS)
+    assert len(server.asked) == 3
+
+
+def test_the_message_says_how_often_a_call_was_made_again(double: Start) -> None:
+    _, url = double(Reply(503, "{}"), Reply(503, "{}"), Reply(503, "{}", {"retry-after": "121"}))
+    with pytest.raises(RunError, match="also after 2 retries, and not tried again: it asks to wait 121 s"):
+        generate(generator_of(url, cloud_concurrency=1, cloud_retries=8), ASKED)
+
+
+def test_a_run_waits_as_long_as_the_server_asks(double: Start) -> None:
+    _, url = double(Reply(429, "{}", {"retry-after": "0.4"}), Reply())
+    started = time.monotonic()
+    generate(generator_of(url, cloud_concurrency=1), ASKED)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_a_body_that_breaks_off_is_asked_for_again(double: Start) -> None:
+    server, url = double(Reply(200, '{"choices": [', {"content-length": "999", "connection": "close"}), Reply())
+    assert all(generate(generator_of(url, cloud_concurrency=1, cloud_retries=1, cloud_timeout_s=2), ASKED)[0])
+    assert len(server.asked) == 3
+
+
+def test_the_config_adds_fields_to_requests_and_takes_others_out(
+    double: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = double()
+    switch = {"chat_template_kwargs": {"enable_thinking": False}}
+    generate(generator_of(url, cloud_body=json.dumps({"top_k": None, "top_p": 0.9, **switch})), ASKED)
+    sent = server.asked[-1]
+    assert (sent["top_p"], sent["chat_template_kwargs"]) == (0.9, {"enable_thinking": False})
+    assert "top_k" not in sent
+    # OpenAI's own server refuses what it does not know.
+    monkeypatch.setattr(openai_engine, "OPENAI_URL", url)
+    generate(generator_of(url), ASKED)
+    assert server.asked[-1].keys() == {"model", "messages", "temperature", "max_tokens", "seed", "top_p"}
+    assert server.asked[-1]["top_p"] == 1
+
+
+def test_an_answer_without_tokens_is_taken_and_uncounted(double: Start) -> None:
+    bodies = [json.loads(completion("a text")) | {"usage": usage} for usage in (None, {"prompt_tokens": 21}, {})]
+    _, url = double(*(Reply(200, json.dumps(body)) for body in bodies))
+    generator = generator_of(url, cloud_concurrency=1)
+    assert generate(generator, replace(ASKED, samples=3)) == [("a text",) * 3]
+    assert (generator.usage.uncounted, generator.usage.requests, generator.usage.prompt_tokens) == (3, 3, 0)
+
+
+FINAL = "Input: [a final thief robs a bank], Response: [action]."
+DRAFT = "Okay, the example was Input: [a spy], Response: [drama]. Maybe Input: [a draft thief], Response: [drama]?"
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (completion(f"<think>\n{DRAFT}\n</think>\n\n{FINAL}"), "a final thief robs a bank"),
+        (completion(f"{DRAFT}\n</think>\n\n{FINAL}"), "a final thief robs a bank"),
+        (completion(f"<think>\n{DRAFT}", "length"), "cut-off"),
+        (completion(f"<think>\n{DRAFT}"), "only-reasoning"),
+        (completion(FINAL, "length"), "cut-off"),
+        (completion(FINAL, "content_filter"), "cut-off"),
+        (completion("", "content_filter"), "no-answer"),
+        (completion(DRAFT), "no-input"),
+    ],
+)
+def test_what_becomes_of_an_answer(double: Start, body: str, outcome: str) -> None:
+    _, url = double(Reply(body=body))
+    result = augmented(url)
+    found = [pair.query.removeprefix(MOVIES.test_wording) for pair in result.pairs] + [
+        one.reason for one in result.unparsable
+    ]
+    assert found == [outcome] * 2
+
+
+def test_a_request_without_an_answer_is_counted(double: Start) -> None:
+    odd = Reply(200, ODD[1])
+    _, url = double(Reply(body=completion(FINAL)), odd=lambda prompt: odd if "a dog" in prompt else None)
+    result = augmented(url, "a dog", "a cat")
+    assert len(result.pairs) == 2
+    assert [one.reason for one in result.unparsable] == ["no-answer"] * 2
+
+
+MOVIES = task_named("lamp-2")
+
+
+def augmented(url: str, *plots: str) -> Augmented:
+    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})
+    examples = tuple(
+        Example(id=str(place), query=MOVIES.test_wording + plot, response="action")
+        for place, plot in enumerate(plots or ("two spies fall out",))
+    )
+    upload = Upload(user_id="ann", policy="all", history_size=9, query_count=1, examples=examples)
+    generator = generator_of(url, cloud_concurrency=1, cloud_retries=1)
+    return augment([upload], MOVIES, config, generator, lambda done, tokens: None)
 
 
 def test_a_whole_answer_becomes_a_pair_and_a_stray_one_is_counted(double: Start) -> None:
     # The embedded model seldom keeps the paper's form, so that a run with it holds no pair.
     written = "**Input:** [a thief robs a bank]\n**Response:** [action]"
-    good, bad = (json.dumps({"choices": [{"message": {"content": text}}]}) for text in (written, "Sure!"))
+    good, bad = completion(written), completion("Sure!")
     _, url = double(Reply(body=good), Reply(body=bad))
     generator = generator_of(url, cloud_concurrency=1)
     config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})

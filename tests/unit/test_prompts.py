@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.tasks import TASKS, Task, task_named
-from cdcda_flower.types import Example
+from cdcda_flower.types import Example, Sample
 from strategies.cloud.prompts import (
     ParsedPair,
     Reason,
@@ -17,6 +17,9 @@ from strategies.cloud.prompts import (
     parse_guided,
     parse_output,
     parse_response,
+    read_pair,
+    unmarked,
+    without_reasoning,
 )
 
 MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))
@@ -58,6 +61,101 @@ def test_only_labelled_examples_have_choices() -> None:
 )
 def test_shared_text_is_fenced(text: str, shown: str) -> None:
     assert fenced(text) == shown
+
+
+# Of Llama 2 and 3, Mistral, Gemma, DeepSeek, Phi, Qwen, gpt-oss, Cohere, GLM, InternLM, Seed, and of models that reason.
+MARKS = [
+    "<s>", "</s>", "<<SYS>>", "<</SYS>>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]",
+    "[THINK]", "[/THINK]", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<|eot_id|>",
+    "<|start_header_id|>", "<|begin_of_text|>", "<|end|>", "<|user|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+    "<|channel|>", "<|START_OF_TURN_TOKEN|>", "<EOS_TOKEN>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>",
+    "[gMASK]", "<sop>", "<eoh>", "<seed:bos>", "<think>", "</think>", "<thinking>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_mark_of_a_chat_template_stands_in_a_prompt(mark: str) -> None:
+    text = f"before {mark}{mark} user\n{mark}after"
+    assert mark not in unmarked(text)
+    assert mark not in paper_prompt(HEADLINES, Example(id="1", query=HEADLINE + text, response=text))
+    # Nothing but spaces is added, so that a reader still sees what was written.
+    assert unmarked(text).replace(" ", "") == text.replace(" ", "")
+
+
+@given(st.lists(st.sampled_from(MARKS) | st.text(max_size=3), max_size=6).map("".join))
+def test_marks_beside_one_another_leave_none_behind(text: str) -> None:
+    assert not [mark for mark in MARKS if mark in unmarked(text)]
+    assert unmarked(unmarked(text)) == unmarked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a < b and c > d", "<b>bold</b> [1] [sic] <3", "x | y", "<- [INSTALL] ->", "日本語 <ö> │", "tags: [s, action]"],
+)
+def test_a_text_without_marks_stays_as_it_is(text: str) -> None:
+    assert unmarked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so", "so"),
+        ("<think>hm</think>so", "so"),
+        ("hm</think>\nso", "\nso"),
+        ("<think>a</think>b<think>c</think>so", "so"),
+        ("<Thinking>hm</Thinking>so", "so"),
+        ("<reasoning>hm</reasoning>so", "so"),
+        ("[THINK]hm[/THINK]so", "so"),
+        ("◁think▷hm◁/think▷so", "so"),
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>so", "so"),
+        ("<think>hm", None),
+        ("[THINK]hm", None),
+        ("<|channel|>analysis<|message|>hm", None),
+        ("hm</think>so<think>but", None),
+        ("<think></think>", ""),
+        ("I think: a <b>bold</b> thought", "I think: a <b>bold</b> thought"),
+    ],
+)
+def test_only_what_follows_the_reasoning_is_the_answer(text: str, answer: str | None) -> None:
+    assert without_reasoning(text) == answer
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_sample_that_is_no_whole_answer_holds_no_pair(guided: bool) -> None:
+    text = " Two spies\nResponse: action" if guided else "Input: Two spies\nResponse: action"
+    pair = ParsedPair(TAG + "Two spies", "action")
+
+    def read(text: str, *, cut: bool) -> ParsedPair | Reason:
+        return read_pair(Sample(text=text, cut=cut), MOVIES, MOVIE, guided=guided)
+
+    assert read(text, cut=False) == read("<think>hm</think>" + text, cut=False) == pair
+    assert read(text, cut=True) is Reason.CUT_OFF
+    assert read(" \n", cut=True) is Reason.NO_ANSWER
+    assert read("<think>hm" + text, cut=False) is Reason.ONLY_REASONING
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        # The words stand in talk before the answer.
+        (
+            f"Your Input: was a plot, its Response: a tag.\n\n1. **Input:** {TAG}Two spies\n**Response:** action",
+            "Two spies",
+        ),
+        ("Here is a similar pair: Input: [Two spies], Response: [action].", "Two spies"),
+        ("> Input: [Two spies], Response: [action].", "Two spies"),
+        ("Maybe Input: [a spy], Response: [drama]? Or Input: [two spies], Response: [action]?", Reason.NO_INPUT),
+    ],
+)
+def test_the_pair_is_the_answers_own_and_none_out_of_talk(output: str, found: str | Reason) -> None:
+    expected = ParsedPair(TAG + found, "action") if isinstance(found, str) and not isinstance(found, Reason) else found
+    assert parse_output(output, MOVIES, MOVIE) == expected
+
+
+def test_a_tweet_is_the_answers_own_and_none_out_of_talk() -> None:
+    talk = "A Response: is a tweet, so Response: [draft] or so."
+    assert parse_output(talk, TWEETS, TWEET) is Reason.NO_RESPONSE
+    assert parse_output(f"{talk}\nResponse: [hi all]", TWEETS, TWEET) == ParsedPair("", "hi all")
 
 
 @pytest.mark.parametrize(

@@ -370,3 +370,13 @@ def test_a_greedy_answer_depends_on_neither_seed_nor_temperature(opened: Open) -
     again = opened(temperature=1.5)
     again.texts(replace(greedy, seed=99))
     assert again.engine.asked == []
+
+
+def test_other_fields_of_a_servers_requests_are_other_calls(opened: Open) -> None:
+    opened(cloud_body='{"top_k": 40, "top_p": 0.9}').texts(ASKED)
+    same = opened(cloud_body='{"top_p":0.9,"top_k":40}')
+    assert same.texts(ASKED)
+    assert same.engine.asked == []
+    other = opened()
+    other.texts(ASKED)
+    assert len(other.engine.asked) == 1
