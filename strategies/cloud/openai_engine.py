@@ -260,7 +260,8 @@ class OpenAIGenerator:
         tried = times if failure.retries else "at the first try"
         if failure.refusal != _USED_UP or not failure.retries:
             tried += f", and not tried again: {failure.refusal}"
+        more = ", or raise cloud-retries or cloud-timeout-s" if failure.refusal == _USED_UP else ""
         return RunError(
             f"the cloud's server failed: {answer}, {tried}; {done}; "
-            f"model {model!r} at {url}; see that it runs and start again, or raise cloud-retries or cloud-timeout-s"
+            f"model {model!r} at {url}; see that it runs and start again{more}"
         )
