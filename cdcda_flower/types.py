@@ -3,6 +3,8 @@
 Private text never shows in a `repr`: logs and tracebacks carry ids and lengths.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -10,10 +12,29 @@ from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import Json, digest
 from cdcda_flower.teacher import TeacherTargets
 
+# Spaces, line ends and controls; characters that only join, part or turn others: soft hyphens, zero-width characters,
+# marks of direction, variation selectors, byte order marks.
+_UNSEEN = re.compile(
+    "[\\s\0-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0100-\U000e01ef]+"
+)
+
+
+def folded(text: str) -> str:
+    """Returns the text without case and in one Unicode form, whichever it was written in (Unicode's caseless match, D146).
+
+    The form is NFKD: full-width letters, ligatures and superscripts count as the letters that they show.
+    """
+    once = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
+    return unicodedata.normalize("NFKD", once.casefold())
+
 
 def same_text(text: str) -> str:
-    """Returns the form in which two texts count as the same: no case, single spaces."""
-    return " ".join(text.lower().split())
+    """Returns the form in which two texts count as the same: `folded`, without spaces and characters that nobody sees.
+
+    Spaces go altogether: a zero-width character may stand for one or for none, and some scripts write none.
+    """
+    return unicodedata.normalize("NFC", _UNSEEN.sub("", folded(text)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

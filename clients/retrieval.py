@@ -8,6 +8,7 @@ from bm25s import BM25
 
 from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.types import Example
+from cdcda_flower.words import first_words, words
 
 _SEPARATOR = ", and "
 # LaMP's own words around an item are up to eight; with fewer of the item's it says nothing.
@@ -31,19 +32,19 @@ def with_history(
 
     Of the room's words an item gets an equal part, and what a short one leaves goes to those after it; there are fewer
     where the prompt would not be whole. Items that would get less than a few words are left out. Ties go to the more
-    recent item. Words are split at spaces and compared as they are written, as in LaMP's code.
+    recent item. Words (`cdcda_flower.words`) are compared as they are written, as in LaMP's code.
     """
     if not history:
         return list(queries)
-    texts = [_indexed(task, form, example).split() or [""] for example in history]
+    texts = [words(_indexed(task, form, example)) or [""] for example in history]
     index = BM25()
     index.index(texts, show_progress=False)
     found = []
     for query in queries:
         best = _best(index, history, sought(task, query), room.items)
         tried = (
-            _joined(task, query, _entries(task, form, best[: words // _LEAST_WORDS], words))
-            for words in _ever_fewer(room.words)
+            _joined(task, query, _entries(task, form, best[: limit // _LEAST_WORDS], limit))
+            for limit in _ever_fewer(room.words)
         )
         found.append(next(filter(room.is_whole, tried), query))
     return found
@@ -68,18 +69,17 @@ def _indexed(task: Task, form: ProfileForm, example: Example) -> str:
 
 
 def _best(index: BM25, history: Sequence[Example], text: str, items: int) -> list[Example]:
-    words = text.split()
-    scores = index.get_scores(words) if words else [0.0] * len(history)
+    wanted = words(text)
+    scores = index.get_scores(wanted) if wanted else [0.0] * len(history)
     ranked = sorted(range(len(history)), key=lambda place: (-float(scores[place]), -place))
     return [history[place] for place in ranked[:items]]
 
 
-def _entries(task: Task, form: ProfileForm, chosen: Sequence[Example], words: int) -> list[str]:
+def _entries(task: Task, form: ProfileForm, chosen: Sequence[Example], room: int) -> list[str]:
     entries = []
     for place, example in enumerate(chosen):
-        room = words // (len(chosen) - place)
-        entry = _entry(task, form, example, room)
-        words -= len(entry.split())
+        entry = _entry(task, form, example, room // (len(chosen) - place))
+        room -= len(words(entry))
         entries.append(entry)
     return entries
 
@@ -88,13 +88,13 @@ def _entry(task: Task, form: ProfileForm, example: Example, room: int) -> str:
     """Returns the item in LaMP's words; its text is cut where it takes more than `room` words."""
     x, y = task.free_text(example.query, "") if example.query else "", example.response
     if "{x}" in form.entry:
-        fixed = len(form.entry.format(x="x", y=y).split()) - 1
+        fixed = len(words(form.entry.format(x="x", y=y))) - 1
         return form.entry.format(x=_cut(x, room - fixed), y=y)
     return form.entry.format(y=_cut(y, room))
 
 
-def _cut(text: str, words: int) -> str:
-    return " ".join(text.split()[: max(1, words)])
+def _cut(text: str, limit: int) -> str:
+    return first_words(text, max(1, limit))
 
 
 def _joined(task: Task, query: str, entries: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from cdcda_flower.scoring.metrics import answer_sums
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Example, Prediction, UserHistory
+from cdcda_flower.words import tokens
 
 Words: TypeAlias = Counter[str]
 SumsByUser: TypeAlias = dict[str, dict[str, float]]
@@ -88,8 +89,7 @@ def _closer_option(query: Example, response: str) -> str:
 
 
 def _words(text: str) -> Words:
-    # ROUGE's words.
-    return Counter(re.findall(r"[a-z0-9]+", text.lower()))
+    return Counter(tokens(text))
 
 
 def _overlap(left: Words, right: Words) -> float:

@@ -13,6 +13,7 @@ from cdcda_flower.data.arrow import Profile
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.types import Example, UserHistory, same_text
+from cdcda_flower.words import first_words
 
 MISSING_FIELD = "missing-field"
 IS_QUERY = "is-query"
@@ -39,10 +40,9 @@ class Reading:
         """Returns the example with at most `max_words` words of free text in x; the fixed wording is kept."""
         if not self.max_words or not example.query or _offers_options(self.task, example):
             return example
-        words = self.task.free_text(example.query, "").split()
-        if len(words) <= self.max_words:
-            return example
-        return replace(example, query=self.task.wording_of(example.query) + " ".join(words[: self.max_words]))
+        text = self.task.free_text(example.query, "")
+        cut = first_words(text, self.max_words)
+        return example if cut == text else replace(example, query=self.task.wording_of(example.query) + cut)
 
 
 def _offers_options(task: Task, example: Example) -> bool:
@@ -113,7 +113,7 @@ def clean(reading: Reading, examples: Iterable[Example | None], held_out: HeldOu
         if example is None:
             dropped[MISSING_FIELD] += 1
             continue
-        pair = (example.query.lower(), example.response.lower())  # white space is single already
+        pair = (same_text(example.query), same_text(example.response))
         if held_out.holds(example):
             dropped[IS_QUERY] += 1
         elif example.id in ids or pair in pairs:

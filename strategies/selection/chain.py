@@ -6,6 +6,7 @@ from cdcda_flower.config import FILTERS
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import SyntheticPair, Upload, Verdict
+from cdcda_flower.words import words
 from strategies.selection.filters import Thresholds, consistency, diversity, length
 from strategies.selection.rouge_l import rouge_l_scores
 from strategies.selection.scorers import ConsistencyScorer
@@ -29,11 +30,11 @@ def judge(
     rouge = rouge_l_scores(zip(sources, written, strict=True))
     verdicts = []
     for index, pair in enumerate(pairs):
-        words = len(sources[index].split()), len(written[index].split())
+        lengths = len(words(sources[index])), len(words(written[index]))
         verdicts += [
             consistency(pair.id, scores[index], scores[len(pairs) + index], thresholds, scorer.name),
             diversity(pair.id, rouge[index], thresholds),
-            length(pair.id, *words, thresholds),
+            length(pair.id, *lengths, thresholds),
         ]
     return verdicts
 

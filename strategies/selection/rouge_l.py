@@ -1,18 +1,18 @@
-"""ROUGE-L's F of many pairs at once, equal to `rouge_score` without stemming and thirty times as fast.
+"""ROUGE-L's F of many pairs at once: for English that of `rouge_score` without stemming, and thirty times as fast.
 
-`rouge_score` fills a table of words times words in Python: 12 s for a thousand pairs of abstracts, 0.4 s here.
+`rouge_score` reads the letters a to z and digits only, so that a copy in another script scores 0 there. It fills a table of words times words in Python: 12 s for a thousand pairs of abstracts, 0.4 s here.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from rouge_score.tokenize import tokenize
+from cdcda_flower.words import tokens
 
 
 def rouge_l_scores(pairs: Iterable[tuple[str, str]]) -> list[float]:
     """Returns ROUGE-L's F of each pair of texts, in [0, 1]; 0 where one of them has no token."""
-    tokens = cache(lambda text: tuple(tokenize(text, None)))
-    return [_f(tokens(first), tokens(second)) for first, second in pairs]
+    tokens_of = cache(tokens)
+    return [_f(tokens_of(first), tokens_of(second)) for first, second in pairs]
 
 
 def _f(first: Sequence[str], second: Sequence[str]) -> float:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.words import words
 
 
 class ConsistencyScorer(Protocol):
@@ -32,8 +33,8 @@ class EchoScorer:
 
 
 def _overlap(premise: str, hypothesis: str) -> float:
-    words = set(hypothesis.lower().split())
-    return len(words & set(premise.lower().split())) / len(words) if words else 0.0
+    asked = set(words(hypothesis.lower()))
+    return len(asked & set(words(premise.lower()))) / len(asked) if asked else 0.0
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from typing import Self
 from cdcda_flower.config import RunConfig
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task
-from cdcda_flower.types import Example, Provenance, SyntheticPair, Upload
+from cdcda_flower.types import Example, Provenance, SyntheticPair, Upload, same_text
+from cdcda_flower.words import joined
+from cdcda_flower.words import words as words_of
 from strategies.supply.wordnet import VERSION, synonyms_of
 
 log = logging.getLogger(__name__)
@@ -74,9 +76,9 @@ def eda(text: str, *, rng: random.Random, alphas: Alphas, n: int) -> tuple[str, 
     """Returns n variants of a text, spread evenly over the operations with an alpha above 0, in random order.
 
     Variants differ from the text and from each other, as long as that can be had: a text of one word without synonyms
-    comes back as it is. White space becomes single spaces.
+    comes back as it is. White space becomes single spaces; scripts that write none between words get none.
     """
-    words = tuple(text.split())
+    words = tuple(words_of(text))
     operations = _operations(words, alphas)
     assert operations, "RunConfig refuses alphas that are all 0"
     even, rest = divmod(n, len(operations))
@@ -86,7 +88,7 @@ def eda(text: str, *, rng: random.Random, alphas: Alphas, n: int) -> tuple[str, 
     for operation in plan:
         others = [other for other in operations if other is not operation]
         known.append(_drawn(known, [operation, *rng.sample(others, len(others))], rng))
-    return tuple(" ".join(variant) for variant in known[1:])
+    return tuple(joined(variant) for variant in known[1:])
 
 
 def eda_pairs(uploads: Iterable[Upload], task: Task, config: RunConfig) -> tuple[SyntheticPair, ...]:
@@ -101,10 +103,14 @@ def eda_pairs(uploads: Iterable[Upload], task: Task, config: RunConfig) -> tuple
         for user_id, source in sorted(shared, key=lambda pair: (pair[0], pair[1].id))
         for pair in _pairs(user_id, source, task, config, alphas)
     )
-    texts = {(user_id, source.id): (source.query, source.response) for user_id, source in shared}
-    copies = sum(texts[p.provenance.user_id, p.provenance.source_id] == (p.query, p.response) for p in pairs)
+    texts = {(user_id, source.id): _key(source) for user_id, source in shared}
+    copies = sum(texts[p.provenance.user_id, p.provenance.source_id] == _key(p) for p in pairs)
     log.info("%d shared examples: %d pairs by EDA; %d pairs equal their source", len(shared), len(pairs), copies)
     return pairs
+
+
+def _key(pair: Example | SyntheticPair) -> tuple[str, str]:
+    return same_text(pair.query), same_text(pair.response)
 
 
 def _pairs(user_id: str, source: Example, task: Task, config: RunConfig, alphas: Alphas) -> Iterator[SyntheticPair]:

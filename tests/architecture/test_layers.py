@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {
     "cdcda_flower.types": 0, "cdcda_flower.errors": 0, "cdcda_flower.seeding": 0, "cdcda_flower.teacher": 0,
     "cdcda_flower.key_rules": 1, "cdcda_flower.config": 1, "cdcda_flower.tasks": 1, "cdcda_flower.scoring": 1, "cdcda_flower.messages": 1,
-    "cdcda_flower.methods": 1, "cdcda_flower.what_leaves": 1,
+    "cdcda_flower.methods": 1, "cdcda_flower.what_leaves": 1, "cdcda_flower.words": 1,
     "cdcda_flower.wire": 2, "cdcda_flower.language": 2, "cdcda_flower.data": 2, "cdcda_flower.runs": 2,
     "cdcda_flower.cloud_api": 2,
     "strategies": 3, "clients": 3,

@@ -14,6 +14,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, TrainingSet, Upload
+from cdcda_flower.words import words as words_of
 from strategies.supply.eda import (
     Alphas,
     eda,
@@ -223,6 +224,16 @@ def test_an_example_without_x_has_its_y_varied() -> None:
     pairs = eda_pairs(tweets, TWEETS, config(task="lamp-7", k=4))
     assert [pair.query for pair in pairs] == [""] * 4
     assert len({pair.response for pair in pairs} | {"good morning all, what a happy day"}) == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["市政府翻修旧火车站", "เมืองจะซ่อมสถานีเก่า", "古い駅をリノベーションする", "😀🎉🚗👍🏽🇩🇪"]
+)
+def test_texts_without_spaces_are_varied_by_character(text: str) -> None:
+    variants = eda(text, rng=random.Random(1), alphas=alpha(0.1), n=4)
+    assert len({text, *variants}) == 5
+    assert all(not Counter(words_of(variant)) - Counter(words_of(text)) for variant in variants)
+    assert not any(" " in variant for variant in variants)
 
 
 def test_copies_are_counted_and_no_text_is_logged(caplog: pytest.LogCaptureFixture) -> None:

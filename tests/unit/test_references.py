@@ -99,6 +99,13 @@ def test_nearest_copies_the_item_with_the_most_shared_words() -> None:
     assert "oracle" not in sums
 
 
+def test_nearest_reads_every_script() -> None:
+    task = task_named("lamp-3")
+    items = [("居民担心噪音", "1"), ("市政府翻修旧火车站", "5"), ("水壶很好用", "3")]
+    sums = reference_sums(task, [user(task, items, [("旧火车站的公园", "5")])], None)
+    assert sums["nearest-copy"]["u"]["abs"] == 0
+
+
 def test_nearest_compares_tweets_themselves() -> None:
     task = task_named("lamp-7")
     items = [("", "gonna bake bread 2nite"), ("", "rain again ugh")]

@@ -4,6 +4,7 @@ import pytest
 
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.types import Example
+from cdcda_flower.words import words as words_of
 from clients.retrieval import Room, sought, with_history
 
 
@@ -109,6 +110,31 @@ def test_history_gives_way_to_the_question() -> None:
     # No room for an item is no item, and a question that is too long by itself stays as it is.
     assert [asked(task, own, query, room=room) for room in (alone, alone - 1)] == [query, query]
     assert asked(task, own, query, words=5) == query
+
+
+@pytest.mark.parametrize(
+    ("query", "texts"),
+    [
+        ("旧火车站的公园", ["居民担心噪音", "市政府翻修旧火车站", "水壶很好用"]),
+        ("สถานีเก่าปิดแล้ว", ["แมวกินปลา", "เมืองจะซ่อมสถานีเก่า", "ฝนตกหนัก"]),
+        ("古い駅の写真", ["猫が好き", "古い駅を直す", "雨だ"]),
+        ("старый вокзал закрыт", ["кошка спит", "ремонтируют старый вокзал", "идёт дождь"]),
+        ("🎉 at the party 🎂", ["rain again ☔", "cake 🎂🎉", "dog 🐕"]),
+    ],
+)
+def test_the_item_that_shares_text_comes_first_in_every_script(query: str, texts: list[str]) -> None:
+    task = task_named("lamp-3")
+    found = asked(task, history(task, *((text, "4") for text in texts)), task.test_wording + query, items=1)
+    assert found == f'4 is the score for "{texts[1]}". {task.test_wording}{query}'
+
+
+@pytest.mark.parametrize("text", ["翻修旧火车站" * 20, "ฝนตกหนักมาก" * 20])
+def test_items_without_spaces_keep_the_bound_too(text: str) -> None:
+    task = task_named("lamp-3")
+    query = task.test_wording + text
+    found = asked(task, history(task, (text, "4")), query, words=30).removesuffix(". " + query)
+    assert len(words_of(found)) == 30
+    assert found.removeprefix('4 is the score for "').removesuffix('"') in text
 
 
 def test_without_a_history_the_question_stands_alone() -> None:

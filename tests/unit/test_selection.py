@@ -1,6 +1,7 @@
 """Three filters at their bounds, the chain's order and completeness, and ROUGE-L against rouge_score."""
 
 import tomllib
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -109,14 +110,48 @@ def test_no_pairs_is_fine() -> None:
     assert selected([], [], FILTERS) == ()
 
 
-WORDS = st.lists(st.sampled_from(["a", "b", "c", "Dd", "e-f", "7", "é", ""]), max_size=80).map(" ".join)
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "Dd", "e-f", "7", "it's", "x_y", ""]), max_size=80).map(" ".join)
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=4))
-def test_rouge_l_equals_rouge_score(pairs: list[tuple[str, str]]) -> None:
+def test_rouge_l_of_english_equals_rouge_score(pairs: list[tuple[str, str]]) -> None:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     expected = [scorer.score(first, second)["rougeL"].fmeasure for first, second in pairs]
     assert rouge_l_scores(pairs) == pytest.approx(expected)
+
+
+# Two texts of a script that share one ASCII word; the second is as long as the first.
+SCRIPTS = {
+    "latin": ("ČR opět žádá o čas", "EU zase říká že ne"),
+    "cyrillic": ("весной отремонтируют старый вокзал", "жители города рады новому парку"),
+    "arabic": ("ستجدد البلدية محطة القطار القديمة", "رحب السكان بهذا الخبر الجميل"),
+    "devanagari": ("शहर पुराने स्टेशन की मरम्मत करेगा", "लोग नए बाग से खुश हैं"),
+    "chinese": ("市政府宣布翻修旧火车站", "居民们担心施工噪音问题"),
+    "japanese": ("古い駅をリノベーションする", "にぎやかな公園がうれしい"),
+    "thai": ("เมืองจะซ่อมสถานีเก่า", "ผู้คนดีใจกับสวนใหม่มาก"),
+    "emoji": ("😀🎉👨‍👩‍👧🇩🇪👍🏽", "😢💔🚗🇫🇷👎"),
+}
+
+
+@given(st.sampled_from(sorted(SCRIPTS)), st.sampled_from(["", " GPT", " 7"]), st.sampled_from(["NFC", "NFD"]))
+def test_a_copy_is_a_copy_in_every_script(script: str, word: str, form: str) -> None:
+    text, other = (part + word for part in SCRIPTS[script])
+    copy, different = rouge_l_scores([(text, unicodedata.normalize(form, text).upper()), (text, other)])  # type: ignore[arg-type]
+    assert copy == 1.0
+    assert different < 0.5
+    assert not diversity("p", copy, THRESHOLDS).keep
+    assert diversity("p", different, THRESHOLDS).keep
+
+
+@given(st.sampled_from(sorted(SCRIPTS)), st.integers(1, 9), st.integers(1, 9))
+def test_lengths_are_counted_alike_in_every_script(script: str, source: int, written: int) -> None:
+    text = SCRIPTS[script][0]
+    uploads = [upload_of("ann", Example(id="1", query=WORDING + " ".join([text] * source), response="action"))]
+    pair = pair_of("ann", "1", WORDING + " ".join([text] * written))
+    _, rouge, words = judge([pair], uploads, MOVIES, THRESHOLDS, EchoScorer())
+    assert words.score == pytest.approx(written / source)
+    assert words.keep is (0.5 <= words.score <= 2.0)
+    assert rouge.score == pytest.approx(2 * min(source, written) / (source + written))
 
 
 def test_thresholds_and_scorer_come_from_the_config() -> None:

@@ -43,6 +43,19 @@ def test_queries_and_repetitions_fall_out_and_are_counted() -> None:
     assert dropped == {"is-query": 2, "repeated": 2, "missing-field": 1}
 
 
+def test_texts_in_another_unicode_form_or_with_unseen_characters_are_the_same() -> None:
+    examples = [
+        _rating("1", "Cafe\u0301 am See"),
+        _rating("2", "CAFÉ\u00a0am\u200b See"),
+        _rating("3", "Übel"),
+        _rating("4", "U\u0308BEL\u2028"),
+        _rating("5", "ubel"),
+    ]
+    kept, dropped = _cleaned(_reading("lamp-3"), [*examples], _rating("q", "Café am See"))
+    assert kept == ["3", "5"]
+    assert dropped == {"is-query": 2, "repeated": 1}
+
+
 def test_a_tweet_is_compared_with_the_gold() -> None:
     task = task_named("lamp-7")
     query = Example(id="q", query=task.test_wording + "a paraphrase", response="OMG so   true")
@@ -68,6 +81,11 @@ def test_words_are_cut_behind_the_wording() -> None:
     assert reading.cut(_rating("1", "one two three")) == _rating("1", "one two")
     assert reading.cut(_rating("1", "one two")) == _rating("1", "one two")
     assert _reading("lamp-3").cut(_rating("1", "one two three")) == _rating("1", "one two three")
+
+
+def test_characters_are_cut_where_a_script_writes_no_spaces() -> None:
+    assert _reading("lamp-3", max_words=2).cut(_rating("1", "旧火车站")) == _rating("1", "旧火")
+    assert _reading("lamp-3", max_words=3).cut(_rating("1", "so 旧，火车站")) == _rating("1", "so 旧，火")
 
 
 def test_the_options_of_a_citation_query_are_never_cut() -> None:
