@@ -191,7 +191,10 @@ def score(
     if as_json:
         stdout().write(_json(found.document()))
     else:
-        stdout().show(found.table())
+        terminal = stdout()
+        terminal.show(found.table())
+        for note in found.notes():
+            terminal.note(note)
 
 
 @app.command()

@@ -125,7 +125,10 @@ def _prepare(this: Launch) -> Path:
 
 def _prepare_data(this: Launch) -> Path:
     """Returns the prepared folder, which the preparing process says last."""
-    return Path(_run_module(this, "cdcda_flower.data.prepare").strip().split("\n")[-1])
+    folder = Path(_run_module(this, "cdcda_flower.data.prepare").strip().split("\n")[-1])
+    for note in open_prepared(folder).notes():
+        _say(this, note)
+    return folder
 
 
 def _run_module(this: Launch, module: str) -> str:

@@ -12,7 +12,7 @@ from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.task import Item
 
-VERSION = 1  # of the tables' layout; part of every key that names a folder of tables
+VERSION = 2  # of the tables' layout and of how values are read; part of every key that names a folder of tables
 _LIST_FIELDS = frozenset({"citation"})
 _ROWS_IN_MEMORY = 16  # a profile can hold a megabyte, and a Python row takes several times its Arrow form
 
@@ -75,7 +75,7 @@ def write_tables(folder: Path, task: Task, rows: Iterable[Row]) -> None:
 def read_profiles(folder: Path) -> Iterator[Profile]:
     """Yields the users' profiles in file order, one in memory at a time."""
     for row in _read(folder / "profiles.arrow"):
-        items = tuple((str(item["id"]), {k: v for k, v in item.items() if k != "id"}) for item in row["items"])
+        items = tuple((item["id"], {k: v for k, v in item.items() if k != "id"}) for item in row["items"])
         yield Profile(user_id=row["user_id"], items=items)
 
 

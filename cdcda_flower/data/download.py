@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from cdcda_flower.data.json_stream import stream_array
+from cdcda_flower.data.json_stream import stream_values
 from cdcda_flower.data.lamp_files import SPLITS, split_file
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
@@ -144,7 +144,7 @@ class _File:
         """Raises DataError, and drops the `.part` file, where what came is no JSON."""
         try:
             if self._file.name.endswith("_questions.json"):
-                deque(stream_array(self._part), maxlen=0)
+                deque(stream_values(self._part), maxlen=0)
             else:
                 json.loads(self._part.read_bytes())
         except (DataError, ValueError) as error:

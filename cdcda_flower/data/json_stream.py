@@ -1,4 +1,4 @@
-"""One huge JSON array, read value by value: memory holds one value and a buffer, never the file.
+"""One huge JSON array, or JSON lines, read value by value: memory holds one value and a buffer, never the file.
 
 `datasets`' own JSON reader parses the array whole and needs seven times the file (LaMP's are gigabytes on one line).
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from cdcda_flower.data.json_values import open_json
 from cdcda_flower.errors import DataError
 
 _CHUNK = 1 << 22  # characters; LaMP's rows are 1e4 to 1e6 long
@@ -16,19 +17,24 @@ _EDGE = 16  # an error this near the buffer's end may be a value cut by the buff
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def stream_array(path: Path) -> Iterator[object]:
-    """Yields the values of the file's one top-level array; raises DataError with the character where it breaks."""
-    with path.open(encoding="utf-8") as file:
+def stream_values(path: Path) -> Iterator[object]:
+    """Yields the values of the file's one top-level array, or its objects one after the other where it is JSON lines.
+
+    Raises DataError with the character where it breaks.
+    """
+    with open_json(path) as file:
         try:
-            yield from _Array(path, file).values()
+            yield from _Window(path, file).values()
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: byte 0x{error.object[error.start]:02x} is no UTF-8; {_AGAIN}") from None
+            raise DataError(
+                f"{path}: byte 0x{error.object[error.start]:02x} is no {error.encoding.upper()}; {_AGAIN}"
+            ) from None
 
 
 _AGAIN = "get the file again: it is damaged or was cut off"
 
 
-class _Array:
+class _Window:
     """A window on the file: `buffer[at:]` is what is read and not yet parsed."""
 
     def __init__(self, path: Path, file: TextIO) -> None:
@@ -40,8 +46,13 @@ class _Array:
         self._dropped = 0  # characters of the file before the buffer
 
     def values(self) -> Iterator[object]:
-        if self._next_character() != "[":
-            raise self._problem("no JSON array starts", self._at)
+        first = self._next_character()
+        if first == "{":
+            while self._next_character():
+                yield self._value()
+            return
+        if first != "[":
+            raise self._problem("neither a JSON array nor JSON lines start", self._at)
         self._at += 1
         if self._next_character() == "]":
             self._at += 1
@@ -83,8 +94,8 @@ class _Array:
                     at_end = open_string or error.pos >= len(self._buffer)
                     raise self._problem("the file ends inside a value" if at_end else error.msg, error.pos) from None
                 want *= 2  # a long value is decoded anew after each read; doubling keeps that linear
-            except RecursionError:
-                raise self._problem("values are nested too deeply", self._at) from None
+            except (ValueError, RecursionError):
+                raise self._problem("a number is too long or values are nested too deeply", self._at) from None
             else:
                 # A number near the buffer's end may go on behind it: `1.` of `1.5` is read as 1.
                 if end > len(self._buffer) - _EDGE and self._read(want):

@@ -4,6 +4,7 @@ Knows the files' form and nothing of target users. Messages name files, ids and 
 """
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,15 +12,17 @@ from pathlib import Path
 
 from cdcda_flower.data import arrow
 from cdcda_flower.data.arrow import Profile, Row, read_profiles
-from cdcda_flower.data.json_stream import stream_array
+from cdcda_flower.data.json_stream import stream_values
+from cdcda_flower.data.json_values import identifier, is_absent, kind, readable
 from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.task import Item
-from cdcda_flower.types import Example
+from cdcda_flower.types import Example, same_text
 
 SPLITS = ("train", "dev")
+_NO_FOLDER = re.compile("[/\\\\\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,7 @@ def _spaced(text: str) -> str:
 
 def _rows(file: Path, task: Task) -> Iterator[Row]:
     seen: set[str] = set()
-    for number, value in enumerate(stream_array(file), start=1):
+    for number, value in enumerate(stream_values(file), start=1):
         row = _row(value, task, where=f"{file}, row {number}")
         if row.id in seen:
             raise DataError(f"{file}: two rows have the query id {row.id!r}; ids must be unique in a file")
@@ -108,42 +111,59 @@ def _row(value: object, task: Task, *, where: str) -> Row:
         )
     row_id, user_id = _identifier(value, "id", where), _identifier(value, "user_id", where)
     where = f"{where} (id {row_id!r}, user {user_id!r})"
-    if user_id in {".", ".."} or any(mark in user_id for mark in "/\\\0") or len(user_id.encode()) > 200:
-        raise DataError(f"{where}: user_id cannot name a folder; use ids of at most 200 bytes without slashes")
+    if user_id in {".", ".."} or _NO_FOLDER.search(user_id) or len(user_id.encode()) > 200:
+        raise DataError(
+            f"{where}: user_id cannot name a folder; use ids of at most 200 bytes without slashes, line ends and controls"
+        )
     text, items = value.get("input"), value.get("profile")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not same_text(text):
         raise DataError(f"{where}: input is missing or empty; each row asks something")
     if not isinstance(items, list) or not items:
         raise DataError(f"{where}: the profile is empty or missing; each row carries the user's history")
     profile = Profile(user_id=user_id, items=tuple(_item(item, task, where) for item in items))
-    return Row(id=row_id, user_id=user_id, input=text, profile=profile)
+    return Row(id=row_id, user_id=user_id, input=readable(text), profile=profile)
 
 
 def _identifier(record: Mapping[str, object], key: str, where: str) -> str:
     value = record.get(key)
-    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        raise DataError(f"{where}: {key} is missing or neither text nor whole number")
-    return str(value)
+    if is_absent(value) or value == "" or (isinstance(value, str) and value.isspace()):
+        raise DataError(f"{where}: {key} is missing")
+    return identifier(value, where=f"{where} has an {key}" if key == "id" else f"{where} has a {key}")
 
 
 def _item(value: object, task: Task, where: str) -> tuple[str, Item]:
     if not isinstance(value, dict):
         raise DataError(f"{where}: a profile item is no JSON object")
     item_id = _identifier(value, "id", f"{where}, profile item")
-    fields = {name: _field(value.get(name), name, f"{where}, item {item_id!r}") for name in arrow.item_fields(task)}
+    where = f"{where}, item {item_id!r}"
+    fields = {name: _field(value.get(name), name, task, where) for name in arrow.item_fields(task)}
     return item_id, fields
 
 
-def _field(value: object, name: str, where: str) -> str | list[str] | None:
-    if value is None:
+def _field(value: object, name: str, task: Task, where: str) -> str | list[str] | None:
+    if is_absent(value):
         return None
     if arrow.is_list_field(name):
-        return [str(text) for text in (value if isinstance(value, list) else [value])]
-    if isinstance(value, list | dict):
-        raise DataError(
-            f"{where}: {name} is a {'list' if isinstance(value, list) else 'JSON object'}; it must be a text"
-        )
-    return str(value)
+        texts = [_text(text, f"{where}: {name}") for text in (value if isinstance(value, list) else [value])]
+        return [text for text in texts if text is not None]
+    if task.kind == "rating" and any(form.labelled and form.response_field == name for form in task.forms):
+        # pandas writes the ratings of a column that lacks one as 4.0.
+        value = _digits(value)
+    return _text(value, f"{where}: {name}")
+
+
+def _text(value: object, where: str) -> str | None:
+    if is_absent(value):
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"{where} is {kind(value)}; it must be a text")
+    return readable(value)
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _check_same_ids(asked: set[str], answered: set[str], questions: Path, outputs: Path) -> None:

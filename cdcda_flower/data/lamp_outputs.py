@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdcda_flower.data.json_values import identifier, kind, open_json, readable
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
+from cdcda_flower.types import same_text
 
 _SHAPE = '{"task": …, "golds": [{"id": …, "output": …}, …]}'
 _GET_AGAIN = "get the file again"
@@ -37,7 +39,7 @@ def read_answers(predictions_file: Path, golds_file: Path, task: Task) -> Answer
 
 
 def read_golds(file: Path, task: Task) -> dict[str, str]:
-    """Returns query id -> gold answer, stripped; a whole number counts as its digits."""
+    """Returns query id -> gold answer, stripped; a rating may be a whole number, which counts as its digits."""
     return _golds(_read(file, remedy=_GET_AGAIN), task)
 
 
@@ -53,12 +55,15 @@ class _File:
 def _golds(file: _File, task: Task) -> dict[str, str]:
     answers = {}
     for query_id, output in file.outputs.items():
-        if isinstance(output, bool) or not isinstance(output, str | int):
+        if task.kind == "rating" and isinstance(output, int) and not isinstance(output, bool):
+            output = str(output)
+        if not isinstance(output, str):
+            or_rating = ", or a whole number" if task.kind == "rating" else ""
             raise DataError(
-                f"{file.path}: the output of {query_id!r} is {_kind(output)}; a gold must be a text, or a whole number"
+                f"{file.path}: the output of {query_id!r} is {kind(output)}; a gold must be a text{or_rating}"
             )
-        answers[query_id] = str(output).strip()
-        if not answers[query_id]:
+        answers[query_id] = readable(output).strip()
+        if not same_text(answers[query_id]):
             raise DataError(f"{file.path}: the output of {query_id!r} is empty; every query needs a gold")
         task.check_gold(answers[query_id], where=f"{file.path}, query {query_id!r}")
     return answers
@@ -69,10 +74,10 @@ def _predictions(file: _File) -> dict[str, str]:
     for query_id, output in file.outputs.items():
         if not isinstance(output, str):
             raise DataError(
-                f"{file.path}: the output of {query_id!r} is {_kind(output)}; it must be a text: what the model wrote, "
+                f"{file.path}: the output of {query_id!r} is {kind(output)}; it must be a text: what the model wrote, "
                 "an empty one where it wrote nothing"
             )
-        answers[query_id] = output
+        answers[query_id] = readable(output)
     return answers
 
 
@@ -89,10 +94,10 @@ def _check_task(file: _File, task: Task) -> None:
 def _read(path: Path, *, remedy: str) -> _File:
     content = _content(path, remedy)
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds {_kind(content)}; expected {_SHAPE}")
+        raise DataError(f"{path} holds {kind(content)}; expected {_SHAPE}")
     golds = content.get("golds")
     if not isinstance(golds, list):
-        found = f"golds is {_kind(golds)}" if "golds" in content else "golds is missing"
+        found = f"golds is {kind(golds)}" if "golds" in content else "golds is missing"
         raise DataError(f"{path}: {found}; expected {_SHAPE}")
     outputs: dict[str, object] = {}
     for number, entry in enumerate(golds, start=1):
@@ -106,40 +111,31 @@ def _read(path: Path, *, remedy: str) -> _File:
 def _entry(entry: object, *, where: str) -> tuple[str, object]:
     """Returns an entry's id, a whole number as its digits, and its output as it stands."""
     if not isinstance(entry, dict):
-        raise DataError(f"{where} is {_kind(entry)}; expected {_SHAPE}")
+        raise DataError(f"{where} is {kind(entry)}; expected {_SHAPE}")
     if absent := [key for key in ("id", "output") if key not in entry]:
         raise DataError(f"{where} has no {' and no '.join(absent)}; expected {_SHAPE}")
-    query_id = entry["id"]
-    if isinstance(query_id, bool) or not isinstance(query_id, str | int):
-        raise DataError(f"{where} has an id that is {_kind(query_id)}; an id must be a text, or a whole number")
-    return str(query_id), entry["output"]
+    return identifier(entry["id"], where=f"{where} has an id"), entry["output"]
 
 
 def _content(file: Path, remedy: str) -> object:
     try:
-        # Windows' editors put a byte order mark before UTF-8.
-        text = file.read_text(encoding="utf-8-sig")
+        with open_json(file) as stream:
+            text = stream.read()
         if not text.strip():
             raise DataError(f"{file} is empty; {remedy}")
         return json.loads(text)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; give the path of a file like {_SHAPE}") from None
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise DataError(
+                f"{file} holds more than one JSON value, as JSON lines do; expected one object {_SHAPE}: put the lines into its golds"
+            ) from None
         raise DataError(f"{file}: malformed JSON: {error.msg} at character {error.pos}; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: no UTF-8 at byte {error.start}; save it as UTF-8 (not UTF-16 or another), or {remedy}"
-        ) from None
+        raise DataError(f"{file}: no {error.encoding.upper()} at byte {error.start}; {remedy}") from None
     except (ValueError, RecursionError):
         raise DataError(f"{file}: a number is too long or values are nested too deeply; expected {_SHAPE}") from None
-
-
-def _kind(value: object) -> str:
-    names = {
-        dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", int: "a number",
-        float: "a decimal number",
-    }  # fmt: skip
-    return "null" if value is None else names[type(value)]
 
 
 def _check_same_ids(predictions: _File, golds: _File) -> None:

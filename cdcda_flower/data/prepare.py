@@ -16,6 +16,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.corpus import CORPUS_VERSION, write_corpus
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.data.folders import whole_folder
+from cdcda_flower.data.json_values import UNREADABLE
 from cdcda_flower.data.lamp_files import Split, check_files, file_digest, read_split
 from cdcda_flower.data.prepared import (
     BASE_ROWS_FILE,
@@ -38,6 +39,7 @@ from cdcda_flower.data.targets import (
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.scoring.metrics import without_tokens
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.types import Example, UserHistory
@@ -47,6 +49,8 @@ __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 VERSION = 4  # of the prepared folder's contents; part of its digest
 EMBEDDED = "embedded"
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
+
+_UNREADABLE = "unreadable"
 
 _log = logging.getLogger(__name__)
 
@@ -135,12 +139,16 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
         synthetic=source.oracle is not None,
         base_row_count=base_count,
         contents=_contents(histories),
-        removed={reason: n for reason, n in sorted(counts.items()) if not reason.endswith(MISSING_FIELD)},
+        removed={
+            reason: n for reason, n in sorted(counts.items()) if not reason.endswith((MISSING_FIELD, _UNREADABLE))
+        },
         skipped={reason: n for reason, n in sorted(counts.items()) if reason.endswith(MISSING_FIELD)},
         histories={history.user_id: len(history.examples) for history in histories},
         queries={history.user_id: len(history.queries) for history in histories},
         asked_elsewhere=asked_elsewhere(histories, held_out),
         lengths={user_id: sizes[user_id] for user_id in targets},
+        unreadable=counts[_UNREADABLE],
+        golds_without_tokens=_golds_without_tokens(task, histories),
     )
     write_data_file(facts, draft)
 
@@ -185,11 +193,12 @@ def _histories(
         # All queries are held out, also those that are not asked: max-queries moves no history.
         cleaned = clean(reading, examples, HeldOut(reading, queries))
         counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})
-        found[profile.user_id] = UserHistory(
+        history = found[profile.user_id] = UserHistory(
             user_id=profile.user_id,
             examples=most_recent(cleaned.examples, config.max_history),
             queries=tuple(reading.cut(query) for query in queries[: config.max_queries or None]),
         )
+        counts[_UNREADABLE] += _unreadable((*history.examples, *history.queries))
     return tuple(found[user_id] for user_id in targets)
 
 
@@ -222,7 +231,18 @@ def _base_examples(
             rows += [replace(query, id=f"{user_id}/train/{query.id}") for query in train_queries.get(user_id, ())]
             cleaned = clean(reading, rows, exclusion.held_out)
             counts.update({f"base-{reason}": n for reason, n in cleaned.dropped.items()})
+            counts[_UNREADABLE] += _unreadable(cleaned.examples)
             yield from cleaned.examples
+
+
+def _unreadable(examples: Sequence[Example]) -> int:
+    return sum(UNREADABLE in text for example in examples for text in (example.query, example.response))
+
+
+def _golds_without_tokens(task: Task, histories: Sequence[UserHistory]) -> int | None:
+    if task.kind != "text":
+        return None
+    return without_tokens(query.response for history in histories for query in history.queries)
 
 
 def _contents(histories: Sequence[UserHistory]) -> str:
@@ -239,7 +259,13 @@ def _write_private(folder: Path, histories: Sequence[UserHistory]) -> None:
     folder.mkdir(mode=0o700)
     for history in histories:
         own = folder / history.user_id
-        own.mkdir(mode=0o700)
+        try:
+            own.mkdir(mode=0o700)
+        except FileExistsError:
+            raise DataError(
+                f"user_id {history.user_id!r} and another one name the same folder on this disk; use ids that differ in more "
+                "than case and Unicode form"
+            ) from None
         write_examples(own / "history.jsonl", history.examples)
         write_examples(own / "queries.jsonl", history.queries)
 

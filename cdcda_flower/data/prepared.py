@@ -4,12 +4,14 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdcda_flower.data.examples import read_examples
+from cdcda_flower.data.json_values import unreadable_note
 from cdcda_flower.errors import DataError
+from cdcda_flower.scoring.metrics import rouge_note
 from cdcda_flower.types import Example
 
 DATA_FILE = Path("public", "data.json")
@@ -25,6 +27,8 @@ class Prepared:
     `history-missing-field`, `base-missing-field`. `contents` is the digest of the target users'
     histories and queries. `histories` and `queries` count a target user's examples, `lengths` the history items before
     `max-history` cut them. `asked_elsewhere` holds, by user, the ids of history items that are another target's query.
+    `unreadable` counts the texts of target users and base rows with U+FFFD: half a character in the files, or damage before.
+    `golds_without_tokens` counts the target users' golds in which LaMP's ROUGE sees nothing, None where no ROUGE counts.
     """
 
     root: Path
@@ -41,6 +45,16 @@ class Prepared:
     skipped: Mapping[str, int] = field(default_factory=dict)
     histories: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    golds_without_tokens: int | None = None
+
+    def notes(self) -> Iterator[str]:
+        """Yields what a user should know before a run."""
+        if self.unreadable:
+            yield unreadable_note(self.unreadable)
+        if self.golds_without_tokens:
+            golds = sum(self.queries.values())
+            yield rouge_note(f"{self.golds_without_tokens:,} of {golds:,} golds")
 
     @property
     def references_file(self) -> Path:
@@ -73,6 +87,8 @@ def open_prepared(root: Path) -> Prepared:
             queries=content["queries"],
             lengths=content["lengths"],
             asked_elsewhere=content["asked_elsewhere"],
+            unreadable=content["unreadable"],
+            golds_without_tokens=content["golds_without_tokens"],
         )
     except FileNotFoundError:
         raise DataError(
@@ -98,6 +114,8 @@ def write_data_file(prepared: Prepared, draft: Path) -> None:
         "queries": dict(prepared.queries),
         "lengths": dict(prepared.lengths),
         "asked_elsewhere": dict(prepared.asked_elsewhere),
+        "unreadable": prepared.unreadable,
+        "golds_without_tokens": prepared.golds_without_tokens,
     }
     (draft / DATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

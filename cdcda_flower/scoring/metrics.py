@@ -9,6 +9,7 @@ gold has; an answer that is no label is wrong; one that is no number counts as t
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -119,6 +120,16 @@ def _rating_sums(parsed: str | None, gold: str) -> dict[str, float]:
 def _text_sums(parsed: str | None, gold: str) -> dict[str, float]:
     scores = _rouge().score(gold, parsed or "")
     return {"rouge-1": scores["rouge1"].fmeasure, "rouge-l": scores["rougeL"].fmeasure}
+
+
+def without_tokens(texts: Iterable[str]) -> int:
+    """Returns in how many texts LaMP's ROUGE sees nothing: it reads the letters a to z and the digits 0 to 9 only."""
+    return sum(re.search("[a-z0-9]", text.lower()) is None for text in texts)
+
+
+def rouge_note(texts: str) -> str:
+    """Returns what to say of `texts` ("3 of 8 golds") in which LaMP's ROUGE sees nothing."""
+    return f"LaMP's ROUGE sees nothing in {texts}: it reads the letters a to z and digits only, and scores them 0"
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.tasks.parsing import lenient_label, lenient_rating, strict_label, strict_rating
-from cdcda_flower.types import Example
+from cdcda_flower.types import Example, same_text
 
 Kind = Literal["label", "rating", "text"]
 Item = Mapping[str, "str | list[str] | None"]
@@ -42,7 +42,9 @@ def _text(value: str | list[str] | None) -> str:
     # LaMP-1's `citation` is a list of titles; OPPU trains on one of them, we take the first.
     if isinstance(value, list):
         value = value[0] if value else None
-    return "" if value is None else " ".join(str(value).split())
+    text = " ".join((value or "").split())
+    # What shows nothing (a zero-width space) is no text.
+    return text if same_text(text) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import pytest
 from lamp_folder import RATING, items, row, rows, write_folder, write_split
 
 from cdcda_flower.data import lamp_files
+from cdcda_flower.data.arrow import is_list_field, item_fields
 from cdcda_flower.data.lamp_files import check_files, read_split, split_file
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import task_named
@@ -49,20 +50,102 @@ def test_numbers_and_absent_fields_of_items(tmp_path: Path) -> None:
     assert read.items == (("7", {"score": "3", "text": "x"}), ("8", {"score": None, "text": None}))
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("absent", [None, NAN])
+def test_null_and_nan_are_absent_in_every_task(tmp_path: Path, absent: float | None) -> None:
+    for name in ("lamp-1", "lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7"):
+        task = task_named(name)
+        profile = [{"id": "1", "date": 1.5} | dict.fromkeys(item_fields(task), absent)]
+        write_split(tmp_path, "dev", [row("a", "1", profile, task=task)], task=task, gold=(task.labels or ("x",))[0])
+        (read,) = read_split(tmp_path, task, "dev", cache=tmp_path / "cache").profiles()
+        assert read.items == (("1", dict.fromkeys(item_fields(task))),)
+        assert all(form.example("1", read.items[0][1]) is None for form in task.forms)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1984, "a number"),
+        (1.5, "a decimal number"),
+        (True, "true or false"),
+        (["a"], "a list"),
+        ({}, "a JSON object"),
+        (float("inf"), "Infinity"),
+    ],
+)
+@pytest.mark.parametrize("name", ["lamp-1", "lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7"])
+def test_what_is_no_text_is_named_by_file_row_and_field(tmp_path: Path, name: str, value: object, message: str) -> None:
+    task = task_named(name)
+    for field in item_fields(task):
+        if is_list_field(field) or (name == "lamp-3" and field == "score" and value == 1984):
+            continue
+        write_split(
+            tmp_path,
+            "dev",
+            [row("a", "1", [{"id": "i", field: value}], task=task)],
+            task=task,
+            gold=(task.labels or ("x",))[0],
+        )
+        with pytest.raises(DataError) as caught:
+            read_split(tmp_path, task, "dev", cache=tmp_path / "cache")
+        assert (
+            f"dev_questions.json, row 1 (id '1', user 'a'), item 'i': {field} is {message}; it must be a text"
+            in str(caught.value)
+        )
+
+
+def test_a_rating_may_be_a_number_as_pandas_writes_it(tmp_path: Path) -> None:
+    profile: list[dict[str, Any]] = [
+        {"id": str(n), "text": "x", "score": score} for n, score in enumerate((4, 4.0, "4"))
+    ]
+    write_split(tmp_path, "dev", [row("a", "1", profile)])
+    (read,) = _read(tmp_path).profiles()
+    assert [fields["score"] for _, fields in read.items] == ["4", "4", "4"]
+
+
+def test_half_a_character_becomes_a_replacement(tmp_path: Path) -> None:
+    profile: list[dict[str, Any]] = [{"id": "1", "text": "glad \ud83d", "score": "4"}]
+    file = split_file(tmp_path, RATING, "dev", "questions")
+    write_split(tmp_path, "dev", [row("a", "1", items("a", 1))])
+    file.write_text(json.dumps([row("a", "1", profile, text="half \ude00")]), encoding="utf-8")
+    split = _read(tmp_path)
+    (read,) = split.profiles()
+    assert read.items == (("1", {"score": "4", "text": "glad \ufffd"}),)
+    assert split.queries_by_user["a"][0].query == RATING.test_wording + "half \ufffd"
+
+
+def test_files_of_other_systems_are_read(tmp_path: Path) -> None:
+    write_split(tmp_path, "dev", rows({"a": 2, "b": 1}, "d-"))
+    file = split_file(tmp_path, RATING, "dev", "questions")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    expected = [profile.items for profile in _read(tmp_path).profiles()]
+    for text, encoding in (
+        (json.dumps(content), "utf-8-sig"),
+        (json.dumps(content), "utf-16"),
+        ("\n".join(map(json.dumps, content)), "utf-8"),
+        ("\r\n".join(map(json.dumps, content)) + "\r\n", "utf-8-sig"),
+    ):
+        file.write_bytes(text.encode(encoding))
+        assert [profile.items for profile in _read(tmp_path).profiles()] == expected
+
+
 def test_citations_are_lists(tmp_path: Path) -> None:
     task = task_named("lamp-1")
     profile: list[dict[str, Any]] = [
         {"id": "1", "title": "T", "citation": ["A", "B"]},
         {"id": "2", "title": "U", "citation": "C"},
+        {"id": "3", "title": "V", "citation": [NAN, "D", None]},
     ]
     write_split(tmp_path, "dev", [row("a", "1", profile, task=task)], task=task, gold="[1]")
     (read,) = read_split(tmp_path, task, "dev", cache=tmp_path / "cache").profiles()
-    assert [fields["citation"] for _, fields in read.items] == [["A", "B"], ["C"]]
+    assert [fields["citation"] for _, fields in read.items] == [["A", "B"], ["C"], ["D"]]
 
 
 def test_tables_are_built_once_per_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _read(write_folder(tmp_path, {"a": 2}))
-    monkeypatch.setattr(lamp_files, "stream_array", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(lamp_files, "stream_values", lambda _: pytest.fail("read again"))
     split = _read(tmp_path)
     assert len(list(split.profiles())) == 1
 
@@ -144,7 +227,25 @@ def test_bad_outputs(tmp_path: Path, outputs: str, message: str) -> None:
         (row("a", "1", items("a", 1)), "two rows have the query id '1'"),
         (row("a", "2", items("a", 1)) | {"input": " "}, "input is missing or empty"),
         (row("../a", "2", items("a", 1)), "user_id cannot name a folder"),
+        *(
+            (row(name, "2", items("a", 1)), "user_id cannot name a folder")
+            for name in (".", "..", "a\\b", "a\0", "a\nb", "a\u2028b", "x" * 201, "й" * 101)
+        ),
+        (
+            row("a\ud83d", "2", items("a", 1)),
+            "row 2 has a user_id with half a character ('a\\ud83d': a lone surrogate)",
+        ),
+        (row("a", "2\ud83d", items("a", 1)), "row 2 has an id with half a character"),
+        (row("a", "2", [{"id": "\udc00", "text": "x"}]), "profile item has an id with half a character"),
         (row("a", "2", items("a", 1)) | {"id": None}, "row 2: id is missing"),
+        (row("a", "2", items("a", 1)) | {"user_id": NAN}, "row 2: user_id is missing"),
+        (
+            row("a", "2", items("a", 1)) | {"user_id": 1.0},
+            "row 2 has a user_id that is a decimal number; an id must be a text",
+        ),
+        (row("a", "2", items("a", 1)) | {"id": True}, "row 2 has an id that is true or false"),
+        (row("a", "2", items("a", 1)) | {"input": NAN}, "input is missing or empty"),
+        (row("a", "2", items("a", 1)) | {"input": "\u200b\u2028"}, "input is missing or empty"),
         (row("a", "2", [{"text": "no id"}]), "profile item: id is missing"),
         (row("a", "2", ["text"]), "a profile item is no JSON object"),  # type: ignore[list-item]
         (row("a", "2", [{"id": "1", "text": {}}]), "item '1': text is a JSON object"),

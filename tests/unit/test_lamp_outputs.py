@@ -1,5 +1,6 @@
 """Two files in LaMP's format become answers, and every kind of bad file is said in one message."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,27 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     assert dict(answers.predictions) == dict(ROWS)
 
 
+def test_utf_16_is_read(tmp_path: Path) -> None:
+    files = _write(tmp_path, GOOD, GOOD)
+    files[0].write_text(GOOD, encoding="utf-16")
+    assert dict(read_answers(*files, MOVIES).predictions) == dict(ROWS)
+
+
+def test_a_rating_may_be_a_whole_number(tmp_path: Path) -> None:
+    files = _write(tmp_path, _content([("1", "4")], "LaMP_3"), _content([("1", 4)], "LaMP_3"))
+    assert read_answers(*files, task_named("lamp-3")).golds == {"1": "4"}
+
+
+def test_half_a_character_becomes_a_replacement_in_texts_and_is_refused_in_ids(tmp_path: Path) -> None:
+    tweets = task_named("lamp-7")
+    rows = [("1", "half \ud83d"), ("2", "\U0001f600 whole")]
+    answers = read_answers(*_write(tmp_path, _content(rows, "LaMP_7"), _content(rows, "LaMP_7")), tweets)
+    assert answers.golds == answers.predictions == {"1": "half \ufffd", "2": "\U0001f600 whole"}
+    files = _write(tmp_path, _content(rows, "LaMP_7"), _content([("1\ud83d", "x")], "LaMP_7"))
+    with pytest.raises(DataError, match=r"G\.json: entry 1 of golds has an id with half a character \('1\\ud83d'"):
+        read_answers(*files, tweets)
+
+
 def test_a_gold_off_the_scale_names_the_ratings(tmp_path: Path) -> None:
     files = _write(tmp_path, _content([("1", "4")], "LaMP_3"), _content([("1", "4.0")], "LaMP_3"))
     with pytest.raises(DataError, match=r"G\.json, query '1': '4\.0' is no label of lamp-3; labels: 1, 2, 3, 4, 5$"):
@@ -82,6 +104,13 @@ GOOD = _content(ROWS)
         (GOOD, _content([*ROWS[1:], ("q1", "Comedy")]), "G.json, query 'q1': 'Comedy' is no label of lamp-2; labels: sci-fi"),
         (GOOD, _content([*ROWS[1:], ("q1", None)]), "G.json: the output of 'q1' is null; a gold must be a text"),
         (GOOD, _content([*ROWS[1:], ("q1", 4.0)]), "G.json: the output of 'q1' is a decimal number; a gold must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", float("nan"))]), "G.json: the output of 'q1' is NaN; a gold must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", 4)]), "G.json: the output of 'q1' is a number; a gold must be a text"),
+        (GOOD, _content([*ROWS[1:], ("q1", False)]), "G.json: the output of 'q1' is true or false; a gold must be a text"),
+        (_content([*ROWS[1:], ("q1", float("nan"))]), GOOD, "P.json: the output of 'q1' is NaN; it must be a text"),
+        (_content([(float("nan"), "x")]), GOOD, "entry 1 of golds has an id that is NaN; an id must be a text"),
+        (GOOD, '{"id": "q1", "output": "x"}\n{"id": "q2", "output": "y"}', "G.json holds more than one JSON value, as JSON lines do"),
+        (GOOD, _content([*ROWS[1:], ("q1", "\u200b")]), "G.json: the output of 'q1' is empty; every query needs a gold"),
         (GOOD, _content([*ROWS[1:], ("q1", " ")]), "G.json: the output of 'q1' is empty; every query needs a gold"),
         (_content([]), _content([]), "G.json: golds is empty"),
         (GOOD, _content([]), "G.json: golds is empty"),
@@ -102,6 +131,12 @@ def test_bad_files_are_named(tmp_path: Path, predictions: str, golds: str, messa
 def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
     good, _ = _write(tmp_path, GOOD, GOOD)
     (tmp_path / "bytes.json").write_bytes(b'{"task": "\xff"}')
-    for path, message in (("absent.json", "No such file"), (".", "Is a directory"), ("bytes.json", "no UTF-8 at byte")):
+    (tmp_path / "zipped.json").write_bytes(gzip.compress(GOOD.encode()))
+    for path, message in (
+        ("zipped.json", r"is compressed \(gzip\); unpack it"),
+        ("absent.json", "No such file"),
+        (".", "Is a directory"),
+        ("bytes.json", "no UTF-8 at byte"),
+    ):
         with pytest.raises(DataError, match=message):
             read_answers(good, tmp_path / path, MOVIES)

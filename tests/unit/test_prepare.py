@@ -9,10 +9,11 @@ import pytest
 from lamp_folder import config, items, row, rows, write_folder, write_split
 
 from cdcda_flower.data.examples import read_examples
-from cdcda_flower.data.prepare import Prepared, base_rows, main, open_prepared, prepare
+from cdcda_flower.data.prepare import Prepared, _write_private, base_rows, main, open_prepared, prepare
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.seeding import Json
-from cdcda_flower.types import same_text
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import UserHistory, same_text
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "lamp"
 
@@ -78,6 +79,50 @@ def test_leaks_are_removed_and_counted(tmp_path: Path) -> None:
     assert prepared.skipped == {"history-missing-field": 1}
     assert _history(prepared, "b") == [f"b-{n}" for n in range(4)]
     assert [example.id for example in base_rows(prepared)] == ["a/item/a-0"]
+
+
+def test_nan_half_characters_and_other_unicode_forms_from_files_to_folders(tmp_path: Path) -> None:
+    own = [
+        *items("b", 2),
+        {"id": "n", "text": float("nan"), "score": "4"},
+        {"id": "s", "text": "glad \ud83d", "score": "4"},
+    ]
+    own += [{"id": "l", "text": "ASKED cafe\u0301\u2028b", "score": "4"}]
+    for split in ("train", "dev"):
+        write_split(tmp_path / "lamp", split, [row("b", "q", items("b", 1), text="asked caf\u00e9 b")])
+        file = tmp_path / f"lamp/LaMP_3/{split}/{split}_questions.json"
+        file.write_text(json.dumps([row("b", "q", own, text="asked caf\u00e9 b")]), encoding="utf-8")
+    prepared = _prepare(tmp_path, num_users=1)
+    assert _history(prepared, "b") == ["b-0", "b-1", "s"]
+    assert prepared.skipped == {"history-missing-field": 1}
+    assert prepared.removed == {"history-is-query": 1}
+    assert prepared.unreadable == 1
+    assert list(prepared.notes()) == ["texts with U+FFFD (half a character in a file, or damage before that): 1"]
+
+
+def test_golds_that_rouge_does_not_see_are_counted(tmp_path: Path) -> None:
+    headlines = task_named("lamp-4")
+    for split in ("train", "dev"):
+        profile = [{"id": "1", "text": "旧站", "title": "新"}]
+        write_split(
+            tmp_path / "lamp",
+            split,
+            [row("b", "q", profile, text="旧站的公园", task=headlines)],
+            task=headlines,
+            gold="公园",
+        )
+    prepared = _prepare(tmp_path, num_users=1, task="lamp-4")
+    assert prepared.golds_without_tokens == 1
+    assert list(prepared.notes()) == [
+        "LaMP's ROUGE sees nothing in 1 of 1 golds: it reads the letters a to z and digits only, and scores them 0"
+    ]
+
+
+def test_two_users_of_one_folder_are_refused(tmp_path: Path) -> None:
+    # A disk that knows no case, or one Unicode form only, takes `Ann` and `ann` for one folder.
+    one = UserHistory(user_id="ann", examples=(), queries=())
+    with pytest.raises(DataError, match="user_id 'ann' and another one name the same folder"):
+        _write_private(tmp_path / "private", (one, one))
 
 
 def test_an_item_that_another_target_is_asked_is_marked_and_stays_the_users_own(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def test_the_values_are_those_of_the_libraries(name: str, tmp_path: Path, capsys
     rows = GOLDEN[name]
     unparsed, metrics = _by_libraries(task_named(name), rows)
     document = _document(_files(tmp_path, name, rows), capsys)
-    assert list(document) == ["task", "queries", "unparsed", "metrics"]
+    of_rouge = ["without_tokens"] if task_named(name).kind == "text" else []
+    assert list(document) == ["task", "queries", "unreadable", "unparsed", "metrics", *of_rouge]
     assert (document["task"], document["queries"], document["unparsed"]) == (name, len(rows), unparsed)
     assert document["metrics"] == pytest.approx(metrics, abs=1e-12)
     assert list(document["metrics"]) == list(metrics)
@@ -143,6 +144,37 @@ def test_lenient_stands_beside_strict(name: str, tmp_path: Path, capsys: pytest.
 def test_texts_are_read_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = _document([*_files(tmp_path, "lamp-4", HEADLINES), "--lenient"], capsys)
     assert document["lenient"] == {"unparsed": document["unparsed"], "metrics": document["metrics"]}
+
+
+def test_what_rouge_does_not_see_is_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Identical Chinese texts have ROUGE 0 under LaMP's rule; `旧站 7` has one token, the 7.
+    rows = [
+        ("市政府翻修旧站", "市政府翻修旧站"),
+        ("旧站 7", "旧站 7"),
+        ("a station", "вокзал"),
+        (" ", "ok"),
+        ("😀", "so glad"),
+    ]
+    arguments = _files(tmp_path, "lamp-4", rows)
+    document = _document(arguments, capsys)
+    assert document["without_tokens"] == {"predictions": 2, "golds": 2}
+    assert document["metrics"]["rouge-1"] == pytest.approx(1 / 5)
+    assert run_command(arguments) == 0
+    assert "LaMP's ROUGE sees nothing in 2 of 5 golds and 2 predictions: it reads the letters a to z and" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+    assert run_command(_files(tmp_path, "lamp-4", HEADLINES)) == 0
+    assert "ROUGE sees nothing" not in capsys.readouterr().out
+
+
+def test_half_a_character_is_read_as_a_replacement_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _files(tmp_path, "lamp-4", [("so glad \ud83d", "so glad \ude00"), ("ok", "ok")])
+    document = _document(arguments, capsys)
+    assert (document["unreadable"], document["metrics"]["rouge-1"]) == (2, 1.0)
+    assert run_command(arguments) == 0
+    assert "texts with U+FFFD (half a character in a file, or damage before that): 2" in capsys.readouterr().out
 
 
 def test_the_table_shows_both_readings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

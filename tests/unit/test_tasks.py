@@ -37,6 +37,7 @@ def test_every_form_makes_an_example_and_skips_an_item_without_its_fields(task: 
         )
         assert form.example("7", {**ITEM, form.response_field: " "}) is None
         assert form.example("7", {**ITEM, form.response_field: None}) is None
+        assert form.example("7", {**ITEM, form.response_field: "\u200b\ufeff"}) is None
         assert not form.query_field or form.example("7", {**ITEM, form.query_field: None}) is None
     assert task.form("default") is task.forms[0]
 

@@ -1,0 +1,68 @@
+"""JSON files from other systems: in which encoding they are opened, and what their values may be."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TextIO
+
+from cdcda_flower.errors import DataError
+
+# Half of a character of two UTF-16 units: JSON can spell it (`\ud83d`), UTF-8 cannot.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+UNREADABLE = "\ufffd"
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zX": "xz",
+    b"BZh": "bzip2",
+}
+
+
+def open_json(path: Path) -> TextIO:
+    """Opens a JSON file in the encoding that its first bytes show: UTF-8, -16 or -32, with a byte order mark or without."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise DataError(f"{path} is compressed ({name}); unpack it, JSON is read as plain text")
+    return path.open(encoding=json.detect_encoding(head))
+
+
+def kind(value: object) -> str:
+    """Returns what a value is, for messages."""
+    names = {
+        dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+        float: "a decimal number",
+    }  # fmt: skip
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)  # NaN, Infinity
+    return "null" if value is None else names[type(value)]
+
+
+def is_absent(value: object) -> bool:
+    """Says whether a value is null or NaN, which pandas writes for null."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def readable(text: str) -> str:
+    """Returns the text with U+FFFD for each half of a character."""
+    return _LONE_SURROGATE.sub(UNREADABLE, text)
+
+
+def unreadable_note(count: int) -> str:
+    """Returns what to say of so many texts with U+FFFD."""
+    return f"texts with U+FFFD (half a character in a file, or damage before that): {count:,}"
+
+
+def identifier(value: object, *, where: str) -> str:
+    """Returns an id, a whole number as its digits; `where` names it in messages.
+
+    Half a character is refused: ids tell people apart, and two broken ones could become the same.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{where} that is {kind(value)}; an id must be a text, or a whole number")
+    if _LONE_SURROGATE.search(str(value)):
+        raise DataError(f"{where} with half a character ({str(value)!a}: a lone surrogate); write whole characters")
+    return str(value)
