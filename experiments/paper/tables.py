@@ -5,6 +5,7 @@ from statistics import fmean
 from types import MappingProxyType
 
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.words import words
 from experiments.paper.cells import (
     PAPER,
     POOLED,
@@ -171,7 +172,7 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         notes=(
             *notes_of(runs, numbers, mixed=mixed),
             *first_counts(apart),
-            "history: items per user, as the run used them. Ours: lengths are mean whitespace words; input and output are "
+            "history: items per user, as the run used them. Ours: lengths are mean words; input and output are "
             "of the examples that users shared, since reports do not read private histories. The paper's are of the target "
             "users' queries, on LaMP-1 and LaMP-7 other texts than a history's items.",
             "† Lengths of the paper are tokens of a tokenizer that it does not name.",
@@ -189,13 +190,13 @@ def _statistics(run: PaperRun) -> dict[str, float]:
         found["queries"] = sum(upload.query_count for upload in uploads)
         found["history"] = fmean(upload.history_size for upload in uploads)
     if shared:
-        found["input"] = fmean(len(example.query.split()) for example in shared)
-        found["output"] = fmean(len(example.response.split()) for example in shared)
+        found["input"] = fmean(len(words(example.query)) for example in shared)
+        found["output"] = fmean(len(words(example.response)) for example in shared)
     if METHOD in run.methods:
         found["pairs"] = len(pairs)
     if pairs:
-        found["pair input"] = fmean(len(pair.query.split()) for pair in pairs)
-        found["pair output"] = fmean(len(pair.response.split()) for pair in pairs)
+        found["pair input"] = fmean(len(words(pair.query)) for pair in pairs)
+        found["pair output"] = fmean(len(words(pair.response)) for pair in pairs)
     return found
 
 
