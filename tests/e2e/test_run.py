@@ -72,7 +72,7 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
     document = json.loads(cdcda(place, "report", "first", "--json").out)
     assert list(document) == [
         "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user", "history",
-        "costs",
+        "costs", "dropped",
     ]  # fmt: skip
     assert (document["run"], document["status"], document["task"], document["seed"]) == (
         "first", "finished", "lamp-3", 7,
@@ -144,7 +144,7 @@ def test_private_folders_are_closed_to_others_and_logs_hold_no_private_text(firs
     shared = LedgerReader(folder.ledger_path).shared()
     said = "".join(log.read_text(errors="replace") for log in folder.logs.iterdir()) + first.out + first.err
     texts = [example.query[-60:] for example in shared.values()]
-    assert all(device.stat().st_mode & 0o077 == 0 for device in folder.devices.iterdir())
+    assert {device.stat().st_mode & 0o777 for device in folder.devices.iterdir()} == {0o700}
     assert texts
     assert not any(text in said for text in texts)
 
@@ -179,6 +179,7 @@ def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done,
     assert together.code == 0, together.err
     ledgers = [LedgerReader(done.folder.ledger_path) for done in (together, first)]
     trainings = [{(r.adapter.user_id, r.adapter.method): r for r in ledger.trainings()} for ledger in ledgers]
+    assert len(trainings[0]) == 4 * 2
     assert trainings[0].keys() == trainings[1].keys()
     # In bfloat16, neighbours in a batch change a sum's last bits, and an early Adam step makes much of little.
     tolerance = 1e-4 if compute_dtype(torch.device("cpu")) is torch.float32 else 4e-3

@@ -18,7 +18,7 @@ from cdcda_flower.runs import folder as run_folder
 from cdcda_flower.runs.folder import RunFolder
 from clients import client_app
 from strategies import server_app
-from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
+from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE, CollaborationStrategy
 
 PHASES = (SHARE, PERSONALIZE, EVALUATE)
 RETRIES = 3
@@ -228,3 +228,17 @@ def test_a_device_whose_log_cannot_be_written_still_says_what_failed(four: Feder
     assert (failure.user_id, failure.phase) == ("B", EVALUATE)
     assert failure.reason.startswith("the device's work ended with an error")
     assert _finished(outcome) == {"A", "C", "D"}
+
+
+def test_a_run_whose_results_are_not_users_times_jobs_is_not_finished(
+    four: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fault of the cloud's own, which no failure names.
+    monkeypatch.setattr(CollaborationStrategy, "aggregate_evaluate", lambda *arguments: None)
+    config = four.config(runs_dir=str(tmp_path))
+    with pytest.raises(
+        RunError, match=r"4 of 4 users failed \(A, B, C, D\); the first: its results are not in the ledger"
+    ):
+        server_app.main(four.grid(config), four.server_context(config))
+    (path,) = tmp_path.iterdir()
+    assert RunFolder(path).manifest().status == "failed"

@@ -36,6 +36,7 @@ def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
     assert sorted(sent["cdcda:random"].values()) == sorted(kept.values())
     assert sent["cdcda:random"].keys() <= sent["cdcda:all"].keys()
     assert sent["eda-ft"].keys() == {pair.id for pair in ledger.variants()}
+    assert len(ledger.trainings()) == 1 + len(USERS) * sum(METHODS[name].trains for name in NAMES)
     for training in ledger.trainings():
         user, method = training.adapter.user_id, training.adapter.method
         assert training.synthetic == sum(owner == user for owner in sent.get(method, {}).values())
@@ -142,6 +143,7 @@ def test_a_teachers_distributions_reach_the_device_and_its_training_and_are_repl
     outcome = four.run(four.config(**keys, tape_mode="record"))
     assert outcome.failures == ""
     shared = {upload.user_id: upload.shared for upload in outcome.ledger.uploads() if upload.shared}
+    assert shared
     taught = outcome.ledger.taught()
     assert {user: examples for user, (examples, _) in taught.items()} == shared
     assert all(size > 0 for _, size in taught.values())

@@ -62,6 +62,7 @@ def test_adapters_are_trained_on_all_private_examples_and_the_selected_pairs(hun
     ledger = hundred.ledger
     histories = {upload.user_id: upload.history_size for upload in ledger.uploads()}
     selected = list(ledger.selected().values())
+    assert len(ledger.trainings()) == 100 * 2
     for training in ledger.trainings():
         user = training.adapter.user_id
         assert training.private == histories[user]

@@ -98,6 +98,7 @@ def test_all_cells_run_in_their_order_and_are_skipped_the_next_time(
     code, out, err = sweep()
     assert (code, err, len(launches.names)) == (0, "", 3)
     assert "3 cells: 3 finished before\n" in out
+    assert len(_folders(tmp_path)) == 3
     assert all(name in out for name in _folders(tmp_path))
 
 
