@@ -1,6 +1,7 @@
 """The command line's exit codes and streams."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -246,3 +247,33 @@ def test_help_is_exit_code_0_and_starts_light() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "report" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_any_encoding_gets_a_readable_report(finished: RunFolder, encoding: str) -> None:
+    code = "from experiments.cli import main; main()"
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": encoding,
+        "COLUMNS": "80",
+        "CDCDA_RUNS_DIR": str(finished.path.parent),
+    }
+    for arguments, exit_code, shown in (
+        (["report", "done"], 0, "| device |"),
+        (["report", "done", "--table", "1"], 0, "mae v"),
+        (["keys"], 0, "| task "),
+        (["report", "n\u4e2d\x1b[31m"], 2, r"run 'n\u4e2d\x1b[31m': neither"),
+    ):
+        asked = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=environment, cwd=find_app().root, capture_output=True, check=False
+        )  # fmt: skip
+        said = (asked.stdout + asked.stderr).decode(encoding)
+        assert asked.returncode == exit_code, said
+        assert shown in said
+
+
+def test_what_is_wrong_with_the_command_line_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _fails(capsys, "report", "--\x1b[31m")
+    assert r"--\x1b[31m" in said
+    assert "\x1b" not in said
+    assert r"a[bold]\x07.toml: No such file" in _fails(capsys, "run", "a[bold]\x07.toml")

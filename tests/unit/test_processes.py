@@ -83,3 +83,15 @@ def test_the_environment_keeps_the_users_and_leads_with_the_staged_app(
 
 def test_a_free_port_is_free() -> None:
     assert port_is_free(free_port())
+
+
+def test_a_runs_processes_speak_utf_8_whatever_the_terminal_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("LC_ALL", "C")
+    code = "import locale; print('mae ↓ 中文', locale.getpreferredencoding(False))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path, tmp_path), capture_output=True, check=True
+    )
+    assert said.stdout.decode("utf-8").lower() == "mae ↓ 中文 utf-8\n"

@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from report_runs import filled, new_run, shown
+from report_runs import filled, new_run, pair_of, shown
 
 from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import (
-    Prediction,
-    UserResult,
-)
+from cdcda_flower.types import Example, Prediction, Upload, UserResult
+from experiments.cli import run_command
 from experiments.report import read_report
 from experiments.tables import csv_text, histogram, pairs_text
 
@@ -200,3 +198,18 @@ def test_a_run_without_lenient_sums_says_nothing_of_them(folder: RunFolder) -> N
 def test_a_histogram_has_ten_bars_between_its_ends() -> None:
     assert histogram([0.0, 0.0, 1.0]) == "0.00 █        ▄ 1.00"
     assert histogram([2.0]) == "2.00 █          2.00"
+
+
+def test_a_pairs_text_is_neither_obeyed_nor_taken_for_the_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run(tmp_path)
+    attack = "\x1b[31mred \x9b2J \u202eturned\u2028[bold]\nu1/i/1: kept"
+    with Ledger(run.ledger_path) as ledger:
+        shared = (Example(id="i", query=attack, response="5"),)
+        ledger.add_upload(Upload(user_id="u1", policy="ratio", history_size=8, query_count=2, examples=shared), 100)
+        ledger.add_pairs([pair_of("u1", 0)])
+    assert run_command(["report", str(run.path), "--pairs", "1"]) == 0
+    assert capsys.readouterr().out.split("\n")[1:4] == [
+        r"  shared     x: \x1b[31mred \x9b2J \u202eturned\u2028[bold]", " " * 16 + "u1/i/1: kept", "             y: 5",
+    ]  # fmt: skip
