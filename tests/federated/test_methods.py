@@ -44,7 +44,7 @@ def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("filters", ["consistency,diversity,length", "none", ""])
 def test_a_cut_answer_is_nobodys_pair_and_all_others_are_seen(four: Federation, filters: str) -> None:
-    # The double counts words: an item of this data has three to ask for, and a limit of one cuts every x, of two none.
+    # The double counts words: with a limit of one it writes no x to its end.
     keys = {"methods": "cdcda,cdcda:random,cdcda:all", "share_policy": "all", "filters": filters}
     ledger = four.run(four.config(cloud_max_tokens=1, **keys)).ledger
     assert {one.reason for one in ledger.unparsable()} == {"cut-off"}
