@@ -16,6 +16,7 @@ from strategies.supply.augmentation import augment
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK, SEED, USERS = "lamp-3", 2025, 100
+MAX_TOKENS = 64
 
 
 def run_config(keys: Mapping[str, Scalar] = MappingProxyType({})) -> RunConfig:
@@ -37,8 +38,11 @@ def shared_examples(folder: Path, count: int) -> list[Example]:
 
 
 def requests(folder: Path, count: int, *, k: int, prompt_form: str) -> list[GenerationRequest]:
-    """Returns what a run asks of its cloud for so many shared reviews."""
-    config = run_config({"k": k, "prompt-form": prompt_form, "task": TASK})
+    """Returns what a run asks of its cloud for so many shared reviews.
+
+    The limit is short, so that the few texts that would run on do not decide the figures.
+    """
+    config = run_config({"k": k, "prompt-form": prompt_form, "task": TASK, "cloud-max-tokens": MAX_TOKENS})
     examples = tuple(shared_examples(folder, count))
     upload = Upload(user_id="syn", policy="all", history_size=count, query_count=0, examples=examples)
     asked = _Noting()
