@@ -1,12 +1,13 @@
 """Adapters on disk, in PEFT's own format: any PEFT loads them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from cdcda_flower.errors import DataError
+from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.language.sources import files_digest
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -20,6 +21,16 @@ def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraCon
         {name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"}
     )
     return weights_digest(folder)
+
+
+def check_finite(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raises RunError where a training came to weights that are no numbers: whatever such a model says means nothing."""
+    bad = sum(not tensor.isfinite().all() for tensor in weights.values())
+    if bad:
+        raise RunError(
+            f"training came to NaN or infinite weights ({bad} of {len(weights)} tensors); lower learning-rate "
+            "(base-learning-rate where M_base is trained)"
+        )
 
 
 def weights_digest(folder: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from cdcda_flower.language.adapters import check_finite
 from cdcda_flower.language.fleet import Fleet
 from cdcda_flower.language.models import LoadedModel
 from cdcda_flower.language.orders import Job
@@ -32,6 +33,7 @@ def build_base(
     list(Fleet(adapters).fit([job], on_step=on_step))
     adapters.merge(0)
     merged = source.model.to(torch.bfloat16)
+    check_finite(merged.state_dict())
     merged.config._name_or_path = ""
     merged.save_pretrained(into)
     source.tokenizer.save_pretrained(into)

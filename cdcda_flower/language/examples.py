@@ -157,6 +157,14 @@ def _taught(
         )
 
 
+def rows_of(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Returns `tensor[index]`, whose gradient adds up the same way each time where rows repeat.
+
+    On a CPU the gradient of indexing float32 is added by all threads at once, in no order; on a GPU that of index_select.
+    """
+    return tensor.index_select(0, index) if tensor.device.type == "cpu" else tensor[index]
+
+
 def one_adapter(slots: torch.Tensor) -> None:
     """The route of a model without slots."""
 
@@ -171,7 +179,8 @@ def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter
     if batch.prefix.shape[1]:
         route(batch.prefix_slots)
         past = model(input_ids=batch.prefix, use_cache=True, logits_to_keep=1).past_key_values
-        past.batch_select_indices(batch.prefix_of)
+        for layer in past.layers:
+            layer.keys, layer.values = rows_of(layer.keys, batch.prefix_of), rows_of(layer.values, batch.prefix_of)
     route(batch.slots)
     return model(
         input_ids=batch.ids,

@@ -17,6 +17,7 @@ import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
+from cdcda_flower.language.adapters import check_finite
 from cdcda_flower.language.distillation import mixed, taught, vocabulary_size
 from cdcda_flower.language.examples import Batch, TokenizedExample, answer_logits, collate, packed, tokenize
 from cdcda_flower.language.models import compute_dtype
@@ -191,8 +192,10 @@ class _Training:
         self._losses.append(loss)
 
     def result(self) -> Fit:
+        weights = self._adapters.weights(self.slot)
+        check_finite(weights)
         return Fit(
-            weights=self._adapters.weights(self.slot),
+            weights=weights,
             steps=len(self._losses),
             tokens=self._tokens,
             first_loss=self._losses[0],

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 
 from cdcda_flower.errors import ModelError
+from cdcda_flower.language.examples import rows_of
 from cdcda_flower.language.models import LoadedModel
 
 # PEFT stores an adapter's weights under the name of its own wrapper.
@@ -73,7 +74,7 @@ class StackedLinear(torch.nn.Module):
         if route.slots is None:
             own: torch.Tensor = self.base(x)
             return own
-        a, b = (stack if route.all else stack[route.slots] for stack in (self.a, self.b))
+        a, b = (stack if route.all else rows_of(stack, route.slots) for stack in (self.a, self.b))
         if type(self.base) is torch.nn.Linear:
             dtype = self.base.weight.dtype
             weights = self.base.weight, self.base.bias, a.to(dtype), b.to(dtype)

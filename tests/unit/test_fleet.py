@@ -14,6 +14,7 @@ from tiny_models import load_tiny, tiny_ref
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from cdcda_flower.errors import RunError
 from cdcda_flower.language import examples, models
 from cdcda_flower.language import fleet as language_fleet
 from cdcda_flower.language.examples import tokenize
@@ -296,3 +297,59 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(jobs))
     # What packing moves is small beside what tells users apart.
     assert apart.std() < 0.05 * alone.std()
+
+
+@pytest.mark.parametrize("rate", [1e30])
+def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: float) -> None:
+    """A rate that drives the training into infinity: the error names what to lower and nothing of the user's."""
+    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=rate, epochs=4))
+    adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=2, rank=4, alpha=8)
+    with pytest.raises(
+        RunError, match=r"came to NaN or infinite weights \(\d+ of \d+ tensors\); lower learning-rate"
+    ) as caught:
+        list(Fleet(adapters).fit([wild]))
+    assert "Film" not in str(caught.value)
+    # Who is trained beside it is not touched by it.
+    [(_, alone)] = Fleet(adapters).fit([job(1)])
+    assert all(weight.isfinite().all() for weight in alone.weights.values())
+
+
+def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -> None:
+    """Users of uneven size, whose rows repeat in the stacks, and a shared prefix, whose rows repeat in the cache."""
+    wording = "Which tag fits the movie? " * 12
+    jobs = [
+        Job(
+            [(f"{wording}{n}", "fantasy") for n in range(size)],
+            replace(RECIPE, batch_size=9, max_tokens=256),
+            seed=size,
+        )
+        for size in (9, 7, 3)
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for _ in range(6):
+            adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=3, rank=4, alpha=8)
+            runs.append(dict(Fleet(adapters).fit(jobs)))
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        for place, fit in run.items():
+            assert all(torch.equal(fit.weights[name], runs[0][place].weights[name]) for name in fit.weights)
+
+
+def test_rows_that_repeat_add_their_gradients_in_one_order() -> None:
+    """With two threads the gradient of plain indexing in float32 differs from call to call."""
+    generator = torch.Generator().manual_seed(5)
+    stack = torch.randn(2, 64, 1024, generator=generator, requires_grad=True)
+    index = torch.tensor([0] * 40 + [1] * 24)
+    above = torch.randn(64, 64, 1024, generator=generator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [torch.autograd.grad(examples.rows_of(stack, index), stack, above)[0] for _ in range(8)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert torch.allclose(found[0], torch.stack([above[:40].sum(0), above[40:].sum(0)]), atol=1e-4)
