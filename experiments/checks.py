@@ -11,22 +11,19 @@ from pathlib import Path
 from cdcda_flower.cloud_api import api_key, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.lamp_files import check_files
-from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError
-from cdcda_flower.language.sources import is_path
-from cdcda_flower.methods import METHODS
+from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
+from cdcda_flower.language.roles import asks_cloud, judges, kinds_of, loaded_models
+from cdcda_flower.language.sources import is_local, local_path
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape
 from cdcda_flower.runs.tape_models import replayed_model
 from cdcda_flower.tasks import task_named
 from experiments.processes import free_port, port_is_free
-from experiments.settings import local_model_keys
 
 PORT_VARIABLE = "CDCDA_PORT"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
 # Two converted 135M models, M_base, Arrow files and 100 users' adapters take about 2 GB.
 MIN_FREE_GB = 3.0
-# Models whose answers a replay takes from the tape.
-_REPLAYED = ("cloud-model", "consistency-model")
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
@@ -112,12 +109,16 @@ def _data_problems(config: RunConfig) -> Iterator[str]:
 
 
 def _model_problems(config: RunConfig) -> Iterator[str]:
+    """Yields what is wrong with the files of models on this machine; those on a hub are looked at when they are there."""
     values = config.to_flwr()
-    replayed = _REPLAYED if config.tape_mode == "replay" else ()
-    for key in (key for key in local_model_keys(values) if key not in replayed):
+    kinds = kinds_of(config)
+    for key in loaded_models(config):
         name = str(values[key])
-        if is_path(name) and not Path(name).expanduser().exists():
-            yield f'{key} is {name!r}; there is no such file or folder; give an existing path, a Hugging Face id or "embedded"'
+        if is_local(name):
+            try:
+                local_path(name, kinds[key])
+            except ModelError as error:
+                yield f"{key} is {name!r}; {error}"
 
 
 def _engine_problems(config: RunConfig) -> Iterator[str]:
@@ -151,12 +152,9 @@ def _replayed_models(config: RunConfig) -> Iterator[tuple[str, str, str]]:
     """Yields the models that a replay takes answers of: their keys, who runs them, their names."""
     if config.tape_mode != "replay":
         return
-    methods = [METHODS[name] for name in config.method_names]
-    shares = config.share_policy != "none" and config.share_ratio > 0
-    augments = shares and any(method.augmented for method in methods)
-    if augments or any(method.answers == "cloud" or method.supply == "teacher" for method in methods):
+    if asks_cloud(config):
         yield "cloud-model", config.cloud_engine, config.cloud_model
-    if augments and config.consistency_scorer != "echo":
+    if judges(config) and config.consistency_scorer != "echo":
         yield "consistency-model", config.consistency_scorer, config.consistency_model
 
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -66,6 +66,8 @@ def environment(scratch: Path, cache: Path) -> dict[str, str]:
         "RAY_TMPDIR": str(scratch),
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HOME": user.get("HF_HOME", str(cache / "huggingface")),
+        # Where `hf auth login` has left the user's token, whatever folder the run's models go to.
+        "HF_TOKEN_PATH": user.get("HF_TOKEN_PATH", str(_user_huggingface(user) / "token")),
         "XDG_CACHE_HOME": user.get("XDG_CACHE_HOME", str(cache / "xdg")),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(paths),
@@ -79,6 +81,11 @@ def environment(scratch: Path, cache: Path) -> dict[str, str]:
         "NO_PROXY": loopback,
         "no_proxy": loopback,
     }
+
+
+def _user_huggingface(user: Mapping[str, str]) -> Path:
+    cache = user.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    return Path(user.get("HF_HOME", os.path.join(cache, "huggingface")))
 
 
 class RunProcesses:

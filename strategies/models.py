@@ -5,10 +5,10 @@ from pathlib import Path
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.language.sources import encoder_digest, files_digest, find_causal
+from cdcda_flower.language.roles import kinds_of, loaded_models
+from cdcda_flower.language.sources import files_digest, find_model
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.places import cache_folder
-from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
 from strategies.base_model import base_model
 from strategies.phases import Phases
@@ -23,12 +23,32 @@ class Models:
     def __init__(self, config: RunConfig, folder: RunFolder, recording: Recording, phases: Phases) -> None:
         self._config, self._folder, self._recording, self._phases = config, folder, recording, phases
         self._cache = cache_folder(config)
-        if config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics:
-            name = f"{config.bertscore_model}, layer {config.bertscore_layer}"
-            self._note("bertscore", name, encoder_digest(config.bertscore_model))
+        self._kinds = kinds_of(config)
+        self._found: dict[str, ModelRef] = {}
+
+    def check(self) -> None:
+        """Finds every model that the run loads, converts what must be converted, and sees that its files give all its weights.
+
+        Before anything is shared or asked of the cloud; raises ModelError.
+        """
+        keys = loaded_models(self._config)
+        if not keys:
+            return
+        # torch and transformers take seconds to import; a run with doubles needs neither.
+        from cdcda_flower.language.load_report import check_loads
+
+        with self._phases.phase("models", len(keys)):
+            for key in keys:
+                found, kind = self._here(key), self._kinds[key]
+                if kind != "gguf":
+                    check_loads(Path(self.loadable(found).path), kind)
+                self._phases.advance(1, 0)
+        if "bertscore-model" in keys:
+            name = f"{self._config.bertscore_model}, layer {self._config.bertscore_layer}"
+            self._note("bertscore", name, self._here("bertscore-model").digest)
 
     def cloud(self) -> ModelRef:
-        """Returns the cloud LLM; its engine loads it, and converts it first where it must."""
+        """Returns the cloud LLM as it is found."""
         engine, name = self._config.cloud_engine, self._config.cloud_model
         ref = self._recording.model("cloud-model", engine, name, self._found_cloud)
         self._note("cloud", ref.name, ref.digest)
@@ -39,7 +59,7 @@ class Models:
         scorer, name = self._config.consistency_scorer, self._config.consistency_model
         if scorer == "echo":
             return _ECHO
-        ref = self._recording.model("consistency-model", scorer, name, lambda: _encoder(name))
+        ref = self._recording.model("consistency-model", scorer, name, lambda: self._here("consistency-model"))
         self._note("consistency", f"{scorer}: {name}", ref.digest)
         return ref
 
@@ -65,31 +85,27 @@ class Models:
     def _found_cloud(self) -> ModelRef:
         if self._config.cloud_engine == "openai":
             return api_model(self._config)
-        return _ECHO if self._config.cloud_engine == "echo" else find_causal(self._config.cloud_model)
+        return _ECHO if self._config.cloud_engine == "echo" else self._here("cloud-model")
 
     def device(self) -> ModelRef:
         """Returns the model that devices start from."""
         echo = self._config.device_executor == "echo"
-        ref = _ECHO if echo else self.loadable(find_causal(self._config.device_model))
+        ref = _ECHO if echo else self.loadable(self._here("device-model"))
         self._note("device", ref.name, ref.digest)
         return ref
 
     def loadable(self, model: ModelRef) -> ModelRef:
-        """Returns the model as a folder with safetensors; converting a GGUF file, once, is a phase between others."""
-        # torch and transformers take seconds to import; a run with doubles needs neither.
-        from cdcda_flower.language.models import is_loadable, loadable
+        """Returns the model as a folder with safetensors; a GGUF file is converted once."""
+        from cdcda_flower.language.models import loadable
 
-        if is_loadable(model, self._cache):
-            return loadable(model, self._cache)
-        with self._phases.phase("convert", 1):
-            folder = loadable(model, self._cache)
-            self._phases.advance(1, 0)
-        return folder
+        return loadable(model, self._cache)
+
+    def _here(self, key: str) -> ModelRef:
+        """Returns the model that a key names on this machine; its files are digested once."""
+        if key not in self._found:
+            self._found[key] = find_model(str(self._config.to_flwr()[key]), self._kinds[key])
+        return self._found[key]
 
     def _note(self, role: str, name: str, digest: str) -> None:
         models = {**self._folder.manifest().models, role: ModelName(name=name, digest=digest)}
         self._folder.update(models=models)
-
-
-def _encoder(name: str) -> ModelRef:
-    return ModelRef(name=name, path="", digest=encoder_digest(name))

@@ -84,6 +84,9 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
     with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
+        models = Models(config, folder, tape, phases)
+        # After the nodes are there: converting a model would take the cores that Ray starts with.
+        models.check()
         ledger.add_lengths(prepared.lengths)
         strategy = CollaborationStrategy(
             config=config,
@@ -95,7 +98,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
                 config=config,
                 prepared=prepared,
                 folder=folder,
-                models=Models(config, folder, tape, phases),
+                models=models,
                 recording=tape,
                 ledger=ledger,
                 phases=phases,

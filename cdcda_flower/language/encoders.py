@@ -8,16 +8,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from cdcda_flower.errors import ModelError
+from cdcda_flower.language.load_report import check_loads, load, quiet
+from cdcda_flower.language.model_files import Kind, entailment_position
 from cdcda_flower.language.models import pick_device
-from cdcda_flower.language.sources import EMBEDDED_ENCODER, embedded_path, is_path, local_path
+from cdcda_flower.language.sources import locate
 
 _BATCH = 64
 
@@ -30,8 +31,8 @@ class SentenceEncoder:
     def __init__(self, model: str, device: str) -> None:
         from sentence_transformers import SentenceTransformer
 
-        with _loading(model, "sentence encoder") as (source, local):
-            self._model = SentenceTransformer(source, device=str(pick_device(device)), local_files_only=local)
+        with _loading(model, "sentence") as folder:
+            self._model = SentenceTransformer(str(folder), device=str(pick_device(device)), local_files_only=True)
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
         """Returns the cosine of each pair, a negative one as 0; each different text is embedded once."""
@@ -55,15 +56,13 @@ class NliEncoder:
     name = "nli"
 
     def __init__(self, model: str, device: str) -> None:
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self._device = pick_device(device)
-        with _loading(model, "NLI model") as (source, local):
-            # Before the weights: a model without such a head would only get a random one and a note.
-            config: Any = AutoConfig.from_pretrained(source, local_files_only=local)
-            self._entailment = _entailment_position(model, config.id2label)
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(source, local_files_only=local)
+        with _loading(model, "nli") as folder:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            loaded = load(folder, "nli")
+        self._entailment = entailment_position(folder, loaded.config.id2label)
         self._model = loaded.to(self._device).eval()
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
@@ -102,9 +101,9 @@ class BertScorer:
         from bert_score import BERTScorer
 
         self.name = f"bert-f1 {model}, layer {layer}"
-        with _loading(model, "BERTScore encoder") as (source, _):
+        with _loading(model, "encoder") as folder:
             try:
-                self._scorer = BERTScorer(model_type=source, num_layers=layer, device=str(pick_device(device)))
+                self._scorer = BERTScorer(model_type=str(folder), num_layers=layer, device=str(pick_device(device)))
             except AssertionError as error:
                 raise ModelError(f"bertscore-layer is {layer}: {error}") from error
         # Some tokenizers give no limit, and bert_score then feeds the model more positions than it has.
@@ -129,40 +128,13 @@ def bert_scorer(model: str, layer: int, device: str) -> BertScorer:
 
 
 @contextmanager
-def _loading(model: str, role: str) -> Iterator[tuple[str, bool]]:
-    """Gives what the libraries load and whether it is local, quietly; names role and model where they cannot load it."""
+def _loading(model: str, kind: Kind) -> Iterator[Path]:
+    """Gives the folder of an encoder that was found and checked, to be loaded in the block, quietly."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    local = model == "embedded" or is_path(model) or os.path.isdir(model)
-    # The untyped part of transformers.
-    bars: Any = transformers_logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield (_local_source(model) if local else model), local
-    except (OSError, ValueError, HFValidationError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"{role} {model!r} cannot be loaded ({type(error).__name__}); give a Hugging Face id that this machine can "
-            'reach, the folder of such a model, or "embedded"'
-        ) from error
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-
-
-def _local_source(model: str) -> str:
-    return str(embedded_path(EMBEDDED_ENCODER) if model == "embedded" else local_path(model))
-
-
-def _entailment_position(model: str, id2label: dict[int, str]) -> int:
-    found = [index for index, label in id2label.items() if label.lower() == "entailment"]
-    if len(found) != 1:
-        raise ModelError(
-            f"consistency-model {model!r} has the labels {', '.join(map(str, id2label.values()))}; an NLI model needs "
-            'exactly one label "entailment" in its id2label'
-        )
-    return int(found[0])
+    folder = locate(model, kind)
+    check_loads(folder, kind)
+    with quiet():
+        yield folder
 
 
 def _token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
-from transformers.utils import logging as transformers_logging
 
 from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.errors import ModelError
-from cdcda_flower.language.sources import check_space, find_causal
+from cdcda_flower.language.load_report import check_report, load, quiet
+from cdcda_flower.language.model_files import check_gguf
+from cdcda_flower.language.sources import check_space, find_model
 from cdcda_flower.types import ModelRef
 
 # The conversion's own version: a change in how GGUF files are read makes cached copies stale.
-_CONVERSION = "v1"
+_CONVERSION = "v2"
 
 
 class LoadedModel(NamedTuple):
@@ -36,20 +37,15 @@ def pick_device(wanted: str) -> torch.device:
 
 def resolve_causal(name: str, cache: Path) -> ModelRef:
     """Returns a folder with safetensors for "embedded", a local folder or GGUF file, or a Hugging Face id."""
-    return loadable(find_causal(name), cache)
-
-
-def is_loadable(model: ModelRef, cache: Path) -> bool:
-    """Says whether `loadable` has nothing to convert, which takes minutes for a large file."""
-    return not Path(model.path).is_file() or _converted(model, cache).is_dir()
+    return loadable(find_model(name, "causal"), cache)
 
 
 def loadable(model: ModelRef, cache: Path) -> ModelRef:
-    """Returns the model as a folder with safetensors; a GGUF file is converted once, into the cache."""
+    """Returns the model as a folder with safetensors; a GGUF file is converted once, into the cache, which takes minutes for a large one."""
     gguf = Path(model.path)
     if not gguf.is_file():
         return model
-    folder = _converted(model, cache)
+    folder = cache / "models" / f"{gguf.stem}-{model.digest[:16]}-{_CONVERSION}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_space(folder.parent, gguf)
@@ -58,19 +54,19 @@ def loadable(model: ModelRef, cache: Path) -> ModelRef:
     return ModelRef(name=model.name, path=str(folder), digest=model.digest)
 
 
-def _converted(model: ModelRef, cache: Path) -> Path:
-    return cache / "models" / f"{Path(model.path).stem}-{model.digest[:16]}-{_CONVERSION}"
-
-
 def _convert(gguf: Path, into: Path) -> None:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loader: Any = AutoModelForCausalLM
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet():
+            model, report = loader.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{gguf} cannot be read as a GGUF model: {error}") from error
+    check_report(model, report, "causal", gguf)
+    _check_all_taken(model, gguf)
     if model.config.model_type == "qwen2" and _same_output_matrix(model):
         # Quantised GGUF files of the small Qwen2 models carry the tied output matrix a second time.
         model.config.tie_word_embeddings = True
@@ -78,6 +74,21 @@ def _convert(gguf: Path, into: Path) -> None:
     model.config._name_or_path = ""
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)
+
+
+def _check_all_taken(model: Any, gguf: Path) -> None:
+    """Raises ModelError where transformers left some of the file's tensors out, which it does without a word."""
+    taken = sum({tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}.values())
+    tensors = check_gguf(gguf, converted=True).tensors
+    left = sum(elements for _, elements, _ in tensors.values()) - taken
+    # A tied output matrix may stand in the file a second time.
+    if left not in {0, model.get_output_embeddings().weight.numel()}:
+        others = [name for name in tensors if not name.startswith(("blk.", "token_embd", "output"))]
+        raise ModelError(
+            f"{gguf} holds {left:,} numbers that transformers has no place for in a {type(model).__name__}"
+            f"{f' ({others[0]}?)' if others else ''}: what it computes would be another model; give the model's folder of "
+            'safetensors, or for the cloud take cloud-engine = "llama-cpp"'
+        )
 
 
 def _same_output_matrix(model: Any) -> bool:
@@ -109,23 +120,19 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
     """Returns the model frozen and in eval mode, computing in `compute_dtype`, its weights plain or in NF4."""
     dtype = compute_dtype(device)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = None
     if quantization == "nf4":
         config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        ref.path,
-        dtype=dtype,
-        quantization_config=config,
-        device_map={"": device} if quantization == "nf4" else None,
+    model = load(
+        Path(ref.path), "causal", dtype=dtype, quantization_config=config, device_map={"": device} if config else None
     )
     if quantization == "nf4":
         _keep_autograd(model)
     model.requires_grad_(False)
     return LoadedModel(
-        model.to(device) if config is None else model,  # type: ignore[arg-type]
+        model.to(device) if config is None else model,
         load_tokenizer(ref),
         device,
     )

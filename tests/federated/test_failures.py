@@ -12,6 +12,7 @@ import pytest
 from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
 from flwr.app import Context, Message
+from safetensors.torch import load_file, save_file
 
 from cdcda_flower.errors import ModelError, RunError
 from cdcda_flower.runs import folder as run_folder
@@ -155,17 +156,6 @@ def test_an_interrupted_server_does_not_leave_a_running_manifest(four: Federatio
     assert json.loads((path / "manifest.json").read_text())["status"] == "failed"
 
 
-def test_a_models_conversion_is_a_phase_of_its_own_also_where_it_fails(four: Federation, tmp_path: Path) -> None:
-    file = tmp_path / "broken.gguf"
-    file.write_bytes(b"this is no model")
-    config = four.config(device_executor="local", device_model=str(file))
-    folder = four.folder(config)
-    with pytest.raises(ModelError, match=r"broken.gguf cannot be read as a GGUF model"):
-        server_app.run(four.grid(config), config, folder)
-    names = [phase.name for phase in folder.manifest().phases]
-    assert names == ["prepare", "connect", "share", "generate", "select", "convert"]
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with room for one MiB."""
@@ -242,3 +232,21 @@ def test_a_run_whose_results_are_not_users_times_jobs_is_not_finished(
         server_app.main(four.grid(config), four.server_context(config))
     (path,) = tmp_path.iterdir()
     assert RunFolder(path).manifest().status == "failed"
+
+
+@pytest.mark.parametrize("key", ["device_model", "cloud_model", "consistency_model"])
+def test_a_model_that_does_not_load_ends_the_run_before_a_device_is_asked(
+    four: Federation, tiny_llama: Path, tmp_path: Path, key: str
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    role = {"device_model": "device_executor", "cloud_model": "cloud_engine", "consistency_model": "consistency_scorer"}
+    named = {"device_model": "local", "cloud_model": "transformers", "consistency_model": "embedding"}
+    config = four.config(**{role[key]: named[key], key: str(folder)})
+    run_folder, grid = four.folder(config), four.grid(config)
+    with pytest.raises(ModelError, match=r"all its weights: 1 missing \((model\.)?layers\.1\.mlp\.up_proj\.weight\)"):
+        server_app.run(grid, config, run_folder)
+    assert [phase.name for phase in run_folder.manifest().phases] == ["prepare", "connect", "models"]
+    assert grid.sent == []

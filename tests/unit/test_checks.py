@@ -6,9 +6,12 @@ from typing import Literal
 
 import pytest
 from lamp_folder import write_folder
+from test_model_files import write_folder as write_model_folder
+from test_model_files import write_gguf
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.language.roles import loaded_models
 from cdcda_flower.runs.tape import Tape, TapedModel
 from experiments.checks import check_before_start, chosen_port
 from experiments.processes import port_is_free
@@ -39,6 +42,45 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.split(" is ")[0] for line in lines] == ["cache-dir", "runs-dir", "data", "device-model", "cloud-model"]
     assert "must have 3 GB free and has 1.0 GB" in lines[0]
+
+
+def test_each_models_files_are_looked_at_for_what_it_must_do(tmp_path: Path) -> None:
+    llama = write_model_folder(tmp_path / "llama")
+    awq = write_model_folder(tmp_path / "awq", quantization_config={"quant_method": "awq"})
+    (adapter := tmp_path / "adapter").mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/base"}', encoding="utf-8")
+    keys = {
+        "task": "lamp-4", "device_model": str(adapter), "cloud_model": str(awq), "consistency_scorer": "nli",
+        "consistency_model": str(llama), "bertscore_model": str(write_gguf(tmp_path / "m.gguf")),
+    }  # fmt: skip
+    with pytest.raises(BadInputError) as caught:
+        check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
+    said = str(caught.value).splitlines()
+    for line, key, problem in zip(
+        said,
+        ("device-model", "cloud-model", "consistency-model", "bertscore-model"),
+        ("its base is Qwen/base", "quantised as awq", "holds a LlamaForCausalLM", "is a file"),
+        strict=True,
+    ):
+        assert line.startswith(f"{key} is ")
+        assert problem in line
+    # What no method of the run loads is not looked at, nor what a test double stands for.
+    for unused in ({"methods": "device", "device_model": str(llama)}, {"methods": "cloud", "cloud_model": str(llama)}):
+        check_before_start(_config(tmp_path, **keys | unused | {"bertscore_model": "none"}), free_bytes=_plenty)
+
+
+@pytest.mark.parametrize(
+    ("policy", "ratio", "loaded"),
+    [("none", 1.0, False), ("ratio", 0.0, False), ("recent", 0.5, True), ("all", 0.0, True), ("own:Own", 0.0, True)],
+)
+def test_the_clouds_model_is_loaded_where_something_may_be_shared(
+    tmp_path: Path, policy: str, ratio: float, loaded: bool
+) -> None:
+    config = _config(tmp_path, methods="direct-ft,cdcda", share_policy=policy)
+    shared = config.model_copy(update={"share_ratio": ratio})
+    assert ("cloud-model" in loaded_models(shared)) is loaded
+    assert ("consistency-model" in loaded_models(shared)) is loaded
+    assert "device-model" in loaded_models(shared)
 
 
 def test_a_data_folder_must_hold_the_tasks_files(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from test_model_files import write_gguf
 from tiny_models import tiny_ref
 
 from cdcda_flower.errors import ModelError
@@ -27,6 +28,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A model")
     with pytest.raises(ModelError, match=r"holds no config.json; give a folder that `save_pretrained` wrote"):
         resolve_causal(str(tmp_path), tmp_path)
 
@@ -37,12 +39,12 @@ def test_a_gguf_that_is_none_is_refused_and_leaves_nothing(tmp_path: Path, conte
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r"broken.gguf cannot be read as a GGUF model"):
         resolve_causal(str(file), tmp_path / "cache")
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_full_disk_is_told_before_converting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.gguf"
-    file.write_bytes(b"GGUF" * 1000)
+    write_gguf(file)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 100, 100))
     with pytest.raises(ModelError, match=r"converting model.gguf needs .* GB .*set cache-dir to another disk"):
         resolve_causal(str(file), tmp_path / "cache")

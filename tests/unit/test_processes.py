@@ -95,3 +95,14 @@ def test_a_runs_processes_speak_utf_8_whatever_the_terminal_speaks(
         [sys.executable, "-c", code], env=environment(tmp_path, tmp_path), capture_output=True, check=True
     )
     assert said.stdout.decode("utf-8").lower() == "mae ↓ 中文 utf-8\n"
+
+
+def test_a_runs_processes_find_the_token_of_a_log_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HOME", "HF_TOKEN_PATH", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/ann")
+    env = environment(tmp_path / "scratch", tmp_path / "cache")
+    assert env["HF_HOME"] == str(tmp_path / "cache" / "huggingface")
+    assert env["HF_TOKEN_PATH"] == "/home/ann/.cache/huggingface/token"
+    monkeypatch.setenv("HF_HOME", "/data/hf")
+    assert environment(tmp_path, tmp_path)["HF_TOKEN_PATH"] == "/data/hf/token"
