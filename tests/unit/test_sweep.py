@@ -227,7 +227,7 @@ def test_what_a_machine_lacks_is_said_before_anything_starts(
     code, out, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
     assert (code, out, launches.names) == (2, "", [])
     assert err.count("error: ") == 1
-    assert "cell 'k=1 one' and 2 more: device-model is" in err
+    assert "cell 'k=1 ./one' and 2 more: device-model is" in err
 
 
 def test_missing_data_are_said_once_beside_other_problems(
