@@ -21,6 +21,7 @@ from cdcda_flower.messages import (
     Workspace,
 )
 from cdcda_flower.runs.identity import source_digest
+from cdcda_flower.runs.private import private_files
 from cdcda_flower.scoring.metrics import sum_keys
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
@@ -142,6 +143,7 @@ def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> Re
     return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(task_named(config.task)))
 
 
+@private_files()
 def _reply(
     message: Message, context: Context, kind: type[R], work: Callable[[Device, RunConfig, R], RecordDict]
 ) -> Message:

@@ -116,5 +116,5 @@ def open_device(context: Context, workspace: Workspace) -> Device:
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -19,6 +19,7 @@ from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.runs.private import private_files
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
 from experiments.machine import clients_at_once, cores, memory_gb
@@ -67,6 +68,7 @@ class Launch:
         return self.scratch / "work"
 
 
+@private_files()
 def launch(config: RunConfig, app: App, console: Terminal, *, created: Callable[[RunFolder], None]) -> Manifest:
     """Returns the manifest of a finished run; raises BadInputError, RunError, KeyboardInterrupt or Terminated otherwise.
 
@@ -81,6 +83,7 @@ def launch(config: RunConfig, app: App, console: Terminal, *, created: Callable[
             return _carry(this, folder, memory)
 
 
+@private_files()
 def prepare_only(config: RunConfig, app: App, console: Terminal) -> Path:
     """Returns the folder of the config's prepared data."""
     with _launching(config, app, console) as this:

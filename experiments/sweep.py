@@ -14,6 +14,7 @@ from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import policy_digest, source_digest
+from cdcda_flower.runs.private import private_files
 from experiments.checks import check_before_start
 from experiments.launch import Terminated, launch, termination_as_interrupt
 from experiments.leftovers import clear, launcher_state, only_one
@@ -65,6 +66,7 @@ class Sweep:
         done, code = self._finished(), source_digest(self.app.root)
         self.outcomes = [self._standing(cell, done.get(cell.digest), code) for cell in self.cells]
 
+    @private_files()
     def run(self, terminal: Terminal) -> None:
         """Runs every open cell; raises KeyboardInterrupt or Terminated like `launch`, and `outcomes` stay."""
         # Hidden, so that nobody takes it for a run.

@@ -21,6 +21,7 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.places import runs_folder
+from cdcda_flower.runs.private import private_files
 from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
 from strategies.models import Models
@@ -36,6 +37,7 @@ _FLEET_IN_FLIGHT = 24
 
 
 @app.main()
+@private_files()
 def main(grid: Grid, context: Context) -> None:
     """Runs one federation; the manifest says how it ended, and an error is raised as well."""
     config = RunConfig.from_flwr(context.run_config)
@@ -71,6 +73,7 @@ def main(grid: Grid, context: Context) -> None:
     folder.end(status="finished", finished=_now())
 
 
+@private_files()
 def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
     """Runs all phases; returns what failed, in one sentence, or "" where every user finished every method."""
     phases = Phases(folder)

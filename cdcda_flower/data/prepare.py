@@ -39,6 +39,7 @@ from cdcda_flower.data.targets import (
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.runs.private import private_files
 from cdcda_flower.scoring.metrics import without_tokens
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task, task_named
@@ -63,6 +64,7 @@ class _Source:
     oracle: Mapping[str, str] | None
 
 
+@private_files()
 def prepare(config: RunConfig, cache: Path) -> Prepared:
     """Returns the prepared folder of a config; builds it unless the cache holds one of the same inputs."""
     task = task_named(config.task)
@@ -256,11 +258,11 @@ def _contents(histories: Sequence[UserHistory]) -> str:
 
 
 def _write_private(folder: Path, histories: Sequence[UserHistory]) -> None:
-    folder.mkdir(mode=0o700)
+    folder.mkdir()
     for history in histories:
         own = folder / history.user_id
         try:
-            own.mkdir(mode=0o700)
+            own.mkdir()
         except FileExistsError:
             raise DataError(
                 f"user_id {history.user_id!r} and another one name the same folder on this disk; use ids that differ in more "

@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.language.sources import files_digest
+from cdcda_flower.runs.private import private_files
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
+@private_files()
 def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraConfig) -> str:
     """Writes the adapter into an existing folder and returns the digest of its weights."""
     config.inference_mode = True

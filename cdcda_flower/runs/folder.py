@@ -14,6 +14,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.key_rules import check_run_name
 from cdcda_flower.runs.atomic import write_atomic
+from cdcda_flower.runs.private import private_files
 
 Status = Literal["created", "running", "finished", "failed", "interrupted"]
 MANIFEST = "manifest.json"
@@ -132,6 +133,7 @@ class RunFolder:
     path: Path
 
     @classmethod
+    @private_files()
     def create(cls, runs_dir: Path, name: str) -> Self:
         """Returns a new folder with a manifest in status "created"; an existing folder is never written over."""
         folder = cls(runs_dir / name)
@@ -145,7 +147,7 @@ class RunFolder:
                 f"runs-dir is {str(runs_dir)!r}; no folder can be made there: {error.strerror}"
             ) from error
         folder.logs.mkdir()
-        folder.devices.mkdir(mode=0o700)
+        folder.devices.mkdir()
         write_atomic(folder._manifest_path, Manifest(run=name).model_dump_json(indent=2))
         folder._reserve.write_bytes(bytes(_RESERVE_BYTES))
         return folder

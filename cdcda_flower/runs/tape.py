@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cdcda_flower.errors import CdcdaError, DataError, RunError
+from cdcda_flower.runs.private import private_files
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import Sample
 
@@ -165,6 +166,7 @@ def seal_of(cells: Sequence[Cell]) -> str:
     return digest([repr(cell) if isinstance(cell, bytes) else cell for cell in cells])[:16]
 
 
+@private_files()
 def create_tape(path: Path) -> None:
     """Writes an empty tape that appears whole; where another run was faster, its tape stays."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -183,6 +185,7 @@ def create_tape(path: Path) -> None:
         ) from None
 
 
+@private_files()
 def write_empty(path: Path) -> None:
     """Writes a tape without rows."""
     with closing(sqlite3.connect(path)) as connection:

@@ -139,12 +139,13 @@ def test_nothing_is_left_but_the_runs_and_the_cache(
     assert {path.name for path in real_conf.parent.iterdir()} == {"conf.toml", "policies.py", "model"}
 
 
-def test_private_folders_are_closed_to_others_and_logs_hold_no_private_text(first: Done) -> None:
+def test_everything_is_closed_to_others_and_logs_hold_no_private_text(first: Done, place: Place) -> None:
     folder = first.folder
     shared = LedgerReader(folder.ledger_path).shared()
     said = "".join(log.read_text(errors="replace") for log in folder.logs.iterdir()) + first.out + first.err
     texts = [example.query[-60:] for example in shared.values()]
-    assert {device.stat().st_mode & 0o777 for device in folder.devices.iterdir()} == {0o700}
+    made = [path for path in (*folder.path.rglob("*"), *place.cache.rglob("*")) if "pycache" not in path.parts]
+    assert [path for path in made if path.lstat().st_mode & 0o077 and not path.is_symlink()] == []
     assert texts
     assert not any(text in said for text in texts)
 
