@@ -51,6 +51,12 @@ def wait_for_nodes(grid: Grid, count: int, *, timeout_s: float) -> Sequence[int]
         time.sleep(_PAUSE_S)
 
 
+def _fresh(message: Message, deadline: float) -> Message:
+    """Returns the message as one that is made now and lives until the deadline: Flower counts from the making, and to 12 h."""
+    asked, seconds = message.metadata, max(1.0, deadline - time.monotonic())
+    return Message(message.content, asked.dst_node_id, asked.message_type, ttl=seconds)
+
+
 class PatientGrid(Grid):
     """Flower's grid with a deadline per phase, progress per reply, and retries of messages that a dead process failed."""
 
@@ -87,8 +93,7 @@ class PatientGrid(Grid):
                 break
             log.warning("%d messages failed in Flower (a dead client process?); sending them again", len(broken))
             time.sleep(self._retry_pause_s)
-            again = {i: Message(m.content, m.metadata.dst_node_id, m.metadata.message_type) for i, m in broken.items()}
-            replies |= self._round(again, deadline)
+            replies |= self._round(broken, deadline)
         return [replies[index] for index in sorted(replies)]
 
     def _round(self, messages: dict[int, Message], deadline: float) -> dict[int, Message]:
@@ -97,7 +102,7 @@ class PatientGrid(Grid):
         while (waiting or ids) and time.monotonic() < deadline:
             following = [waiting.popleft() for _ in range(min(len(waiting), self._in_flight - len(ids)))]
             if following:
-                pushed = self._grid.push_messages([message for _, message in following])
+                pushed = self._grid.push_messages([_fresh(message, deadline) for _, message in following])
                 ids |= zip(pushed, (index for index, _ in following), strict=True)
             for reply in self._grid.pull_messages(list(ids)):
                 index = ids.pop(reply.metadata.reply_to_message_id)

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -250,3 +251,23 @@ def test_a_model_that_does_not_load_ends_the_run_before_a_device_is_asked(
         server_app.run(grid, config, run_folder)
     assert [phase.name for phase in run_folder.manifest().phases] == ["prepare", "connect", "models"]
     assert grid.sent == []
+
+
+def test_a_message_lives_as_long_as_its_phase_may_take_also_when_it_is_sent_again(four: Federation) -> None:
+    config = four.config(reply_timeout_s=86_400, methods="device,direct-ft,cdcda")
+    left: dict[str, list[float]] = {}
+
+    def answer(message: Message, context: Context) -> Message:
+        data = message.metadata
+        left.setdefault(data.message_type, []).append(data.created_at + data.ttl - time.time())
+        reply = client_app.app(message, context)
+        left["replies"] = [*left.get("replies", []), reply.metadata.created_at + reply.metadata.ttl - time.time()]
+        return reply
+
+    once = [Fault(partition=1, phase=phase, kind="lost", times=1) for phase in ("query.share", "train.personalize")]
+    grid = InProcessGrid(contexts(config, range(config.num_users)), faults=once, answer=answer)
+    assert server_app.run(grid, config, four.folder(config)) == ""
+    assert {phase: len(seconds) for phase, seconds in left.items()} == {
+        "query.share": 5, "train.personalize": 5, "evaluate.personal": 4, "replies": 14,
+    }  # fmt: skip
+    assert all(86_400 - 60 < seconds <= 86_401 for phase in left.values() for seconds in phase)
