@@ -31,7 +31,7 @@ def superlink(
     address = f'address = "127.0.0.1:{port}"\ninsecure = true\n'
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\n{address}', encoding="utf-8")
     command = [
-        str(Path(sys.executable).parent / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
+        sys.executable, "-P", str(Path(__file__).with_name("own_superlink.py")), "--insecure", "--simulation", "--isolation", "subprocess",
         "--host", "127.0.0.1", "--port", str(port), "--database", str(home / "state.db"), "--log-file", str(log),
     ]  # fmt: skip
     # Also what it says before it has a log.
