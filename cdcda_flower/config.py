@@ -4,6 +4,7 @@ The defaults stand in `[tool.flwr.app.config]` of pyproject.toml and nowhere els
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +103,9 @@ class RunConfig(BaseModel):
         description="tokens (prompt + new, all samples) of the generation batches in flight: a bound on memory"
     )
     cloud_url: str = Field(description="of `openai`'s server; empty = $OPENAI_BASE_URL, else OpenAI's own")
+    cloud_key_variable: str = Field(
+        description="environment variable with that server's key; empty = $OPENAI_API_KEY, for OpenAI or $OPENAI_BASE_URL only"
+    )
     cloud_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(description="calls in flight at the server")
     cloud_timeout_s: Positive = Field(description="seconds that the server has for one answer")
     cloud_retries: Count = Field(description="times that a call is made again after a failure that may pass")
@@ -188,6 +192,11 @@ class RunConfig(BaseModel):
     def doubles(self) -> tuple[str, ...]:
         """The keys that name a test double; a run with one is refused by reports."""
         return doubles_in(self.to_flwr())
+
+    @property
+    def asks_a_server(self) -> bool:
+        """Whether the run may ask an OpenAI-compatible server; a replay asks nobody."""
+        return self.cloud_engine == "openai" and self.tape_mode != "replay"
 
     # Rules are field validators, also where they read another field: a model validator would not run, and its
     # problems would stay unsaid, as long as any single field is wrong.
@@ -282,6 +291,14 @@ class RunConfig(BaseModel):
     def _plain_url(cls, value: str) -> str:
         if problem := url_problem("cloud-url", value):
             raise ConfigError(problem)
+        return value
+
+    @field_validator("cloud_key_variable")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            # Not repeated: it may be the key itself.
+            raise ConfigError('cloud-key-variable must be the name of an environment variable, such as "MY_SERVER_KEY"')
         return value
 
     @field_validator("max_tokens")

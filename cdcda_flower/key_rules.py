@@ -10,6 +10,22 @@ from cdcda_flower.errors import ConfigError
 LONGEST_RUN_NAME = 255
 
 
+def home_folder() -> str:
+    """Returns the home folder of this process, or "" where it has none, as a container's user of another number may."""
+    home = os.path.expanduser("~")
+    return "" if home == "~" else home
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns a path with `~` written out; raises ConfigError where there is no home that it could stand for."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{str(path)!r}: ~ stands for no home folder here; set HOME, or write the path in full"
+        ) from None
+
+
 def check_run_name(name: str) -> None:
     """Raises ConfigError unless the name can be one folder's in the runs folder."""
     if (size := len(os.fsencode(name))) > LONGEST_RUN_NAME:
@@ -36,6 +52,6 @@ def url_problem(key: str, url: str) -> str:
     except ValueError:
         return f"{key} is no url; {rule}"
     if parts.username or parts.password or parts.query or parts.fragment:
-        return f"{key} holds more than host and path; {rule}; a key belongs in $OPENAI_API_KEY"
+        return f"{key} holds more than host and path; {rule}; a key belongs in an environment variable (docs/cloud.md)"
     known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
     return "" if known else f"{key} is {url!r}; {rule}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from cdcda_flower.cloud_api import api_key, server_url
+from cdcda_flower.cloud_api import api_key, is_this_machine, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.lamp_files import check_files
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
@@ -18,7 +18,7 @@ from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape import Tape
 from cdcda_flower.runs.tape_models import replayed_model
 from cdcda_flower.tasks import task_named
-from experiments.processes import free_port, port_is_free
+from experiments.processes import free_port, port_is_free, proxy_problem
 
 PORT_VARIABLE = "CDCDA_PORT"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"
@@ -35,6 +35,7 @@ def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] |
         *_data_problems(config),
         *_model_problems(config),
         *_engine_problems(config),
+        *_proxy_problems(config),
         *_tape_problems(config),
         *_cuda_problems(config),
     ]
@@ -117,7 +118,7 @@ def _model_problems(config: RunConfig) -> Iterator[str]:
         if is_local(name):
             try:
                 local_path(name, kinds[key])
-            except ModelError as error:
+            except (ModelError, ConfigError) as error:
                 yield f"{key} is {name!r}; {error}"
 
 
@@ -128,9 +129,18 @@ def _engine_problems(config: RunConfig) -> Iterator[str]:
         yield 'cloud-engine is "llama-cpp"; it needs the package xllamacpp; run `pip install xllamacpp`, or take "transformers"'
     if config.cloud_engine == "openai":
         try:
-            api_key(server_url(config))
+            api_key(config)
         except ConfigError as error:
             yield str(error)
+
+
+def _proxy_problems(config: RunConfig) -> Iterator[str]:
+    """Yields what is wrong with the proxy of a run that asks others; to one that needs no network no proxy is passed on."""
+    values = config.to_flwr()
+    of_a_hub = [key for key in loaded_models(config) if not is_local(str(values[key]))]
+    asked = ["cloud-url"] if config.asks_a_server and not is_this_machine(server_url(config)) else of_a_hub
+    if asked and (problem := proxy_problem()):
+        yield f"{problem} ({asked[0]} needs the network)"
 
 
 def _tape_problems(config: RunConfig) -> Iterator[str]:

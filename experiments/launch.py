@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, hand_over
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
@@ -23,7 +24,7 @@ from cdcda_flower.runs.private import private_files
 from experiments.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.leftovers import launcher_of
 from experiments.machine import clients_at_once, cores, memory_gb
-from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder
+from experiments.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
 from experiments.staging import App, stage
 from experiments.superlink import superlink
 from experiments.terminal import Terminal
@@ -99,9 +100,10 @@ def _launching(config: RunConfig, app: App, console: Terminal) -> Iterator[Launc
         scratch = temporary_folder()
         this = Launch(
             config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), console=console,
-            environment=environment(scratch, Path(config.cache_dir)),
+            environment=environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable}),
         )  # fmt: skip
         stack.callback(_clean_up, this)
+        write_ray_token(scratch)
         stage(app, this.staged)
         this.empty.mkdir()
         this.config_file.write_text(json.dumps(config.to_flwr()), encoding="utf-8")
@@ -190,6 +192,8 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         this.processes.stop()
         shutil.rmtree(this.scratch / "home", ignore_errors=True)
         folder.progress_path.unlink(missing_ok=True)
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
         folder.update(status="created", phases=(), error="", error_kind="")
     if failure:
         raise failure
@@ -211,6 +215,10 @@ def _flower_log(folder: RunFolder) -> Path:
 
 def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
     environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
+    if this.config.asks_a_server:
+        key_file = this.scratch / "cloud-key"
+        hand_over(api_key(this.config), key_file)
+        environment[KEY_FILE_VARIABLE] = str(key_file)
     server = superlink(
         this.port, home=this.scratch / "home", log=folder.logs / "superlink.log", environment=environment, cwd=this.empty,
         timeout_s=this.config.start_timeout_s,

@@ -5,20 +5,27 @@ temporary folder, which stands in the environment of each.
 """
 
 import os
+import secrets
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
 import psutil
+
+from cdcda_flower.cloud_api import URL_VARIABLE
+from cdcda_flower.key_rules import home_folder
 
 # Ray's sockets lie some 70 characters below this folder and may be 107 characters long in all.
 LONGEST_TEMPORARY_FOLDER = 24
 SCRATCH_PREFIX = "cdcda-"
+RAY_TOKEN = "ray-token"
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 # A process in an uninterruptible state cannot be ended; waiting for it must end.
 MOST_PASSES = 20
 
@@ -29,6 +36,23 @@ def temporary_folder() -> Path:
     return Path(
         tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=usual if len(usual) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
     )
+
+
+def write_ray_token(scratch: Path) -> None:
+    """Writes the word that Ray's processes of this run know each other by; `environment` says where."""
+    (scratch / RAY_TOKEN).write_text(secrets.token_hex(32), encoding="ascii")
+
+
+def proxy_problem() -> str:
+    """Returns why the environment's proxy variables cannot be used, and what to do; "" where they can."""
+    named = ", ".join(sorted({name for name in os.environ if name.lower() in _PROXIES and os.environ[name]}))
+    try:
+        httpx.Client().close()
+    except ImportError:
+        return f"{named}: a SOCKS proxy needs a package; `pip install socksio`, or name an http:// proxy"
+    except (ValueError, httpx.InvalidURL) as error:
+        return f"{named}: {error}; give urls such as http://proxy:3128, and hosts in NO_PROXY, or unset them"
+    return ""
 
 
 def free_port() -> int:
@@ -50,14 +74,22 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def environment(scratch: Path, cache: Path) -> dict[str, str]:
-    """Returns the environment of every process of a run: nothing outside `scratch` and `cache` is written."""
-    user = os.environ
+def environment(scratch: Path, cache: Path, *, hidden: Collection[str] = ()) -> dict[str, str]:
+    """Returns the environment of every process of a run: nothing outside `scratch` and `cache` is written.
+
+    What is named in `hidden`, and every key of the cloud's API, stays behind: clients run the code of share policies.
+    """
+    user = {name: value for name, value in os.environ.items() if name not in hidden and not _stays_behind(name)}
+    if proxy_problem():
+        # Each of Flower's processes makes its proxies before it asks its own SuperLink, and would end there.
+        user = {name: value for name, value in user.items() if not name.lower().endswith("_proxy")}
+    if not home_folder():
+        # Libraries look for a home when they are imported, and for a name.
+        user |= {"HOME": str(scratch), "USER": user.get("USER", "nobody")}
     paths = [str(scratch / "app"), *filter(None, [user.get("PYTHONPATH", "")])]
     loopback = ",".join(filter(None, [user.get("NO_PROXY", user.get("no_proxy", "")), "127.0.0.1,localhost"]))
     return {
-        # Another cluster's address would take the run's processes there, out of reach.
-        **{name: value for name, value in user.items() if name != "RAY_ADDRESS"},
+        **user,
         "FLWR_HOME": str(scratch / "home"),
         # Without it every run builds a new environment with all dependencies before it starts.
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -65,6 +97,9 @@ def environment(scratch: Path, cache: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_TMPDIR": str(scratch),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray listens on every network interface, and whoever may talk to it may run code.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(scratch / RAY_TOKEN),
         "HF_HOME": user.get("HF_HOME", str(cache / "huggingface")),
         # Where `hf auth login` has left the user's token, whatever folder the run's models go to.
         "HF_TOKEN_PATH": user.get("HF_TOKEN_PATH", str(_user_huggingface(user) / "token")),
@@ -86,6 +121,11 @@ def environment(scratch: Path, cache: Path) -> dict[str, str]:
 def _user_huggingface(user: Mapping[str, str]) -> Path:
     cache = user.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
     return Path(user.get("HF_HOME", os.path.join(cache, "huggingface")))
+
+
+def _stays_behind(name: str) -> bool:
+    # Another cluster's address would take the run's processes there, out of reach.
+    return name == "RAY_ADDRESS" or (name.startswith("OPENAI_") and name != URL_VARIABLE)
 
 
 class RunProcesses:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.language.sources import is_path
 from cdcda_flower.runs.places import cache_folder, runs_folder
 from experiments.staging import find_app
@@ -36,7 +37,7 @@ def read_config(
 
 def read_layer(conf: Path) -> Layer:
     """Returns the values of a flat TOML file; plugins lie beside it."""
-    return Layer(values=_flat(read_toml(conf), where=str(conf)), folder=conf.expanduser().absolute().parent)
+    return Layer(values=_flat(read_toml(conf), where=str(conf)), folder=expanded(conf).absolute().parent)
 
 
 def config_of(layers: Sequence[Layer], *, runs_dir: Path | None = None, name: str = "") -> RunConfig:
@@ -47,7 +48,7 @@ def config_of(layers: Sequence[Layer], *, runs_dir: Path | None = None, name: st
     for layer in layers:
         values |= _absolute_paths(layer.values, layer.folder, paths)
     if runs_dir is not None:
-        values["runs-dir"] = str(runs_dir.expanduser().absolute())
+        values["runs-dir"] = str(expanded(runs_dir).absolute())
     if name:
         values["run-name"] = name
     config = RunConfig.from_flwr(values)
@@ -65,7 +66,7 @@ def read_toml(conf: Path) -> dict[str, object]:
     """Returns a TOML file's tables; raises ConfigError where it cannot be read."""
     try:
         # Windows' editors put a byte order mark before UTF-8.
-        text = conf.expanduser().read_text(encoding="utf-8-sig")
+        text = expanded(conf).read_text(encoding="utf-8-sig")
         if "\0" in text:
             raise ConfigError(f"{conf}: holds NUL characters, as UTF-16 does; save it as UTF-8")
         return tomllib.loads(text)
@@ -131,4 +132,4 @@ def _is_path(key: str, value: Scalar) -> bool:
 
 
 def _absolute(value: Scalar, folder: Path) -> str:
-    return str((folder / Path(str(value)).expanduser()).resolve())
+    return str((folder / expanded(str(value))).resolve())

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.key_rules import unknown_key
+from cdcda_flower.key_rules import expanded, unknown_key
 from experiments.settings import Layer, read_layer, read_toml
 
 LONGEST_SWEEP_NAME = 40
@@ -106,7 +106,7 @@ def read_sweep(path: Path) -> SweepFile:
 
 def grid_of(sweep: SweepFile, path: Path, profile: str = "") -> Grid:
     """Returns the grid under a profile; without one under the file's own choice."""
-    folder = path.expanduser().absolute().parent
+    folder = expanded(path).absolute().parent
     chosen = profile or sweep.profile
     if chosen and chosen not in sweep.profiles:
         known = ", ".join(sweep.profiles) or "none"
@@ -142,7 +142,7 @@ def _base(key: str, base: str, *, path: Path) -> tuple[Layer, ...]:
     if not base:
         return ()
     try:
-        return (read_layer(path.expanduser().absolute().parent / Path(base).expanduser()),)
+        return (read_layer(expanded(path).absolute().parent / expanded(base)),)
     except ConfigError as error:
         raise ConfigError(f"{path}: {key} is {base!r}; {error}") from None
 

@@ -9,6 +9,7 @@ import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import RunError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.places import tape_file
 from cdcda_flower.runs.tape_audit import Audit, audit, tape_stats
 from cdcda_flower.runs.tape_mend import fold, log_of, mend
@@ -93,5 +94,5 @@ def _fold(path: Path) -> None:
 
 def _path(file: Path | None) -> Path:
     if file is not None:
-        return file.expanduser().absolute()
+        return expanded(file).absolute()
     return tape_file(RunConfig.from_flwr(read_defaults(find_app().pyproject)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from cdcda_flower.cloud_api import api_key
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared, open_prepared
 from cdcda_flower.errors import BadInputError, DataError, RunError
@@ -76,6 +77,8 @@ def main(grid: Grid, context: Context) -> None:
 @private_files()
 def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
     """Runs all phases; returns what failed, in one sentence, or "" where every user finished every method."""
+    if config.asks_a_server:
+        api_key(config)  # takes it, if the launcher left it in a file, before any policy runs
     phases = Phases(folder)
     with phases.phase("prepare", 1):
         prepared = _prepared(config)

@@ -45,7 +45,7 @@ def download(
     `on_progress(file name, bytes done, bytes in all)`; the last is 0 where the server does not say it.
     """
     files = []
-    with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
+    with _client() as client:
         for split in splits:
             for kind in ("outputs", "questions"):  # the small file first: a wrong address shows at once
                 file = split_file(folder, task, split, kind)
@@ -54,6 +54,16 @@ def download(
                     _File(client, file, on_progress).fetch(_addresses(base_url, task, split, file.name))
                 files.append(file)
     return tuple(files)
+
+
+def _client() -> httpx.Client:
+    try:
+        return httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise DataError(
+            f"the environment's proxy variables cannot be used: {error}; a SOCKS proxy needs `pip install socksio`, any other a "
+            "url such as http://proxy:3128"
+        ) from None
 
 
 def _addresses(base_url: str, task: Task, split: str, name: str) -> tuple[str, ...]:

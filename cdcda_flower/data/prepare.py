@@ -38,6 +38,7 @@ from cdcda_flower.data.targets import (
     most_recent,
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.places import cache_folder
 from cdcda_flower.runs.private import private_files
 from cdcda_flower.scoring.metrics import without_tokens
@@ -80,7 +81,7 @@ def prepare(config: RunConfig, cache: Path) -> Prepared:
 
 
 def _folder(config: RunConfig) -> _Source:
-    return _Source(folder=Path(config.data).expanduser().absolute(), oracle=None)
+    return _Source(folder=expanded(config.data).absolute(), oracle=None)
 
 
 def _embedded(config: RunConfig, task: Task, cache: Path) -> _Source:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cdcda_flower.errors import ModelError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.language.model_files import Kind, check_config, check_files, weights_folder
 from cdcda_flower.types import ModelRef
 
@@ -51,7 +52,7 @@ def local_path(name: str, kind: Kind) -> Path:
     if name == "embedded":
         path = embedded_path(EMBEDDED_CAUSAL if kind in {"causal", "gguf"} else EMBEDDED_ENCODER)
     else:
-        path = Path(name).expanduser().resolve()
+        path = expanded(name).resolve()
         if not path.exists():
             raise ModelError(
                 f"model path {name} does not exist; give a folder with config.json, a .gguf file, or a Hugging Face id"

@@ -4,7 +4,8 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -15,12 +16,16 @@ from cdcda_flower.seeding import digest
 # What a federation loads, and so what its numbers depend on; `experiments` starts it and reads what it left.
 APP = ("cdcda_flower", "clients", "strategies")
 PACKAGES = (*APP, "experiments")
+# Where an installed package offers share policies.
+POLICY_ENTRY_POINTS = "cdcda_flower.share_policies"
 _VERSIONED = (
     "cdcda-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate",
     "sentence-transformers", "bert-score", "rouge-score", "accelerate", "numpy", "scipy",
 )  # fmt: skip
-# Where a run lies, and whether its cloud is asked or read from a tape, does not change what it is.
-_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-calls", "budget-tokens")
+# Where a run lies, whether its cloud is asked or read from a tape, and with which key, does not change what it is.
+_PLACES = (
+    "runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-calls", "budget-tokens", "cloud-key-variable",
+)  # fmt: skip
 
 
 def config_digest(config: RunConfig) -> str:
@@ -44,9 +49,36 @@ def plugin_file(config: RunConfig) -> Path | None:
 
 
 def policy_digest(config: RunConfig) -> str:
-    """Returns the digest of the file of the user's own share policy, without what it imports; "" for any other policy."""
-    file = plugin_file(config)
-    return _content_digest(file) if file else ""
+    """Returns the digest of a share policy of the user's own; "" for a built-in one.
+
+    Of a policy beside the conf file: of its file, without what it imports. Of an installed one: of all Python files of its
+    package, and of the version of the distribution that offers it.
+    """
+    if file := plugin_file(config):
+        return _content_digest(file)
+    module, colon, _ = config.share_policy.partition(":")
+    if colon:
+        return digest(_package_digests(module))
+    offered = entry_points(group=POLICY_ENTRY_POINTS, name=config.share_policy)
+    return digest([[*_distribution(point), _package_digests(point.module)] for point in offered]) if offered else ""
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("", "")
+
+
+def _package_digests(module: str) -> list[list[str]]:
+    """Returns path and content digest of every Python file of a module's outermost package, which is not imported."""
+    try:
+        spec = find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:  # the check of the policy says so
+        return []
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    found = [(folder, path) for folder in folders for path in source_files(folder, ["."])]
+    found += [(Path(spec.origin).parent, Path(spec.origin))] if spec.origin and not folders else []
+    return [[str(path.relative_to(root)), _content_digest(path)] for root, path in found]
 
 
 def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:

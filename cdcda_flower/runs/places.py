@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import expanded, home_folder
 
 CACHE_VARIABLE = "CDCDA_CACHE_DIR"
 RUNS_VARIABLE = "CDCDA_RUNS_DIR"
@@ -25,4 +27,9 @@ def tape_file(config: RunConfig) -> Path:
 
 
 def _first(configured: str, variable: str, fallback: str) -> Path:
-    return Path(configured or os.environ.get(variable) or fallback).expanduser().absolute()
+    given = configured or os.environ.get(variable)
+    if not given and not home_folder():
+        raise ConfigError(
+            f"this user has no home folder, where {fallback} would lie; set HOME, or ${variable} to a folder"
+        )
+    return expanded(given or fallback).absolute()

@@ -9,6 +9,7 @@ gold has; an answer that is no label is wrong; one that is no number counts as t
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import DataError
+from cdcda_flower.key_rules import home_folder
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Prediction
 
@@ -135,8 +137,15 @@ def rouge_note(texts: str) -> str:
 @cache
 def _rouge() -> "RougeScorer":
     # Imported here because it loads all of NLTK (two seconds), which label and rating tasks never need.
-    from rouge_score.rouge_scorer import RougeScorer
-
+    homeless = not home_folder()
+    if homeless:
+        # nltk, which rouge_score imports, looks for a home and dies without one; it keeps nothing there.
+        os.environ["HOME"] = os.sep
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    finally:
+        if homeless:
+            del os.environ["HOME"]
     return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from cdcda_flower.errors import BadInputError
+from cdcda_flower.key_rules import expanded
 from experiments.paper.drawing import Picture, save
 from experiments.paper.grid import Grid
 from experiments.paper.render import Format, render
@@ -38,7 +39,7 @@ class Target(NamedTuple):
 
 def targets(built: Sequence[Built], to: Path, form: Format | None) -> list[Target]:
     """Returns the files: the one that is named, or in a folder one of each grid and two pictures of each figure."""
-    to = to.expanduser()
+    to = expanded(to)
     if to.is_dir() or not to.suffix:
         return [target for one in built for target in _of_folder(one, to, form or "terminal")]
     found = {**_ENDINGS, **_PICTURES}.get(to.suffix.lower())

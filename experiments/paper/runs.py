@@ -21,7 +21,7 @@ _AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio", "po
 # What says where and how fast a run runs, not what it measures.
 _OPERATION = frozenset(
     {
-        "device", "device-executor", "fleet-slots", "cloud-batch-tokens", "cloud-url", "cloud-concurrency",
+        "device", "device-executor", "fleet-slots", "cloud-batch-tokens", "cloud-url", "cloud-key-variable", "cloud-concurrency",
         "cloud-timeout-s", "cloud-retries", "client-memory-gb", "client-gpu-share", "start-timeout-s", "reply-timeout-s", "runs-dir",
         "run-name", "cache-dir", "plugin-dir", "swap-test", "tape", "tape-mode", "budget-calls", "budget-tokens",
     }

@@ -9,7 +9,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cdcda_flower.cloud_api import KEY_VARIABLE, OPENAI_URL, api_key, is_loopback, server_url
+from cdcda_flower.cloud_api import OPENAI_URL, api_key, is_this_machine, key_variable, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudUsage
@@ -106,7 +106,7 @@ class OpenAIGenerator:
         self.usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
         self._config = config
         self._url = server_url(config)
-        self._key = api_key(self._url)
+        self._key = api_key(config)
         given = (_AT_OPENAI if self._url == OPENAI_URL else _WHOLE_VOCABULARY) | json.loads(config.cloud_body or "{}")
         self._body = {name: value for name, value in given.items() if value is not None}
 
@@ -171,8 +171,9 @@ class OpenAIGenerator:
             base_url=self._url,
             timeout=Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT_S)),
             max_retries=0,  # the library would not try an error with status 200 again
-            # The environment may name a proxy, which does not reach this machine's own servers.
-            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self._url)),
+            # The environment may name a proxy, which does not reach this machine's own servers. What is sent is for the
+            # server that the config names, not for one that it redirects to.
+            http_client=DefaultAsyncHttpxClient(trust_env=not is_this_machine(self._url), follow_redirects=False),
         )
 
     async def _ask(self, client: "AsyncOpenAI", request: GenerationRequest, sample: int) -> Completion:
@@ -244,7 +245,14 @@ class OpenAIGenerator:
                 "give the base url of an OpenAI-compatible server, which usually ends in /v1"
             )
         if status in {401, 403}:
-            return ConfigError(f"${KEY_VARIABLE} is refused by {url} ({answer}); set a key that may use {model!r}")
+            variable = key_variable(self._config)
+            given = f"${variable} is refused by {url} ({answer})"
+            missing = (
+                f"{url} wants a key ({answer}), and none was given for it; name its variable in cloud-key-variable"
+            )
+            return ConfigError(f"{given}; set a key that may use {model!r}" if variable else missing)
+        if 300 <= status < 400:
+            return ModelError(f"cloud-url leads to {url}, which redirects to another address ({answer}); name that one")
         if status == 404:
             return ModelError(
                 f"cloud-model is {model!r} and cloud-url leads to {url}, which knows no such model or path ({answer}); "

@@ -122,7 +122,7 @@ API = {"cloud_engine": "openai", "prompt_form": "paper", "cloud_model": "/a/mode
         ("", "", "", r"^\$OPENAI_API_KEY is not set; https://api\.openai\.com/v1 answers nobody without"),
         ("https://api.openai.com/v1/", "", "", r"^\$OPENAI_API_KEY is not set"),
         ("", "127.0.0.1:8000", "", r"^\$OPENAI_BASE_URL is '127.0.0.1:8000'; it must be http"),
-        ("http://h/v1", "", "sk-\u00e9", r"^\$OPENAI_API_KEY holds characters that no key has; set it again$"),
+        ("", "https://h/v1", "sk-\u00e9", r"^\$OPENAI_API_KEY holds characters that no key has; set it again$"),
     ],
 )
 def test_an_api_that_cannot_work_is_named(
@@ -236,3 +236,25 @@ def test_a_nonsense_port_is_refused(monkeypatch: pytest.MonkeyPatch, value: str)
     monkeypatch.setenv("CDCDA_PORT", value)
     with pytest.raises(ConfigError, match="give one port"):
         chosen_port()
+
+
+@pytest.mark.parametrize(
+    ("keys", "asks"),
+    [
+        ({}, ""),
+        ({"device_model": "Qwen/Qwen2.5-0.5B"}, "device-model"),
+        ({"cloud_engine": "openai", "cloud_url": "https://llm.example.com/v1"}, "cloud-url"),
+        ({"cloud_engine": "openai", "cloud_url": "http://0.0.0.0:8000/v1"}, ""),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_stops_only_a_run_that_needs_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], asks: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "garbage://127.0.0.1:7890")
+    own = {"cloud_model": "m", "prompt_form": "paper"} if "cloud_engine" in keys else {}
+    config = _config(tmp_path, **keys, **own)
+    if not asks:
+        check_before_start(config, free_bytes=_plenty)
+    else:
+        with pytest.raises(BadInputError, match=rf"ALL_PROXY.*\({asks} needs the network\)"):
+            check_before_start(config, free_bytes=_plenty)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,14 @@ def test_a_host_that_cannot_be_reached(tmp_path: Path) -> None:
         url = closed.url
     with pytest.raises(DataError, match=r"cannot be reached: .*; check the network"):
         download(RATING, tmp_path, base_url=url)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "garbage://x"])
+def test_a_proxy_that_cannot_be_used_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    if proxy.startswith("socks") and find_spec("socksio"):
+        pytest.skip("socksio is installed, so that SOCKS proxies can be used")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(DataError, match=r"proxy variables cannot be used.*pip install socksio"):
+        download(task_named("lamp-3"), tmp_path)

@@ -40,6 +40,8 @@ def _flower(monkeypatch: pytest.MonkeyPatch, *logs: str) -> list[str]:
         found.append(folder.manifest().status)
         assert not folder.progress_path.exists()
         folder.progress_path.write_text("{}")
+        with Ledger(folder.ledger_path) as ledger:
+            ledger.add_lengths({"A": 1})  # as every start does, and once a run
         log = left.pop(0)
         (folder.logs / "flwr.log").write_text(log)
         folder.update(status="running" if log else "finished")

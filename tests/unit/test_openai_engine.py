@@ -47,6 +47,7 @@ def server() -> Iterator[LlamaServer]:
 
 def generator_of(url: str, **keys: Scalar) -> OpenAIGenerator:
     own = {"cloud-engine": "openai", "cloud-model": MODEL, "cloud-url": url, "prompt-form": "paper"}
+    own |= {"cloud-key-variable": "OPENAI_API_KEY"}
     given = {key.replace("_", "-"): value for key, value in keys.items()}
     config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | own | given)
     return OpenAIGenerator(config, api_model(config))

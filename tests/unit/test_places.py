@@ -1,10 +1,12 @@
 """Where runs and caches lie."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.errors import ConfigError
 from cdcda_flower.runs.places import cache_folder, runs_folder, tape_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,3 +39,18 @@ def test_without_both_they_lie_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_tape_lies_in_the_cache_unless_it_is_named(tmp_path: Path) -> None:
     assert tape_file(_config(**{"cache-dir": str(tmp_path)})) == tmp_path / "tape.sqlite"
     assert tape_file(_config(**{"cache-dir": str(tmp_path), "tape": "/a/b.sqlite"})) == Path("/a/b.sqlite")
+
+
+def test_without_a_home_one_line_names_it_and_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("CDCDA_CACHE_DIR", "CDCDA_RUNS_DIR", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    for place, variable in ((cache_folder, "CDCDA_CACHE_DIR"), (runs_folder, "CDCDA_RUNS_DIR")):
+        with pytest.raises(ConfigError, match=rf"no home folder.*set HOME, or \${variable}") as caught:
+            place(_config())
+        assert "\n" not in str(caught.value)
+        monkeypatch.setenv(variable, str(tmp_path))
+        assert place(_config()) == tmp_path
+        monkeypatch.setenv(variable, "~/x")
+        with pytest.raises(ConfigError, match="~ stands for no home folder here; set HOME"):
+            place(_config())

@@ -4,12 +4,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
-from experiments.processes import MemoryWatch, RunProcesses, environment, free_port, port_is_free, summed_pss
+from cdcda_flower.runs.private import private_files
+from experiments.processes import (
+    MemoryWatch,
+    RunProcesses,
+    environment,
+    free_port,
+    port_is_free,
+    proxy_problem,
+    summed_pss,
+    write_ray_token,
+)
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
@@ -106,3 +117,64 @@ def test_a_runs_processes_find_the_token_of_a_log_in(tmp_path: Path, monkeypatch
     assert env["HF_TOKEN_PATH"] == "/home/ann/.cache/huggingface/token"
     monkeypatch.setenv("HF_HOME", "/data/hf")
     assert environment(tmp_path, tmp_path)["HF_TOKEN_PATH"] == "/data/hf/token"
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:7890", "pip install socksio"),
+        ("all_proxy", "socks5h://127.0.0.1:7890", "pip install socksio"),
+        ("HTTPS_PROXY", "socks4://127.0.0.1:7890", "http://proxy:3128"),
+        ("HTTP_PROXY", "garbage://x", "http://proxy:3128"),
+        ("http_proxy", "http://proxy:port", "http://proxy:3128"),
+        ("NO_PROXY", "[::1]", "NO_PROXY"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_and_not_passed_on(
+    tmp_path: Path, no_proxy: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    if "socksio" in said and find_spec("socksio"):
+        pytest.skip("socksio is installed, so that SOCKS proxies can be used")
+    no_proxy.setenv(name, value)
+    no_proxy.setenv("HTTPS_PROXY" if name != "HTTPS_PROXY" else "HTTP_PROXY", "http://proxy:3128")
+    assert name in proxy_problem()
+    assert said in proxy_problem()
+    env = environment(tmp_path, tmp_path)
+    assert {key: env[key] for key in PROXIES if key in env} == {
+        "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
+    }  # fmt: skip
+
+
+def test_a_proxy_that_can_be_used_is_passed_on_and_kept_from_this_machine(
+    tmp_path: Path, no_proxy: pytest.MonkeyPatch
+) -> None:
+    no_proxy.setenv("HTTPS_PROXY", "http://proxy:3128")
+    no_proxy.setenv("NO_PROXY", "inside.example.com")
+    assert proxy_problem() == ""
+    env = environment(tmp_path, tmp_path)
+    assert (env["HTTPS_PROXY"], env["NO_PROXY"]) == ("http://proxy:3128", "inside.example.com,127.0.0.1,localhost")
+
+
+def test_a_user_without_a_home_has_one_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert environment(tmp_path, tmp_path)["HOME"] == str(tmp_path)
+
+
+def test_rays_processes_know_each_other_by_a_private_word(tmp_path: Path) -> None:
+    with private_files():
+        write_ray_token(tmp_path)
+    env = environment(tmp_path, tmp_path)
+    token = Path(env["RAY_AUTH_TOKEN_PATH"])
+    assert env["RAY_AUTH_MODE"] == "token"
+    assert (len(token.read_text()), token.stat().st_mode & 0o777) == (64, 0o600)
