@@ -10,10 +10,8 @@ from typing import Any
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
-from cdcda_flower.runs.identity import plugin_file
+from cdcda_flower.runs.identity import POLICY_ENTRY_POINTS, plugin_file
 from clients.sharing.policies import SharePolicy, built_in
-
-ENTRY_POINTS = "cdcda_flower.share_policies"
 
 
 def make_policy(config: RunConfig) -> SharePolicy:
@@ -26,7 +24,7 @@ def make_policy(config: RunConfig) -> SharePolicy:
                 f"policy-args is {config.policy_args!r}; the built-in policy {name!r} takes none (share-ratio sets it)"
             )
         return own[name]
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    points = {point.name: point for point in entry_points(group=POLICY_ENTRY_POINTS)}
     if name not in points and ":" not in name:
         known = ", ".join([*own, *sorted(points)])
         raise ConfigError(f"share-policy is {name!r}; known policies: {known}; or give module:Class")
