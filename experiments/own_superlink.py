@@ -77,7 +77,7 @@ def main() -> None:
             serve(OwnUserOnly(app), **{**options, "proxy_headers": False})
 
         # Flower's command offers no place for a middleware; it serves through this one function (a test sees to it).
-        uvicorn.run = guarded
+        uvicorn.run = guarded  # type: ignore[assignment]
     (command,) = entry_points(group="console_scripts", name="flower-superlink")
     command.load()()
 
