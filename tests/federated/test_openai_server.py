@@ -18,7 +18,7 @@ API = {
 def test_a_server_writes_the_pairs_of_a_whole_run(four: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(KEY) as server:
-        outcome = four.run(four.config(cloud_url=server.url, **API))
+        outcome = four.run(four.config(cloud_url=server.url, cloud_key_variable="OPENAI_API_KEY", **API))
     assert outcome.failures == ""
     ledger, manifest = outcome.ledger, outcome.folder.manifest()
     asked = 2 * len(ledger.shared())
