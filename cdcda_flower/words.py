@@ -1,10 +1,10 @@
-"""What counts as a word, in every script: the unit of lengths, cuts and searches, and ROUGE's token.
+"""What counts as a word, in every script: the unit of lengths, cuts and searches, and ROUGE's token; and what repeats itself.
 
 Between spaces a word is what stands there, as `str.split` gives it. Scripts that put no spaces between words (Chinese,
 Japanese, Thai, Lao, Khmer, Burmese, Tibetan) count by the character as readers see it, and so do emoji.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
@@ -21,6 +21,8 @@ _SPACE = r"[\s\x1c-\x1f\u200b\ufeff]"
 _WORD = regex.compile(rf"\p{{P}}*+(?={_ALONE})\X[\p{{P}}--[\#@\p{{Ps}}\p{{Pi}}]]*+|[[^{_SPACE}]--{_ALONE}]+", regex.V1)
 _STARTS_ALONE = regex.compile(rf"\p{{P}}*+{_ALONE}", regex.V1)
 _TOKEN = regex.compile(rf"(?={_ALONE})\X|[[\p{{L}}\p{{N}}\p{{M}}]--{_ALONE}]+", regex.V1)
+# Three times in a row is a figure of speech ("no, no, no"); a model that says the same four times goes on for ever.
+_ROUNDS = 4
 _VISIBLE = regex.compile(rf"[^{_SPACE}]", regex.V1)
 
 
@@ -59,3 +61,15 @@ def tokens(text: str) -> tuple[str, ...]:
     """
     plain = folded(text)
     return tuple(_TOKEN.findall(plain) or _VISIBLE.findall(plain))
+
+
+def is_loop(units: Sequence[object], *, least: int) -> bool:
+    """Says whether a text ends in the same thing four times in a row, over at least `least` units (tokens, characters)."""
+    size = len(units)
+    for period in range(-(-least // _ROUNDS), size // _ROUNDS + 1):
+        if (
+            units[-1] == units[-1 - period]
+            and units[size - period * (_ROUNDS - 1) :] == units[size - period * _ROUNDS : size - period]
+        ):
+            return True
+    return False

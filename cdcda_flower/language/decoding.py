@@ -15,9 +15,13 @@ import torch
 
 from cdcda_flower.language.examples import Route, TokenizedExample, collate, forward, one_adapter
 from cdcda_flower.language.kv_cache import give_room
+from cdcda_flower.words import is_loop
 
 # Share of a batch's rows that are still written, at which the finished ones are taken out.
 _COMPACT_AT = 0.75
+
+# Tokens that a text repeats before it is taken for one without end, and after which it is looked at again.
+_LOOP_TOKENS = 32
 
 # Scores that one softmax takes: on a CPU what its caches hold, on a GPU what fills it.
 _DRAWN_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
@@ -50,8 +54,9 @@ class Row:
     (end-of-text at the end of each sees to that), are all that may follow it (or all that may be written, where `then`
     is empty). `limit` holds for each free text, the token that ends it included: a choice is written to its end.
     `window` is what the model can read, prompt and text together. `cut`: one of the two ended the text and not the
-    model. `planned` is the text's length that a batch makes room for: a longer one is left unfinished. `slot` is the
-    adapter that it is written with, in a model that holds several.
+    model. `ends_loops`: a text that repeats itself, and so would go on to its limit, is cut there. `planned` is the
+    text's length that a batch makes room for: a longer one is left unfinished. `slot` is the adapter that it is written
+    with, in a model that holds several.
     """
 
     prompt: list[int]
@@ -59,6 +64,7 @@ class Row:
     lines: int
     window: int = sys.maxsize
     planned: int = sys.maxsize
+    ends_loops: bool = False
     slot: int = 0
     temperature: float = 0.0
     rng: random.Random | None = None
@@ -117,8 +123,13 @@ class Row:
             token = self._end_line(token, text_before=stop.newline.get(token, ""))
         else:
             self.written.append(token)
-            self.done = self.cut = self._free >= self.limit
+            self.done = self.cut = self._free >= self.limit or self._is_stuck()
         return token
+
+    def _is_stuck(self) -> bool:
+        # Seldom looked at: a step of a small model takes a millisecond a row.
+        looked_at = self.ends_loops and self._free % _LOOP_TOKENS == 0
+        return looked_at and is_loop(self.written[-self._free :], least=_LOOP_TOKENS)
 
     def _end_line(self, token: int, *, text_before: str) -> int:
         """Ends a line; returns the token to feed next: the first forced one where the newline stood alone."""

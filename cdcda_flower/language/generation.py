@@ -149,6 +149,8 @@ class CausalGenerator:
                 planned=max(len(prompt), _SHORT_TEXT) if planned else sys.maxsize,
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=0.0 if request.greedy else self._temperature,
+                # An answer is scored as it is, like those of devices.
+                ends_loops=not request.greedy,
                 rng=random.Random(derive_seed(request.seed, "sample", str(sample))),
                 then=then,
                 choices=choices,

@@ -158,6 +158,20 @@ def test_a_text_is_cut_exactly_where_its_limit_comes_before_its_end(tokens: list
     assert not row.cut
 
 
+@pytest.mark.parametrize("ends_loops", [True, False])
+def test_a_text_that_repeats_itself_is_cut_where_that_is_asked(ends_loops: bool) -> None:
+    row = Row(prompt=[9], limit=200, lines=1, ends_loops=ends_loops)
+    fed(row, [3, 3, *([4, 5, 6, 7] * 50)])
+    # Looked at after 32 tokens, of which the first two are others, and after 64.
+    assert (len(row.written), row.cut) == ((64, True) if ends_loops else (200, True))
+
+
+def test_a_text_that_says_something_three_times_is_not_cut() -> None:
+    row = Row(prompt=[9], limit=200, lines=1, ends_loops=True)
+    fed(row, [*([3, 4, 5, 6, 7, 8, 3, 3, 4, 4, 5] * 3), NEWLINE])
+    assert (row.done, row.cut) == (True, False)
+
+
 def test_the_models_window_cuts_too() -> None:
     row = Row(prompt=[9] * 5, limit=10, lines=0, window=8)
     assert row.room == 8

@@ -130,6 +130,8 @@ def test_a_sample_that_is_no_whole_answer_holds_no_pair(guided: bool) -> None:
 
     assert read(text, cut=False) == read("<think>hm</think>" + text, cut=False) == pair
     assert read(text, cut=True) is Reason.CUT_OFF
+    assert read(text + " The service was good." * 4, cut=True) is Reason.LOOP
+    assert read(text + " The service was good." * 4, cut=False) is not Reason.LOOP
     assert read(" \n", cut=True) is Reason.NO_ANSWER
     assert read("<think>hm" + text, cut=False) is Reason.ONLY_REASONING
 

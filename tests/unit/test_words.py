@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rouge_score.tokenize import tokenize
 
 from cdcda_flower.types import same_text
-from cdcda_flower.words import first_words, joined, tokens, words
+from cdcda_flower.words import first_words, is_loop, joined, tokens, words
 
 # One clause a script, without digits, and how many words a reader counts in it.
 CLAUSES = {
@@ -140,3 +140,23 @@ def test_what_readers_cannot_tell_apart_is_one_text(other: str) -> None:
 def test_other_texts_stay_apart(one: str, other: str) -> None:
     assert same_text(f"x {one}") != same_text(f"x {other}")
     assert same_text(one)
+
+
+@given(st.text(max_size=20), st.text(min_size=1, max_size=12), st.integers(4, 9))
+def test_what_ends_in_the_same_four_times_over_enough_is_a_loop(start: str, round_: str, times: int) -> None:
+    text = start + round_ * times
+    # The loop may stop anywhere within a round.
+    for end in (text, text + round_[: len(round_) // 2]):
+        assert is_loop(end, least=len(round_) * 4)
+
+
+@given(st.text(alphabet="abc", max_size=40))
+def test_a_loop_is_four_equal_rounds_of_the_least_length(text: str) -> None:
+    ends = [text[len(text) - size :] for size in range(8, len(text) + 1)]
+    rounds = any(end == end[: len(end) // 4] * 4 for end in ends if len(end) % 4 == 0)
+    assert is_loop(text, least=8) == rounds
+
+
+@pytest.mark.parametrize("text", ["", "no, no, no", "The service was good. " * 3, "ha" * 3])
+def test_three_times_are_a_figure_of_speech(text: str) -> None:
+    assert not is_loop(text, least=8)
