@@ -45,7 +45,7 @@ class OwnUserOnly:
 def owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
     """Returns the number of the user whose process holds the client's end of a loopback connection, None where none does."""
     ends = [_hexadecimal(client), _hexadecimal(server), _ESTABLISHED]
-    for line in _TABLE.read_text(encoding="ascii").splitlines()[1:]:
+    for line in _TABLE.read_text(encoding="ascii").strip().split("\n")[1:]:
         columns = line.split()
         if columns[_LOCAL : _STATE + 1] == ends:
             return int(columns[_UID])

@@ -111,4 +111,4 @@ def _some(names: set[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+    return str(error).strip().split("\n")[0][:200]

@@ -75,8 +75,8 @@ def _words(text: str) -> list[str]:
 
 
 def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0] if lines else ""
+    # A newline alone: an answer may hold U+2028 and its like, at which `str.splitlines` would cut.
+    return text.strip().split("\n")[0].rstrip("\r")
 
 
 def _longest_first(labels: Sequence[str]) -> list[str]:

@@ -120,7 +120,7 @@ def parse_guided(text: str, task: Task, source: Example) -> ParsedPair | Reason:
 
 def parse_response(text: str, task: Task, source: Example) -> str | Reason:
     """Returns y from the first line with text, cut where a further pair begins."""
-    lines = [line for line in _until(_INPUT, text).splitlines() if line.strip()]
+    lines = [line for line in _until(_INPUT, text).split("\n") if line.strip()]
     response = " ".join(_unfenced(lines[0]).split()) if lines else ""
     if not response:
         return Reason.EMPTY
