@@ -119,7 +119,7 @@ def test_a_prompt_that_fills_the_models_window_is_cut_and_ends_nothing(
 @pytest.mark.parametrize("adds_first_token", [True, False])
 def test_the_server_reads_the_token_ids_of_the_chat_template(adds_first_token: bool, tmp_path: Path) -> None:
     """Whether the file says that a first token is to be added or not."""
-    source = Path(find_model("embedded").path)
+    source = Path(find_model("embedded", "gguf").path)
     gguf = tmp_path / source.name
     shutil.copyfile(source, gguf)
     field = GGUFReader(gguf, "r+").fields["tokenizer.ggml.add_bos_token"]

@@ -224,7 +224,7 @@ def test_a_run_from_before_a_key_was_added_and_from_another_folder_counts(
 def test_what_a_machine_lacks_is_said_before_anything_starts(
     sweep: Callable[..., tuple[int, str, str]], launches: Launches
 ) -> None:
-    code, out, err = sweep(text=SWEEP + 'device-model = ["./one", "embedded"]\n')
+    code, out, err = sweep("--set", "device-executor=local", text=SWEEP + 'device-model = ["./one", "embedded"]\n')
     assert (code, out, launches.names) == (2, "", [])
     assert err.count("error: ") == 1
     assert "cell 'k=1 ./one' and 2 more: device-model is" in err
@@ -233,7 +233,7 @@ def test_what_a_machine_lacks_is_said_before_anything_starts(
 def test_missing_data_are_said_once_beside_other_problems(
     sweep: Callable[..., tuple[int, str, str]], launches: Launches
 ) -> None:
-    code, out, err = sweep("--set", "data=./none", "--set", "device-model=./one")
+    code, out, err = sweep("--set", "data=./none", "--set", "device-executor=local", "--set", "device-model=./one")
     assert (code, out, launches.names) == (2, "", [])
     assert [line.partition(" is ")[0] for line in err.splitlines()] == [
         "error: every cell: data", "every cell: device-model"
