@@ -22,8 +22,10 @@ from cdcda_flower.types import ModelRef, Sample
 
 # Batches below this size leave a core waiting for memory more than computing.
 _LEAST_BATCH_TOKENS = 6144
-# Of a text behind a short prompt, in tokens: more are planned for it at once.
-_SHORT_TEXT = 64
+# The tokens that a text is likely to take are those of its prompt without the instruction and the template, or some at
+# least. What takes more is written anew with three times the room, and then with all that the limit allows.
+_INSTRUCTION_TOKENS, _SHORT_TEXT = 48, 48
+_ROOMS = (1, 3, sys.maxsize)
 
 
 class Sampling(Protocol):
@@ -72,9 +74,9 @@ class CausalGenerator:
         """Writes `samples` texts per request, without the prefix, special tokens or an end newline.
 
         The limit is loose and few texts come near it, so a batch has room for likely lengths. What is longer is written
-        anew at the end, from the same seed, in batches with all the room that the limit allows.
+        anew, from the same seed, in batches with more room.
         """
-        groups = [self._rows(request, planned=True) for request in requests]
+        groups = [self._rows(request, rooms=_ROOMS[0]) for request in requests]
         alone = threading.Lock()
 
         def hand_over(index: int) -> None:
@@ -87,11 +89,12 @@ class CausalGenerator:
             if not _unwritten(group):
                 hand_over(index)
         self._write(groups, hand_over)
-        for index, request in enumerate(requests):
-            if _unwritten(groups[index]):
-                again = self._rows(request, planned=False)
-                groups[index] = [row if row.done else new for row, new in zip(groups[index], again, strict=True)]
-        self._write(groups, hand_over)
+        for rooms in _ROOMS[1:]:
+            for index, request in enumerate(requests):
+                if _unwritten(groups[index]):
+                    again = self._rows(request, rooms=rooms)
+                    groups[index] = [row if row.done else new for row, new in zip(groups[index], again, strict=True)]
+            self._write(groups, hand_over)
 
     def _write(self, groups: Sequence[list[Row]], hand_over: Callable[[int], None]) -> None:
         """Writes all rows as far as their room goes; hands over the requests whose rows are all done."""
@@ -132,7 +135,7 @@ class CausalGenerator:
         count = math.ceil(len(batches(most)) / workers) * workers
         return workers, batches(bisect_left(range(most), True, key=lambda budget: len(batches(budget)) <= count))
 
-    def _rows(self, request: Sampling, *, planned: bool) -> list[Row]:
+    def _rows(self, request: Sampling, *, rooms: int) -> list[Row]:
         encode = self._loaded.tokenizer
         prompt = request_ids(encode, request)
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
@@ -146,7 +149,7 @@ class CausalGenerator:
                 limit=request.max_new_tokens,
                 window=window_of(self._loaded.model.config),
                 # The prompt holds an example of what is asked for, so texts are seldom longer.
-                planned=max(len(prompt), _SHORT_TEXT) if planned else sys.maxsize,
+                planned=max(len(prompt) - _INSTRUCTION_TOKENS, _SHORT_TEXT) * rooms,
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=0.0 if request.greedy else self._temperature,
                 # An answer is scored as it is, like those of devices.
