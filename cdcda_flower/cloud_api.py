@@ -56,7 +56,9 @@ def api_key(config: RunConfig) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"${variable} holds characters that no key has; set it again")
     if not key and config.cloud_key_variable:
-        raise ConfigError(f"cloud-key-variable names ${variable}, which is not set; set it, or leave the key empty")
+        raise ConfigError(
+            f"cloud-key-variable names ${variable}, which is not set; set it, or leave cloud-key-variable empty"
+        )
     if not key and _is_openai(url):
         raise ConfigError(
             f"${variable} is not set; {url} answers nobody without a key; set it, or name another server in cloud-url"

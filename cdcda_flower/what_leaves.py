@@ -145,7 +145,10 @@ def _fits(value: object, kind: Kind, words: Mapping[Kind, Collection[str]]) -> b
     if kind == "count":
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT
     if kind == "number":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        # JSON spells integers of any length, also such as no float holds.
+        return math.isfinite(value) if isinstance(value, float) else abs(value) <= MOST_COUNT
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS or not _is_unicode(value):
         return False
     if kind in words:

@@ -138,7 +138,10 @@ def _proxy_problems(config: RunConfig) -> Iterator[str]:
     """Yields what is wrong with the proxy of a run that asks others; to one that needs no network no proxy is passed on."""
     values = config.to_flwr()
     of_a_hub = [key for key in loaded_models(config) if not is_local(str(values[key]))]
-    asked = ["cloud-url"] if config.asks_a_server and not is_this_machine(server_url(config)) else of_a_hub
+    try:
+        asked = ["cloud-url"] if config.asks_a_server and not is_this_machine(server_url(config)) else of_a_hub
+    except ConfigError:
+        return  # the url is said among the engine's problems
     if asked and (problem := proxy_problem()):
         yield f"{problem} ({asked[0]} needs the network)"
 

@@ -195,6 +195,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         for ending in ("", "-wal", "-shm"):
             Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
         folder.update(status="created", phases=(), error="", error_kind="")
+        folder.keep_reserve()
     if failure:
         raise failure
     return manifest
@@ -283,7 +284,14 @@ def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) 
         this.processes.stop()
         if folder.manifest().status == "finished":
             ending = {}  # it was done before it was stopped
-        folder.end(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+        try:
+            folder.end(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+        except OSError as unwritten:
+            # What ended the run is what must be said last.
+            _say(
+                this,
+                f"the manifest in {folder.path} cannot be written ({unwritten.strerror}); it does not say how the run ended",
+            )
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def clear(folder: RunFolder) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     if folder.manifest().status in {"created", "running"}:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        folder.update(status="interrupted", error="its launcher was killed", error_kind="run", finished=now)
+        folder.end(status="interrupted", error="its launcher was killed", error_kind="run", finished=now)
     lock.unlink(missing_ok=True)
     return ended
 

@@ -17,7 +17,7 @@ from cdcda_flower.types import SyntheticPair, TrainingReport, Unparsable, UserRe
 from experiments.costs import Measured, costs_of
 from experiments.history import by_history
 from experiments.paired import Answers, compare, is_own, swapped_of, swaps
-from experiments.recorded import METHOD, RecordedConfig, recorded_config, shares, trains_on_pairs
+from experiments.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
 
@@ -66,8 +66,7 @@ def read_report(folder: RunFolder) -> Report:
     config, task, ledger, own, results = run.config, run.task, run.ledger, run.own, run.results
     pairs, verdicts, unparsable = ledger.pairs(), ledger.verdicts(), ledger.unparsable()
     uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
-    # A ledger from before other methods sent pairs holds what the filters kept.
-    sent = ledger.sent() or {METHOD: kept}
+    sent = ledger.sent()
     measured = Measured(
         folder=folder,
         uploads=uploads,
@@ -95,8 +94,7 @@ def read_report(folder: RunFolder) -> Report:
         bytes_up=sum(upload.bytes_up for upload in uploads),
         failures=dict(Counter(failure.phase for failure in ledger.failures())),
         dropped=_dropped(trainings),
-        # A ledger of an earlier version holds only how many items were used.
-        history=by_history(task, own, ledger.lengths() or {upload.user_id: upload.history_size for upload in uploads}),
+        history=by_history(task, own, ledger.lengths()),
         costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
     )
 

@@ -29,7 +29,7 @@ class Lenient(_Value):
 class MethodReport(_Value):
     """One method's results; `failed` counts the users of the run that have none.
 
-    `lenient` is None where answers have one reading: texts, references, and runs from before there were two.
+    `lenient` is None where answers have one reading: texts and references.
     """
 
     users: int

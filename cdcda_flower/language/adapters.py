@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from cdcda_flower.errors import DataError, RunError
+from cdcda_flower.errors import DataError, RunError, coded
 from cdcda_flower.language.sources import files_digest
 from cdcda_flower.runs.private import private_files
 
@@ -29,9 +29,12 @@ def check_finite(weights: Mapping[str, torch.Tensor]) -> None:
     """Raises RunError where a training came to weights that are no numbers: whatever such a model says means nothing."""
     bad = sum(not tensor.isfinite().all() for tensor in weights.values())
     if bad:
-        raise RunError(
-            f"training came to NaN or infinite weights ({bad} of {len(weights)} tensors); lower learning-rate "
-            "(base-learning-rate where M_base is trained)"
+        raise coded(
+            "not-finite",
+            RunError(
+                f"training came to NaN or infinite weights ({bad} of {len(weights)} tensors); lower learning-rate "
+                "(base-learning-rate where M_base is trained)"
+            ),
         )
 
 

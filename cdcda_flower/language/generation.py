@@ -22,9 +22,9 @@ from cdcda_flower.types import ModelRef, Sample
 
 # Batches below this size leave a core waiting for memory more than computing.
 _LEAST_BATCH_TOKENS = 6144
-# The tokens that a text is likely to take are those of its prompt without the instruction and the template, or some at
-# least. What takes more is written anew with three times the room, and then with all that the limit allows.
-_INSTRUCTION_TOKENS, _SHORT_TEXT = 48, 48
+# A text is likely to be no longer than the one that it is to be like, and so much. What is longer is written anew with
+# three times the room, and then with all that the limit allows.
+_LONGER, _MORE_TOKENS = 1.25, 16
 _ROOMS = (1, 3, sys.maxsize)
 
 
@@ -49,6 +49,8 @@ class Sampling(Protocol):
     def free_texts(self) -> int: ...  # noqa: D102
     @property
     def greedy(self) -> bool: ...  # noqa: D102
+    @property
+    def like(self) -> str: ...  # noqa: D102
 
 
 OnAnswer = Callable[[int, tuple[Sample, ...], int], None]
@@ -139,6 +141,8 @@ class CausalGenerator:
         encode = self._loaded.tokenizer
         prompt = request_ids(encode, request)
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
+        like = encode(request.like, add_special_tokens=False)["input_ids"]
+        likely = math.ceil(_LONGER * len(like)) + len(then) + _MORE_TOKENS if like else sys.maxsize
         choices = [
             [*encode(" " + choice, add_special_tokens=False)["input_ids"], encode.eos_token_id]
             for choice in dict.fromkeys(request.choices)
@@ -148,8 +152,7 @@ class CausalGenerator:
                 prompt=prompt,
                 limit=request.max_new_tokens,
                 window=window_of(self._loaded.model.config),
-                # The prompt holds an example of what is asked for, so texts are seldom longer.
-                planned=max(len(prompt) - _INSTRUCTION_TOKENS, _SHORT_TEXT) * rooms,
+                planned=likely * rooms,
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=0.0 if request.greedy else self._temperature,
                 # An answer is scored as it is, like those of devices.

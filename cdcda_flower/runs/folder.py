@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class RunFolder:
         folder.logs.mkdir()
         folder.devices.mkdir()
         write_atomic(folder._manifest_path, Manifest(run=name).model_dump_json(indent=2))
-        folder._reserve.write_bytes(bytes(_RESERVE_BYTES))
+        folder.keep_reserve()
         return folder
 
     @property
@@ -223,6 +224,10 @@ class RunFolder:
             return self.update(**changes)
         finally:
             self._reserve.unlink(missing_ok=True)
+
+    def keep_reserve(self) -> None:
+        """Keeps room on the disk for the run's last words; a disk that compresses must store it as well."""
+        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
 
     @property
     def _reserve(self) -> Path:

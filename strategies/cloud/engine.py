@@ -21,7 +21,8 @@ class GenerationRequest:
     prefilled, and the answer ends with the line that `then` begins: one request so writes x and, after it, y.
     Non-empty `choices`: the last part is one of them, behind a space. `max_new_tokens` bounds each text that the model
     writes freely, with the token that ends it: x and y have as many each, and a choice is written to its end. `greedy`:
-    the likeliest answer instead of a sample, so there is one.
+    the likeliest answer instead of a sample, so there is one. `like` is about as long as the answer is likely to be, where
+    that is known: batches are planned with it, and no answer depends on it.
     """
 
     prompt: str = field(repr=False)
@@ -32,6 +33,7 @@ class GenerationRequest:
     max_new_tokens: int
     choices: tuple[str, ...]
     greedy: bool
+    like: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if self.greedy and self.samples != 1:

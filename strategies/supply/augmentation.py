@@ -84,6 +84,8 @@ def _request(user_id: str, source: Example, task: Task, config: RunConfig) -> Ge
         max_new_tokens=config.cloud_max_tokens * (1 if guided else 2),
         choices=choices(task, source) if guided else (),
         greedy=False,
+        # The paper's form has the model write the task's wording too.
+        like=f"{task.free_text(source.query, '') if guided else source.query} {source.response}",
     )
 
 

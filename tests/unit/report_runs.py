@@ -71,6 +71,7 @@ def fill(ledger: Ledger) -> None:
         ]
         ledger.add_verdicts(far)
         ledger.add_selected(user, [pair.id for pair in pairs[1:]])
+        ledger.add_sent("cdcda", user, [pair.id for pair in pairs[1:]])
     odd = Provenance(user_id="u1", source_id="i", generator="g", prompt_digest="d", seed=1, sample=9)
     reasons = {"u1/i/7": "cut-off", "u1/i/8": "cut-off", "u1/i/9": "no-input"}
     ledger.add_unparsable([Unparsable(id=one, reason=why, provenance=odd) for one, why in reasons.items()])

@@ -118,12 +118,12 @@ def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
 def test_what_is_longer_than_planned_is_written_anew_and_is_the_same(
     generator: CausalGenerator, batches: list[list[Row]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [replace(ASKED, prompt="A sailor " * (n % 3), seed=n, max_new_tokens=10 * n) for n in range(1, 7)]
+    requests = [replace(ASKED, prompt="A sailor " * (n % 3), seed=n, max_new_tokens=30 * n) for n in range(1, 7)]
     expected = generate(generator, *requests)
     at_once = len(batches)
-    monkeypatch.setattr(generation, "_SHORT_TEXT", 1)
     told: list[int] = []
-    found = answers(generator, requests, on_answer=lambda index, *_: told.append(index))
+    planned = [replace(request, like="A sailor") for request in requests]
+    found = answers(generator, planned, on_answer=lambda index, *_: told.append(index))
     assert [tuple(sample.text for sample in row) for row in found] == expected
     assert sorted(told) == list(range(6))
     assert any(not row.done for rows in batches[at_once:] for row in rows)

@@ -30,13 +30,15 @@ def test_macro_f1_counts_all_labels() -> None:
     assert (sums["hit:action"], sums["hit:comedy"]) == (1, 1)
 
 
-def test_labels_are_counted_only_where_f1_needs_them_and_never_as_a_histogram_of_golds() -> None:
+def test_labels_are_counted_only_where_f1_needs_them_and_a_wrong_answer_hides_its_gold() -> None:
     for task in TASKS.values():
         by_label = {key for key in sum_keys(task) if ":" in key.removeprefix("lenient:")}
         assert bool(by_label) == ("f1" in task.metrics)
     task = task_named("lamp-1")
     # Which was the gold, the sums of a wrong answer do not say.
     assert sums_of(task, [("[1]", "[2]")]) == sums_of(task, [("[2]", "[1]")])
+    # An answer that cannot be read shows it, as docs/share-policies.md says.
+    assert sums_of(task, [("no label", "[2]")])["miss:[2]"] == 1
 
 
 def test_sum_keys_are_the_keys_that_sums_have() -> None:
