@@ -116,7 +116,7 @@ def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
 
 
 def test_what_is_longer_than_planned_is_written_anew_and_is_the_same(
-    generator: CausalGenerator, batches: list[list[Row]], monkeypatch: pytest.MonkeyPatch
+    generator: CausalGenerator, batches: list[list[Row]]
 ) -> None:
     requests = [replace(ASKED, prompt="A sailor " * (n % 3), seed=n, max_new_tokens=30 * n) for n in range(1, 7)]
     expected = generate(generator, *requests)
