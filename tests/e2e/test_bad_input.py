@@ -23,8 +23,14 @@ MISTAKES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "policy arguments of a built-in": ({"policy-args": '{"count": 3}'}, ("policy-args", "'ratio'", "takes none")),
     "policy arguments that are no JSON": ({"policy-args": "count=3"}, ("policy-args", "write an object such as")),
     "wrong type": ({"num-users": "four"}, ("num-users", "'four'", "integer")),
-    "no such model": ({"device-model": "./none"}, ("device-model", "none", "does not exist", "Hugging Face id")),
-    "no such GGUF": ({"cloud-model": "/no/such.gguf"}, ("cloud-model", "/no/such.gguf", "does not exist")),
+    "no such model": (
+        {"device-executor": "local", "device-model": "./none"},
+        ("device-model", "none", "does not exist", "Hugging Face id"),
+    ),
+    "no such GGUF": (
+        {"cloud-engine": "transformers", "cloud-model": "/no/such.gguf"},
+        ("cloud-model", "/no/such.gguf", "does not exist"),
+    ),
     "missing data": ({"data": "./lamp"}, ("lamp", "no folder", "cdcda data download lamp-3 --to", "embedded")),
     "a table": ({"k": [1, 2]}, ("k", "without tables or lists")),
 }
