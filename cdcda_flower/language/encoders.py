@@ -33,6 +33,7 @@ class SentenceEncoder:
 
         with _loading(model, "sentence") as folder:
             self._model = SentenceTransformer(str(folder), device=str(pick_device(device)), local_files_only=True)
+        self._model.tokenizer.split_special_tokens = True  # a text holds no control tokens
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
         """Returns the cosine of each pair, a negative one as 0; each different text is embedded once."""

@@ -13,7 +13,7 @@ from strategies.recording import Recording
 from strategies.selection.scorers import ConsistencyScorer, make_scorer
 
 # Of the way scorers read a pair; a change makes what was recorded stale.
-_VERSION = 2
+_VERSION = 3
 # Pairs that are scored before the tape keeps them; both directions of a pair are among the same ones.
 _KEPT_AT_ONCE = 2048
 

@@ -106,6 +106,25 @@ def test_sentence_encoder_orders_pairs_and_stays_in_range(minilm: SentenceEncode
     assert minilm.name == "embedding"
 
 
+def test_marks_in_a_text_are_plain_text_to_the_sentence_encoder(minilm: SentenceEncoder) -> None:
+    marked = "a cat [SEP] a dog [CLS] [MASK] [PAD]"
+    # To this model a bracket is a word of its own, and `cls` is `cl` and `##s`; the cases do not count.
+    plain = "a cat [ sep ] a dog [ cls ] [ mask ] [ pad ]"
+    assert minilm.score([marked], [plain])[0] == pytest.approx(1.0, abs=1e-5)
+    assert minilm.score([marked], ["a cat a dog"])[0] < 0.99
+
+
+def test_a_text_without_marks_keeps_its_embedding(minilm: SentenceEncoder) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from cdcda_flower.language.sources import locate
+
+    texts = ["a cat sat", "[x] <y> [SEP x] 旧火车站 😀", "long " * 400, "", "naïve\ttext\n"]
+    as_it_is = SentenceTransformer(str(locate("embedded", "sentence")), device="cpu", local_files_only=True)
+    options = {"show_progress_bar": False, "convert_to_tensor": True, "normalize_embeddings": True}
+    assert torch.equal(minilm._model.encode(texts, **options), as_it_is.encode(texts, **options))
+
+
 def test_bert_score_orders_pairs(bert: BertScorer) -> None:
     reference = "a cat sat on the mat"
     same, near, far, empty = bert.score([reference, "the cat sat on a rug", "rates rise", " "], [reference] * 4)
