@@ -7,10 +7,14 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import Json, digest
 from cdcda_flower.teacher import TeacherTargets
+
+Cut = Literal["", "limit", "loop", "no-answer"]
+"""What ended a text in place of the model; "" where the model did."""
 
 # Spaces, line ends and controls; characters that only join, part or turn others: soft hyphens, zero-width characters,
 # marks of direction, variation selectors, byte order marks.
@@ -121,10 +125,14 @@ class Unparsable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One text that the cloud wrote. `cut`: a limit ended it and not the model, so it is no whole answer."""
+    """One text that the cloud wrote. `cut` says what ended it; only one that the model ended ("") is a whole answer.
+
+    "limit": a limit of tokens or the model's window, or a server for another reason. "loop": it repeats itself, so that
+    any limit would end it. "no-answer": there is no text, since the server gave none however often it was asked.
+    """
 
     text: str = field(repr=False)
-    cut: bool
+    cut: Cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

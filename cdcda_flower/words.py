@@ -5,6 +5,7 @@ Japanese, Thai, Lao, Khmer, Burmese, Tibetan) count by the character as readers 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import regex
 
@@ -23,6 +24,8 @@ _STARTS_ALONE = regex.compile(rf"\p{{P}}*+{_ALONE}", regex.V1)
 _TOKEN = regex.compile(rf"(?={_ALONE})\X|[[\p{{L}}\p{{N}}\p{{M}}]--{_ALONE}]+", regex.V1)
 # Three times in a row is a figure of speech ("no, no, no"); a model that says the same four times goes on for ever.
 _ROUNDS = 4
+# Characters that a cut text repeats before it is taken for one without end.
+_LOOP_CHARACTERS = 32
 _VISIBLE = regex.compile(rf"[^{_SPACE}]", regex.V1)
 
 
@@ -73,3 +76,8 @@ def is_loop(units: Sequence[object], *, least: int) -> bool:
         ):
             return True
     return False
+
+
+def limit_or_loop(text: str) -> Literal["limit", "loop"]:
+    """Returns what ended a text that its model did not end: where it repeats itself, any limit would have."""
+    return "loop" if is_loop(text, least=_LOOP_CHARACTERS) else "limit"

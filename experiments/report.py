@@ -168,6 +168,7 @@ def _pair_counts(
         kept=len(kept),
         rejected_by=dict(rejected),
         reasons=dict(sorted(reasons.items())),
+        # What a limit cut is counted as `cut-off`; `loop` and `no-answer` are counted apart.
         cut_share=reasons["cut-off"] / (len(pairs) + len(unparsable) or 1),
     )
 

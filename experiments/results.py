@@ -66,7 +66,8 @@ class PairCounts(_Value):
     """What became of the cloud's outputs: `generated` pairs, outputs that are no pair, pairs that were kept.
 
     A pair that two filters reject counts under both. `reasons` counts the outputs that are no pair by reason, and
-    `cut_share` is the share of all outputs that a limit cut.
+    `cut_share` is the share of all outputs that a limit cut: counted as `cut-off`; `loop` and
+    `no-answer` are counted apart.
     """
 
     generated: int

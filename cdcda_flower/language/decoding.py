@@ -15,6 +15,7 @@ import torch
 
 from cdcda_flower.language.examples import Route, TokenizedExample, collate, forward, one_adapter
 from cdcda_flower.language.kv_cache import give_room
+from cdcda_flower.types import Cut
 from cdcda_flower.words import is_loop
 
 # Share of a batch's rows that are still written, at which the finished ones are taken out.
@@ -53,10 +54,10 @@ class Row:
     `then` is forced in place of the first newline; `choices`, different token sequences of which none begins another
     (end-of-text at the end of each sees to that), are all that may follow it (or all that may be written, where `then`
     is empty). `limit` holds for each free text, the token that ends it included: a choice is written to its end.
-    `window` is what the model can read, prompt and text together. `cut`: one of the two ended the text and not the
-    model. `ends_loops`: a text that repeats itself, and so would go on to its limit, is cut there. `planned` is the
-    text's length that a batch makes room for: a longer one is left unfinished. `slot` is the adapter that it is written
-    with, in a model that holds several.
+    `window` is what the model can read, prompt and text together. `cut` says what ended the text in
+    place of the model: "limit" for either of the two. `ends_loops`: a text that repeats itself, and so would go on to
+    its limit, is ended there, as a "loop". `planned` is the text's length that a batch makes room for: a longer one is
+    left unfinished. `slot` is the adapter that it is written with, in a model that holds several.
     """
 
     prompt: list[int]
@@ -72,7 +73,7 @@ class Row:
     choices: list[list[int]] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
     done: bool = False
-    cut: bool = False
+    cut: Cut = ""
     _free: int = 0
     _forced: deque[int] = field(default_factory=deque)
     _open: list[list[int]] | None = None
@@ -112,7 +113,7 @@ class Row:
 
     def _check_window(self) -> None:
         if not self.done and len(self.prompt) + len(self.written) >= self.window:
-            self.done = self.cut = True
+            self.done, self.cut = True, "limit"
 
     def _write(self, token: int, stop: Stop) -> int:
         self._free += 1
@@ -123,12 +124,16 @@ class Row:
             token = self._end_line(token, text_before=stop.newline.get(token, ""))
         else:
             self.written.append(token)
-            self.done = self.cut = self._free >= self.limit or self._is_stuck()
+            if self._is_stuck():
+                self.cut = "loop"
+            elif self._free >= self.limit:
+                self.cut = "limit"
+            self.done = bool(self.cut)
         return token
 
     def _is_stuck(self) -> bool:
         # Seldom looked at: a step of a small model takes a millisecond a row.
-        looked_at = self.ends_loops and self._free % _LOOP_TOKENS == 0
+        looked_at = self.ends_loops and (self._free % _LOOP_TOKENS == 0 or self._free >= self.limit)
         return looked_at and is_loop(self.written[-self._free :], least=_LOOP_TOKENS)
 
     def _end_line(self, token: int, *, text_before: str) -> int:

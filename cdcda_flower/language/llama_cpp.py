@@ -18,6 +18,7 @@ from cdcda_flower.errors import ModelError
 from cdcda_flower.language.generation import OnAnswer, Sampling, request_ids, window_of
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Sample
+from cdcda_flower.words import limit_or_loop
 
 # llama.cpp's seeds have 32 bits, and its largest means "any".
 _LARGEST_SEED = 2**31 - 1
@@ -90,7 +91,7 @@ class LlamaCppGenerator:
         """Returns some samples of one request, which share the prompt's prefill."""
         room = self._room(prompt, request)
         if not room:
-            return (Sample(text="", cut=True),) * count
+            return (Sample(text="", cut="limit"),) * count
         answer = self._server.handle_completions(
             {
                 "prompt": prompt,
@@ -115,11 +116,13 @@ class LlamaCppGenerator:
 
     def _sample(self, choice: Mapping[str, Any], request: Sampling) -> Sample:
         """Returns a written text; a grammar bounds no part by itself, so one that took more than its share is cut too."""
-        text = str(choice["text"]).rstrip("\n")
+        written = str(choice["text"])
+        text = written.rstrip("\n")
         free = text.split(f"\n{request.then}", 1) if request.then else [text]
         longest = max(len(self._tokens(part)) for part in free[: request.free_texts]) if request.free_texts else 0
         # The token that ends a text counts.
-        return Sample(text=text, cut=choice["finish_reason"] == "length" or longest >= request.max_new_tokens)
+        is_cut = choice["finish_reason"] == "length" or longest >= request.max_new_tokens
+        return Sample(text=text, cut=limit_or_loop(written) if is_cut else "")
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -21,8 +21,9 @@ from cdcda_flower.runs.private import private_files
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import Sample
 
-# SQLite's own mark of a file's kind ("CDCA"), and of its form: a change of the tables is another version.
-_APPLICATION, _VERSION = 0x43444341, 2
+# SQLite's own mark of a file's kind ("CDCA"), and of its form: a change of the tables, or of what a cell holds, is
+# another version.
+_APPLICATION, _VERSION = 0x43444341, 3
 _SCHEMA = f"""
 CREATE TABLE models (id TEXT PRIMARY KEY, role TEXT, maker TEXT, asked TEXT, name TEXT, digest TEXT, seal TEXT);
 CREATE TABLE calls (key TEXT PRIMARY KEY, model TEXT, samples TEXT, tokens INTEGER, created TEXT, seal TEXT);
@@ -193,7 +194,7 @@ def write_empty(path: Path) -> None:
 
 
 def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
-    """Returns a connection to a whole tape; raises DataError where there is none, or one of a newer version."""
+    """Returns a connection to a whole tape; raises DataError where there is none, or one of another version."""
     with explained(path):
         connection = connect(path, writable=writable)
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from cdcda_flower.types import Sample
+from cdcda_flower.words import limit_or_loop
 
 # OpenAI's word for it, and those of servers that have their own.
 _NATURAL_ENDS = frozenset({"stop", "eos", "eos_token", "end_turn"})
@@ -88,10 +89,11 @@ def completion(body: bytes) -> Completion:
     except ValidationError:
         raise NoAnswer(elsewhere=not _is_of_a_model(body)) from None
     first = read.choices[0]
-    text, end = first.message.text, (first.finish_reason or "").lower()
-    if end in _BROKEN_OFF or (text is None and (not end or end in _NATURAL_ENDS)):
+    said, end = first.message.text, (first.finish_reason or "").lower()
+    if end in _BROKEN_OFF or (said is None and (not end or end in _NATURAL_ENDS)):
         raise NoAnswer(elsewhere=False)
-    return Completion(Sample(text=text or "", cut=end not in _NATURAL_ENDS), read.usage)
+    text = said or ""
+    return Completion(Sample(text=text, cut="" if end in _NATURAL_ENDS else limit_or_loop(text)), read.usage)
 
 
 def asked_wait(headers: Mapping[str, str], *, now: float) -> float:

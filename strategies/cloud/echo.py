@@ -35,7 +35,7 @@ def _answer(request: GenerationRequest, rng: random.Random) -> Sample:
     if not request.prefix:
         return _within(request, _whole(query, response, rng))
     if request.choices:
-        y = Sample(text=f" {response if response in request.choices else rng.choice(request.choices)}", cut=False)
+        y = Sample(text=f" {response if response in request.choices else rng.choice(request.choices)}", cut="")
     else:
         y = _within(request, f" {_shuffled(response, rng)}")
     if not request.then:
@@ -48,8 +48,8 @@ def _within(request: GenerationRequest, text: str) -> Sample:
     """Returns as many words of a text as the limit allows."""
     words = text.split()
     if len(words) <= request.max_new_tokens:
-        return Sample(text=text, cut=False)
-    return Sample(text=" " + " ".join(words[: request.max_new_tokens]), cut=True)
+        return Sample(text=text, cut="")
+    return Sample(text=" " + " ".join(words[: request.max_new_tokens]), cut="limit")
 
 
 def _whole(query: str, response: str, rng: random.Random) -> str:

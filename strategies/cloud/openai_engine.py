@@ -113,7 +113,7 @@ class OpenAIGenerator:
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request; when a call fails for good, raises once and leaves nothing running.
 
-        One that the server never answered, while it answered others, is a cut text without a word. Such are handed over
+        One that the server never answered, while it answered others, is a sample of "no-answer". Such are handed over
         at the end, when the run is known to go on.
         """
         before, total = self.usage.requests, sum(request.samples for request in requests)
@@ -145,7 +145,7 @@ class OpenAIGenerator:
         if calls.unanswered and not self.usage.requests:
             raise calls.unanswered[0][2]
         for number, sample, _ in calls.unanswered:
-            calls.take(number, sample, Completion(Sample(text="", cut=True), None))
+            calls.take(number, sample, Completion(Sample(text="", cut="no-answer"), None))
 
     async def _work(self, client: "AsyncOpenAI", calls: "_Calls") -> None:
         # One iterator for all workers: each takes the next call when it is free, so that none begins after a failure.

@@ -6,12 +6,13 @@ template end it, so none of them may stand in the text itself: `fenced` writes t
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cdcda_flower.tasks import Task
-from cdcda_flower.types import Example, Sample
-from cdcda_flower.words import is_loop
+from cdcda_flower.types import Cut, Example, Sample
 
 # The paper, section 4.2, word for word; its empty brackets take the example.
 _PROMPT = (
@@ -31,8 +32,6 @@ _REASONED = re.compile(rf"</{_THINK}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*fi
 _TAG = rf"s|bos|eos|pad|unk|mask|sop|eop|(?:start|end)_of_\w+|eo[hat]|(?:BOS|EOS|PAD)_TOKEN|seed:\w+|{_THINK}|<?/?SYS>"
 _BRACKET_TAG = r"INST|THINK|IMG|gMASK|(?:SYSTEM|TOOL|AVAILABLE|MODEL)_\w+"
 _INSIDE_MARK = re.compile(rf"(?<=<)(?=[|｜])|(?<=[|｜])(?=>)|(?<=<)(?=/?(?:{_TAG})>)|(?<=\[)(?=/?(?:{_BRACKET_TAG})\])")
-# A cut text that ends in so many repeated characters is said to be a loop.
-_LOOP_CHARACTERS = 32
 _BRACKETS = str.maketrans("[]", "()")
 _THEN = "Response:"
 
@@ -49,6 +48,11 @@ class Reason(StrEnum):
     CUT_OFF = "cut-off"
     LOOP = "loop"
     NO_ANSWER = "no-answer"
+
+
+_OF_A_CUT: Mapping[Cut, Reason] = MappingProxyType(
+    {"limit": Reason.CUT_OFF, "loop": Reason.LOOP, "no-answer": Reason.NO_ANSWER}
+)
 
 
 class ParsedPair(NamedTuple):
@@ -94,9 +98,7 @@ def choices(task: Task, source: Example) -> tuple[str, ...]:
 def read_pair(sample: Sample, task: Task, source: Example, *, guided: bool) -> ParsedPair | Reason:
     """Returns the pair that a sample holds; one that is no whole answer holds none."""
     if sample.cut:
-        # A text that repeats itself would reach any limit.
-        stuck = is_loop(sample.text, least=_LOOP_CHARACTERS)
-        return (Reason.LOOP if stuck else Reason.CUT_OFF) if sample.text.strip() else Reason.NO_ANSWER
+        return _OF_A_CUT[sample.cut]
     text = without_reasoning(sample.text)
     if text is None:
         return Reason.ONLY_REASONING

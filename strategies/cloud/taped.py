@@ -19,7 +19,7 @@ from strategies.cloud.engines import cloud_engine
 from strategies.recording import Recording
 
 # Of the way engines read a request; a change makes what was recorded stale.
-_VERSION = 3
+_VERSION = 4
 # What a chat template writes around a prompt: roles, marks, the default system turn of some models.
 _TEMPLATE_TOKENS = 64
 # A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these.
@@ -121,6 +121,7 @@ class TapedGenerator:
     ) -> None:
         """Has the engine write; every answer is on the tape before anybody else hears of it, and in the account.
 
+        A request that the server did not answer is in the account, and not on the tape.
         Samples that a smaller k has `known` stay the first ones: what was recorded is what a replay of it gives.
         """
         keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
@@ -131,8 +132,12 @@ class TapedGenerator:
             first = known.get(keys[index], ())
             every = (*first, *samples[len(first) :])
             tape, key = self._recording.tape, keys[index]
-            tape.add_call(key, self._model, TapedCall(samples=every, tokens=tokens))
             done, written = done + 1, written + tokens
+            if any(sample.cut == "no-answer" for sample in every):
+                # The server may answer another day: a later run asks again.
+                hand_over(key, every, tokens)
+                return
+            tape.add_call(key, self._model, TapedCall(samples=every, tokens=tokens))
             # Another run may have recorded this call meanwhile: what stands on the tape is what its replay gives.
             hand_over(key, tape.calls([key])[key].samples, tokens)
 

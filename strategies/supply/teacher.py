@@ -101,7 +101,7 @@ class _Teacher:
 
             def keep(answers: Mapping[str, TeacherTargets], tokens: int) -> None:
                 for key, targets in answers.items():
-                    said = Sample(text=json.dumps(asdict(targets)), cut=False)
+                    said = Sample(text=json.dumps(asdict(targets)), cut="")
                     call = TapedCall(samples=(said,), tokens=0)
                     self._recording.tape.add_call(key, self._taped, call)
                 found.update(answers)

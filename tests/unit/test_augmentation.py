@@ -60,7 +60,7 @@ class Scripted:
         self.asked += requests
         for index, request in enumerate(requests):
             texts = (self.answer(request, sample) for sample in range(request.samples))
-            on_answer(index, tuple(Sample(text=text, cut=text.endswith(CUT)) for text in texts), 1)
+            on_answer(index, tuple(Sample(text=text, cut="limit" if text.endswith(CUT) else "") for text in texts), 1)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -139,7 +139,7 @@ def test_an_unknown_task_lists_the_known_ones(tmp_path: Path, capsys: pytest.Cap
     assert "lamp-7" in _fails(capsys, "data", "download", "lamp-6", "--to", str(tmp_path))
 
 
-SAMPLES = (Sample(text="a text", cut=False), Sample(text="another", cut=True))
+SAMPLES = (Sample(text="a text", cut=""), Sample(text="another", cut="limit"))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class LastWords:
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.asked += requests
         for place, request in enumerate(requests):
-            on_answer(place, (Sample(text=f"{self.first}{request.prompt.split()[-1]}\n", cut=False),), 1)
+            on_answer(place, (Sample(text=f"{self.first}{request.prompt.split()[-1]}\n", cut=""),), 1)
 
 
 def asked_by(user: str, *words: str) -> Questions:

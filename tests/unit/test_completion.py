@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdcda_flower.types import Sample
 from strategies.cloud.completion import Completion, NoAnswer, Tokens, asked_wait, completion
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -23,18 +24,26 @@ def read(content: object = "a text", *, end: object = "stop", usage: object = US
 @pytest.mark.parametrize("end", ["stop", "eos_token", "STOP"])
 def test_a_text_that_the_model_ended_is_whole(end: str) -> None:
     answer = read(end=end)
-    assert (answer.sample.text, answer.sample.cut) == ("a text", False)
+    assert (answer.sample.text, answer.sample.cut) == ("a text", "")
     assert answer.usage == Tokens(prompt_tokens=3, completion_tokens=2)
 
 
 @pytest.mark.parametrize("end", ["length", "content_filter", "tool_calls", "function_call", "unheard-of", None, 7])
 def test_a_text_that_anything_else_ended_is_cut(end: object) -> None:
     answer = read(end=end)
-    assert (answer.sample.text, answer.sample.cut) == ("a text", True)
+    assert (answer.sample.text, answer.sample.cut) == ("a text", "limit")
+
+
+@pytest.mark.parametrize("text", ["So: " + "the service was good. " * 4, "Well" + "\n" * 40])
+def test_a_cut_text_that_repeats_itself_is_a_loop(text: str) -> None:
+    """Spaces and line ends at its end count: they are a part of what comes again."""
+    assert read(text, end="length").sample == Sample(text=text, cut="loop")
+    assert read(text, end="stop").sample == Sample(text=text, cut="")
+    assert read("the service was good. " * 3, end="length").sample.cut == "limit"
 
 
 def test_a_server_that_says_nothing_about_the_end_gives_no_whole_text() -> None:
-    assert completion(b'{"choices": [{"message": {"content": "a text"}}]}').sample.cut
+    assert completion(b'{"choices": [{"message": {"content": "a text"}}]}').sample.cut == "limit"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +64,7 @@ def test_reasoning_that_a_server_keeps_apart_is_not_read(name: str) -> None:
     assert read("so", **{name: "hm"}).sample.text == "so"
     # It took all the tokens: there is an answer, without a text, and it is cut.
     only = read(None, end="length", **{name: "hm"})
-    assert (only.sample.text, only.sample.cut) == ("", True)
+    assert (only.sample.text, only.sample.cut) == ("", "limit")
 
 
 @pytest.mark.parametrize(

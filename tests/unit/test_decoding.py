@@ -131,11 +131,11 @@ def test_a_line_ends_at_its_newline_and_a_text_without_lines_does_not() -> None:
 def test_x_and_y_have_a_limit_each_and_what_then_forces_comes_on_top() -> None:
     x = Row(prompt=[9], limit=3, lines=2, then=[7, 8])
     fed(x, [5] * 9)
-    assert (x.written, x.cut) == ([5, 5, 5], True)
+    assert (x.written, x.cut) == ([5, 5, 5], "limit")
     y = Row(prompt=[9], limit=4, lines=2, then=[7, 8])
     assert y.room == 1 + 4 + 2 + 4
     fed(y, [5, NEWLINE, 3, *[5] * 9])
-    assert (y.written, y.cut) == ([5, 7, 8, 5, 5, 5, 5], True)
+    assert (y.written, y.cut) == ([5, 7, 8, 5, 5, 5, 5], "limit")
 
 
 @given(
@@ -163,25 +163,32 @@ def test_a_text_that_repeats_itself_is_cut_where_that_is_asked(ends_loops: bool)
     row = Row(prompt=[9], limit=200, lines=1, ends_loops=ends_loops)
     fed(row, [3, 3, *([4, 5, 6, 7] * 50)])
     # Looked at after 32 tokens, of which the first two are others, and after 64.
-    assert (len(row.written), row.cut) == ((64, True) if ends_loops else (200, True))
+    assert (len(row.written), row.cut) == ((64, "loop") if ends_loops else (200, "limit"))
+
+
+def test_a_text_that_repeats_itself_up_to_its_limit_is_a_loop_too() -> None:
+    row = Row(prompt=[9], limit=40, lines=1, ends_loops=True)
+    # After 32 tokens the eight others hide it.
+    fed(row, [*([3, 3, 4, 4] * 2), *([4, 5] * 50)])
+    assert (len(row.written), row.cut) == (40, "loop")
 
 
 def test_a_text_that_says_something_three_times_is_not_cut() -> None:
     row = Row(prompt=[9], limit=200, lines=1, ends_loops=True)
     fed(row, [*([3, 4, 5, 6, 7, 8, 3, 3, 4, 4, 5] * 3), NEWLINE])
-    assert (row.done, row.cut) == (True, False)
+    assert (row.done, row.cut) == (True, "")
 
 
 def test_the_models_window_cuts_too() -> None:
     row = Row(prompt=[9] * 5, limit=10, lines=0, window=8)
     assert row.room == 8
     fed(row, [5] * 9)
-    assert (row.written, row.cut) == ([5, 5, 5], True)
+    assert (row.written, row.cut) == ([5, 5, 5], "limit")
     ended = Row(prompt=[9] * 5, limit=10, lines=0, window=8)
     fed(ended, [5, 5, EOS])
-    assert (ended.done, ended.cut) == (True, False)
+    assert (ended.done, ended.cut) == (True, "")
     full = Row(prompt=[9] * 8, limit=10, lines=0, window=8)
-    assert (full.done, full.cut) == (True, True)
+    assert (full.done, full.cut) == (True, "limit")
 
 
 def test_what_is_longer_than_planned_is_left_unfinished(model: LoadedModel) -> None:
@@ -189,7 +196,7 @@ def test_what_is_longer_than_planned_is_left_unfinished(model: LoadedModel) -> N
     long, short = Row(prompt=prompt, limit=9, lines=0, planned=4), Row(prompt=prompt, limit=3, lines=0, planned=4)
     decode(model.model, [long, short], NEVER, device=CPU)
     assert (len(long.written), long.done) == (4, False)
-    assert (len(short.written), short.done, short.cut) == (3, True, True)
+    assert (len(short.written), short.done, short.cut) == (3, True, "limit")
 
 
 LABELS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple)

@@ -105,7 +105,7 @@ def test_an_answer_is_handed_over_once_as_soon_as_all_of_its_samples_are_whole(
     def hear(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
         [rows] = batches
         told.append((index, sum(row.done for row in rows)))
-        assert [sample.cut for sample in samples] == [True, True]
+        assert [sample.cut for sample in samples] == ["limit", "limit"]
         assert tokens > 0
 
     # Without end-of-text or a line's end every text is as long as it may be.
@@ -130,20 +130,20 @@ def test_what_is_longer_than_planned_is_written_anew_and_is_the_same(
 
 
 def test_an_answer_says_whether_the_model_ended_it(generator: CausalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(stop: Stop, **changes: object) -> set[bool]:
+    def cut(stop: Stop, **changes: object) -> set[str]:
         monkeypatch.setattr(generator, "_stop", stop)
         [samples] = answers(generator, [replace(ASKED, **changes)], on_answer=lambda *_: None)  # type: ignore[arg-type]
         return {sample.cut for sample in samples}
 
     never, at_once = Stop(eos=frozenset(), newline={}), Stop(eos=frozenset(range(10_000)), newline={})
-    assert cut(never) == {True}
-    assert cut(at_once) == {False}
-    assert cut(at_once, max_new_tokens=1) == {False}, "the token that ends a text counts"
-    assert cut(never, choices=LABELS, max_new_tokens=1) == {False}
+    assert cut(never) == {"limit"}
+    assert cut(at_once) == {""}
+    assert cut(at_once, max_new_tokens=1) == {""}, "the token that ends a text counts"
+    assert cut(never, choices=LABELS, max_new_tokens=1) == {""}
     monkeypatch.setattr(generation, "window_of", lambda config: 20)
-    assert cut(never, max_new_tokens=500) == {True}
+    assert cut(never, max_new_tokens=500) == {"limit"}
     [(sample,)] = answers(generator, [replace(ASKED, prompt="word " * 90, samples=1)], on_answer=lambda *_: None)
-    assert sample == Sample(text="", cut=True)
+    assert sample == Sample(text="", cut="limit")
 
 
 def test_the_prompt_begins_with_what_the_models_own_tokenizer_puts_first(tiny_llama: Path, tiny_qwen2: Path) -> None:

@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from cdcda_flower.language.generation import request_ids
 from cdcda_flower.language.llama_cpp import LlamaCppGenerator, grammar
 from cdcda_flower.language.sources import find_model
-from cdcda_flower.types import Sample
+from cdcda_flower.types import Cut, Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 
 ASKED = GenerationRequest(
@@ -86,12 +86,12 @@ def test_an_answer_says_whether_the_model_ended_it_and_each_part_has_a_limit(gen
         return sample
 
     ended = written(prefix="Answer:", max_new_tokens=60)
-    assert (ended.cut, "Paris" in ended.text) == (False, True)
+    assert (ended.cut, "Paris" in ended.text) == ("", True)
     length = len(generator._tokens(ended.text))
     assert written(prefix="Answer:", max_new_tokens=length).cut, "the token that ends a text counts"
     assert written(prefix="", max_new_tokens=3).cut
     label = written(prefix="Answer:", max_new_tokens=1, choices=("1", "an unusually long label"))
-    assert (label.cut, label.text) in {(False, " 1"), (False, " an unusually long label")}
+    assert (label.cut, label.text) in {("", " 1"), ("", " an unusually long label")}
     both = written(prefix="Input:", then="Response:", max_new_tokens=2)
     # Room for both parts together is no room for one that takes more than its own.
     assert both.cut
@@ -99,10 +99,19 @@ def test_an_answer_says_whether_the_model_ended_it_and_each_part_has_a_limit(gen
 
 def test_what_took_more_than_its_share_is_cut(generator: LlamaCppGenerator) -> None:
     asked = replace(ASKED, max_new_tokens=3)
-    shares = {" a b": False, " a b c d e": True}
+    shares: dict[str, Cut] = {" a b": "", " a b c d e": "limit"}
     for x, cut in shares.items():
         choice = {"text": f"{x}\nResponse: 1", "finish_reason": "stop"}
         assert generator._sample(choice, asked) == Sample(text=f"{x}\nResponse: 1", cut=cut)
+
+
+@pytest.mark.parametrize(("end", "cut"), [("length", "loop"), ("stop", "")])
+def test_a_cut_text_that_repeats_itself_is_a_loop(generator: LlamaCppGenerator, end: str, cut: Cut) -> None:
+    """Line ends count, which are taken off the sample."""
+    for text in ("the service was good. " * 4 + "the", "Well" + "\n" * 40):
+        free = replace(ASKED, prefix="", then="", choices=(), max_new_tokens=500)
+        sample = generator._sample({"text": text, "finish_reason": end}, free)
+        assert sample == Sample(text=text.rstrip("\n"), cut=cut)
 
 
 def test_a_prompt_that_fills_the_models_window_is_cut_and_ends_nothing(
@@ -112,7 +121,7 @@ def test_a_prompt_that_fills_the_models_window_is_cut_and_ends_nothing(
     monkeypatch.setattr(generator, "_window", len(request_ids(generator._tokenizer, free)) + 3)
     long = replace(ASKED, prompt="a lamp " * 60)
     [samples, ended] = answers(generator, [long, free], on_answer=lambda *_: None)
-    assert samples == (Sample(text="", cut=True),) * 2
+    assert samples == (Sample(text="", cut="limit"),) * 2
     assert all(sample.text and sample.cut for sample in ended)
 
 

@@ -92,8 +92,7 @@ def test_a_text_that_the_model_ended_is_whole_and_one_that_a_limit_ended_is_cut(
         answers(generator_of(server.url), [replace(asked, max_new_tokens=limit)], on_answer=lambda *_: None)
         for limit in (200, 2)
     )
-    assert not whole.cut
-    assert cut.cut
+    assert (whole.cut, cut.cut) == ("", "limit")
     assert whole.text.startswith(cut.text)
 
 
@@ -371,7 +370,7 @@ def test_a_prompt_that_a_server_never_answers_costs_its_own_samples_only(
     generator = generator_of(url, cloud_concurrency=at_once, cloud_retries=2)
     rows = answers(generator, BIRDS, on_answer=lambda *_: None)
     for place, row in enumerate(rows):
-        assert [(not sample.text, sample.cut) for sample in row] == [(place == hated, place == hated)] * 2
+        assert [(not sample.text, sample.cut) for sample in row] == [(place == hated, "no-answer" * (place == hated))] * 2
     assert (generator.usage.requests, generator.usage.retries, len(server.asked)) == (4, 4, 10)
 
 
@@ -468,7 +467,8 @@ DRAFT = "Okay, the example was Input: [a spy], Response: [drama]. Maybe Input: [
         (completion(f"<think>\n{DRAFT}"), "only-reasoning"),
         (completion(FINAL, "length"), "cut-off"),
         (completion(FINAL, "content_filter"), "cut-off"),
-        (completion("", "content_filter"), "no-answer"),
+        (completion("", "content_filter"), "cut-off"),
+        (completion("Input: " + "so it goes, " * 9, "length"), "loop"),
         (completion(DRAFT), "no-input"),
     ],
 )

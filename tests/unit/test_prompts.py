@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.tasks import TASKS, Task, task_named
-from cdcda_flower.types import Example, Sample
+from cdcda_flower.types import Cut, Example, Sample
 from strategies.cloud.prompts import (
     ParsedPair,
     Reason,
@@ -125,15 +125,18 @@ def test_a_sample_that_is_no_whole_answer_holds_no_pair(guided: bool) -> None:
     text = " Two spies\nResponse: action" if guided else "Input: Two spies\nResponse: action"
     pair = ParsedPair(TAG + "Two spies", "action")
 
-    def read(text: str, *, cut: bool) -> ParsedPair | Reason:
+    def read(text: str, *, cut: Cut) -> ParsedPair | Reason:
         return read_pair(Sample(text=text, cut=cut), MOVIES, MOVIE, guided=guided)
 
-    assert read(text, cut=False) == read("<think>hm</think>" + text, cut=False) == pair
-    assert read(text, cut=True) is Reason.CUT_OFF
-    assert read(text + " The service was good." * 4, cut=True) is Reason.LOOP
-    assert read(text + " The service was good." * 4, cut=False) is not Reason.LOOP
-    assert read(" \n", cut=True) is Reason.NO_ANSWER
-    assert read("<think>hm" + text, cut=False) is Reason.ONLY_REASONING
+    assert read(text, cut="") == read("<think>hm</think>" + text, cut="") == pair
+    assert read(text, cut="limit") is Reason.CUT_OFF
+    assert read(text, cut="loop") is Reason.LOOP
+    # The engine says what ended a text: a prompt that leaves no room is cut off and not without an answer.
+    assert read("", cut="limit") is Reason.CUT_OFF
+    assert read(text + " The service was good." * 4, cut="limit") is Reason.CUT_OFF
+    assert read("", cut="no-answer") is Reason.NO_ANSWER
+    assert read("", cut="") is not Reason.NO_ANSWER
+    assert read("<think>hm" + text, cut="") is Reason.ONLY_REASONING
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_sweep_a_tape_the_keys_and_a_score(tmp_path: Path, printed: list[Table
     )  # fmt: skip
     with Tape(tmp_path / "tape.sqlite", writable=True) as tape:
         tape.add_model(model)
-        tape.add_call("key", model, TapedCall(samples=(Sample(text="a text", cut=False),), tokens=12_345_678_901))
+        tape.add_call("key", model, TapedCall(samples=(Sample(text="a text", cut=""),), tokens=12_345_678_901))
     assert run_command(["tape", "stats", str(tmp_path / "tape.sqlite")]) == 0
     assert run_command(["keys"]) == 0
     for name in ("p", "g"):

@@ -4,7 +4,9 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,7 +15,7 @@ from cdcda_flower.runs import tape as tapes
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
 from cdcda_flower.runs.tape_audit import audit, tape_stats
 from cdcda_flower.runs.tape_mend import fold, mend
-from cdcda_flower.types import Sample
+from cdcda_flower.types import Cut, Sample
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
 JUDGE = TapedModel(role="consistency", maker="nli", asked="wanli", name="wanli", digest="")
@@ -21,8 +23,9 @@ HEARD = "a sailor's secret"
 
 
 def call_of(*texts: str) -> TapedCall:
-    """Returns a call of which all samples but the first were cut."""
-    return TapedCall(samples=tuple(Sample(text=text, cut=place > 0) for place, text in enumerate(texts)), tokens=3)
+    """Returns a call of which the model ended the first sample, and something else the others."""
+    ends = cycle(get_args(Cut))
+    return TapedCall(samples=tuple(Sample(text=text, cut=next(ends)) for text in texts), tokens=3)
 
 
 @pytest.fixture
@@ -180,7 +183,7 @@ def test_a_file_of_another_kind_or_version_is_refused_and_left_alone(tmp_path: P
     with closing(sqlite3.connect(ledger)) as connection, connection:
         connection.execute("CREATE TABLE t (a)")
     _change("PRAGMA user_version = 9")(path)
-    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 2")):
+    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 3")):
         before = file.read_bytes()
         for writable in (False, True):
             with pytest.raises(DataError, match=said) as caught, Tape(file, writable=writable):

@@ -110,7 +110,7 @@ def config_of(tmp_path: Path, **keys: Scalar) -> RunConfig:
 
 
 def spoken(*texts: str) -> tuple[Sample, ...]:
-    return tuple(Sample(text=text, cut=False) for text in texts)
+    return tuple(Sample(text=text, cut="") for text in texts)
 
 
 def nothing(config: RunConfig, *_: object) -> Iterator[TextGenerator]:
@@ -140,8 +140,36 @@ def test_what_was_cut_stays_cut_on_the_tape(opened: Open) -> None:
     """The double's answer to six words has fourteen."""
     short, whole = replace(ASKED, max_new_tokens=13), replace(ASKED, max_new_tokens=14)
     recorded = opened().samples(short, whole)
-    assert [[sample.cut for sample in row] for row in recorded] == [[True] * 3, [False] * 3]
+    assert [[sample.cut for sample in row] for row in recorded] == [["limit"] * 3, [""] * 3]
     assert opened(tape_mode="replay").samples(short, whole) == recorded
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_what_a_server_did_not_answer_is_handed_over_and_asked_again_by_the_next_run(opened: Open, known: int) -> None:
+    class Silent(Counting):
+        def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+            """Has no last sample for the third request."""
+
+            def hear(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
+                short = (*samples[:-1], Sample(text="", cut="no-answer"))
+                on_answer(index, short if requests[index] == REQUESTS[2] else samples, tokens)
+
+            super().generate(requests, on_answer=hear)
+
+    if known:
+        opened().samples(*(replace(one, samples=known) for one in REQUESTS))
+    first = opened(Silent())
+    got = first.samples()
+    lost = [(n, place) for n, row in enumerate(got) for place, one in enumerate(row) if one.cut == "no-answer"]
+    assert lost == [(2, 2)]
+    assert (first.uses[-1].calls_asked, first.uses[-1].tokens) == (10, 50)
+    with pytest.raises(DataError):
+        opened(tape_mode="replay").samples()
+    again = opened()
+    whole = again.samples()
+    assert again.engine.asked == [REQUESTS[2]]
+    assert (whole[:2], whole[2][:2], whole[3:]) == (got[:2], got[2][:2], got[3:])
+    assert opened(tape_mode="replay").samples() == whole
 
 
 def test_only_what_is_missing_is_asked(opened: Open) -> None:
