@@ -26,7 +26,7 @@ KEY_FILE_VARIABLE = "CDCDA_CLOUD_KEY_FILE"
 # What the client library asks where it is told no server; said here, so that manifest and messages can name it.
 OPENAI_URL = "https://api.openai.com/v1"
 # A server of one's own seldom asks for a key, but the client does not start without one.
-_NO_KEY = "none"
+NO_KEY = "none"
 
 
 def server_url(config: RunConfig) -> str:
@@ -63,12 +63,12 @@ def api_key(config: RunConfig) -> str:
         raise ConfigError(
             f"${variable} is not set; {url} answers nobody without a key; set it, or name another server in cloud-url"
         )
-    if key and key != _NO_KEY and urlsplit(url).scheme != "https" and not is_this_machine(url):
+    if key and key != NO_KEY and urlsplit(url).scheme != "https" and not is_this_machine(url):
         raise ConfigError(
             f"${variable} would go to {url} unencrypted, where anyone on the way can read it; take an https:// url or a tunnel "
             f"to this machine (`ssh -L`), or unset ${variable} where that server needs no key"
         )
-    return key or _NO_KEY
+    return key or NO_KEY
 
 
 def hand_over(key: str, file: Path) -> None:

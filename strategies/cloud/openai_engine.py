@@ -9,7 +9,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cdcda_flower.cloud_api import OPENAI_URL, api_key, is_this_machine, key_variable, server_url
+from cdcda_flower.cloud_api import NO_KEY, OPENAI_URL, api_key, is_this_machine, key_variable, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudUsage
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _LARGEST_SEED = 2**31 - 1  # llama.cpp's seeds have 32 bits, and its largest means "any"
 _CONNECT_TIMEOUT_S = 10.0  # a machine that is there takes a connection at once, however long its answers take
 _MAY_PASS = frozenset({408, 409, 429})  # of the 4xx: what is tried again, beside 5xx and answers that are none
+# Refusals of what was asked, which may be of one request alone.
+_REFUSALS = frozenset({400, 413, 422})
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_WAIT_S = 0.5, 8.0, 120.0
 # A url that leads elsewhere shall not cost all the retries; nor shall one odd page before the first answer end a run.
 _RETRIES_ELSEWHERE = 2
@@ -53,8 +55,13 @@ class _GaveUp(Exception):
 
     @property
     def may_be_the_requests(self) -> bool:
-        """Whether the server may answer other requests: not where it cannot be reached, refuses, or asks to wait."""
-        return self.refusal == _USED_UP and _status(self.error) in {200, 500}
+        """Whether the server may answer other requests: not where it cannot be reached, refuses all, or asks to wait."""
+        return self.is_refused or (self.refusal == _USED_UP and _status(self.error) in {200, 500})
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server refuses what was asked, such as a prompt that is too long for it."""
+        return _status(self.error) in _REFUSALS
 
 
 class _Calls:
@@ -113,8 +120,8 @@ class OpenAIGenerator:
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request; when a call fails for good, raises once and leaves nothing running.
 
-        One that the server never answered, while it answered others, is a sample of "no-answer". Such are handed over
-        at the end, when the run is known to go on.
+        One that the server never answered, or refused, while it answered others, is a sample of "no-answer". Such are
+        handed over at the end, when the run is known to go on.
         """
         before, total = self.usage.requests, sum(request.samples for request in requests)
         calls = _Calls(requests, on_answer)
@@ -153,7 +160,9 @@ class OpenAIGenerator:
             try:
                 answer = await self._ask(client, calls.requests[number], sample)
             except _GaveUp as failure:
-                if self._is_elsewhere(failure.error) or not failure.may_be_the_requests:
+                # Before the first answer a refusal says that the config does not suit the server.
+                refused_first = failure.is_refused and not self.usage.requests
+                if self._is_elsewhere(failure.error) or refused_first or not failure.may_be_the_requests:
                     raise
                 calls.put_aside(number, sample, failure)
             else:
@@ -246,11 +255,10 @@ class OpenAIGenerator:
             )
         if status in {401, 403}:
             variable = key_variable(self._config)
-            given = f"${variable} is refused by {url} ({answer})"
-            missing = (
-                f"{url} wants a key ({answer}), and none was given for it; name its variable in cloud-key-variable"
-            )
-            return ConfigError(f"{given}; set a key that may use {model!r}" if variable else missing)
+            if self._key != NO_KEY:
+                return ConfigError(f"${variable} is refused by {url} ({answer}); set a key that may use {model!r}")
+            remedy = f"set ${variable}" if variable else "name its variable in cloud-key-variable"
+            return ConfigError(f"{url} wants a key ({answer}), and none was given for it; {remedy}")
         if 300 <= status < 400:
             return ModelError(f"cloud-url leads to {url}, which redirects to another address ({answer}); name that one")
         if status == 404:

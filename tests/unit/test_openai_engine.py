@@ -291,25 +291,27 @@ def test_what_may_pass_is_tried_again(double: Start, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "said"),
+    ("before", "status", "kind", "said"),
     [
-        (400, ModelError, "refuses a request (400 BadRequestError; 1 of 2 requests were done)"),
-        (401, ConfigError, "$OPENAI_API_KEY is refused"),
-        (403, ConfigError, "$OPENAI_API_KEY is refused"),
-        (404, ModelError, "cloud-model is 'smol'"),
-        (422, ModelError, "422 UnprocessableEntityError"),
+        (0, 400, ModelError, "refuses a request (400 BadRequestError; 0 of 2 requests were done)"),
+        (0, 401, ConfigError, "$OPENAI_API_KEY is refused"),
+        (1, 401, ConfigError, "$OPENAI_API_KEY is refused"),
+        (1, 403, ConfigError, "$OPENAI_API_KEY is refused"),
+        (1, 404, ModelError, "cloud-model is 'smol'"),
+        (0, 413, ModelError, "413 APIStatusError"),
+        (0, 422, ModelError, "422 UnprocessableEntityError"),
     ],
 )
 def test_what_does_not_pass_ends_at_once_and_quotes_nothing(
-    double: Start, status: int, kind: type[BadInputError], said: str, caplog: pytest.LogCaptureFixture
+    double: Start, before: int, status: int, kind: type[BadInputError], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     quoting = json.dumps({"error": {"message": f"bad prompt: {PRIVATE}", "code": PRIVATE, "type": PRIVATE}})
-    server, url = double(Reply(), Reply(status, quoting))
+    server, url = double(*[Reply()] * before, Reply(status, quoting))
     with pytest.raises(kind) as caught:
         generate(generator_of(url, cloud_concurrency=1), replace(ASKED, prompt=PRIVATE))
     assert said in str(caught.value)
-    assert len(server.asked) == 2
+    assert len(server.asked) == before + 1
     assert PRIVATE not in str(caught.value) + caplog.text
     assert KEY not in str(caught.value) + caplog.text
 
@@ -370,8 +372,52 @@ def test_a_prompt_that_a_server_never_answers_costs_its_own_samples_only(
     generator = generator_of(url, cloud_concurrency=at_once, cloud_retries=2)
     rows = answers(generator, BIRDS, on_answer=lambda *_: None)
     for place, row in enumerate(rows):
-        assert [(not sample.text, sample.cut) for sample in row] == [(place == hated, "no-answer" * (place == hated))] * 2
+        assert [(not sample.text, sample.cut) for sample in row] == [
+            (place == hated, "no-answer" * (place == hated))
+        ] * 2
     assert (generator.usage.requests, generator.usage.retries, len(server.asked)) == (4, 4, 10)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-should-retry": "false"}])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_prompt_that_a_server_refuses_costs_its_own_samples_only(
+    double: Start, status: int, headers: Mapping[str, str]
+) -> None:
+    refused = Reply(status, json.dumps({"error": {"message": PRIVATE}}), headers)
+    server, url = double(odd=lambda prompt: refused if prompt == BIRDS[1].prompt else None)
+    generator = generator_of(url, cloud_concurrency=1, cloud_retries=2)
+    rows = answers(generator, BIRDS, on_answer=lambda *_: None)
+    assert [[sample.cut for sample in row] for row in rows] == [["", ""], ["no-answer"] * 2, ["", ""]]
+    assert (generator.usage.requests, generator.usage.retries, len(server.asked)) == (4, 0, 6)
+
+
+def test_a_server_that_refuses_one_request_after_the_other_ends_the_run(double: Start) -> None:
+    server, url = double(Reply(), Reply(400, PRIVATE))
+    asked = [replace(ASKED, seed=n, samples=1) for n in range(20)]
+    with pytest.raises(ModelError, match=r"refuses a request \(400 BadRequestError; 1 of 20 requests") as caught:
+        generate(generator_of(url, cloud_concurrency=1), *asked)
+    assert len(server.asked) == 1 + 4
+    assert PRIVATE not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("key", "from_environment", "said"),
+    [
+        ("", True, r"wants a key \(40.*\), and none was given for it; set \$OPENAI_API_KEY"),
+        ("", False, r"wants a key \(40.*\), and none was given for it; name its variable in cloud-key-variable"),
+        (KEY, True, r"\$OPENAI_API_KEY is refused by http"),
+    ],
+)
+def test_a_key_is_refused_only_where_one_was_sent(
+    double: Start, monkeypatch: pytest.MonkeyPatch, status: int, key: str, from_environment: bool, said: str
+) -> None:
+    _, url = double(Reply(status, "{}"))
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    if from_environment:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ConfigError, match=said):
+        generate(generator_of("" if from_environment else url, cloud_key_variable=""), ASKED)
 
 
 def test_a_server_that_answers_nothing_any_more_ends_the_run_and_no_answer_is_made_up(double: Start) -> None:
