@@ -12,8 +12,9 @@ from clients.executors.executor import Executor, Pending
 def personalize(device: Device, plans: Sequence[Plan], executor: Executor) -> Pending[list[TrainingReport]]:
     """Hands over one training per plan; the reports come in the order of the plans.
 
-    A pair that equals a held-out query is left out: only the device holds both. Training is deterministic: methods with the same training set (cdcda without a kept pair, and direct-ft) share one
-    adapter, the first one's. Each still reports what its training takes.
+    A pair that equals a held-out query is left out: only the device holds both. Training is deterministic: methods with
+    the same training set (cdcda without a kept pair, and direct-ft) share one adapter, the first one's. Each still reports
+    what its training takes.
     """
     history = device.history()
     trainings = [

@@ -127,6 +127,7 @@ class CollaborationStrategy(Strategy):
             self._answers = self.cloud.answer(questions)
             for (user_id, method), texts in self._answers.items():
                 self.ledger.add_answers(user_id, method, texts)
+            self._fail(_unanswered(questions, self._answers))
         if any(method.answers == "device" for method in self.methods):
             self._base = self.cloud.base()
         if any(method.pooled for method in self.methods):
@@ -290,15 +291,29 @@ class CollaborationStrategy(Strategy):
     def _received(self, replies: Iterable[Message], asked: Asked[Reply]) -> list[tuple[Reply, Message]]:
         """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
         arrived = sorted_out(replies, asked)
-        for failure in arrived.failures:
-            self.failures.append(failure)
-            self.ledger.add_failure(failure)
-            self._node_of.pop(failure.user_id, None)
+        self._fail(arrived.failures)
         # Bad input is said in its own words, by whoever called.
         if not arrived.good and not any(failure.bad_input for failure in self.failures):
             reason = self.failures[-1].reason if self.failures else "nobody was asked"
             raise RunError(f"no device finished {asked.phase}; the last failure: {reason}")
         return list(arrived.good.values())
+
+    def _fail(self, failures: Iterable[UserFailure]) -> None:
+        for failure in failures:
+            self.failures.append(failure)
+            self.ledger.add_failure(failure)
+            self._node_of.pop(failure.user_id, None)
+
+
+def _unanswered(
+    questions: Sequence[Questions], answers: Mapping[tuple[str, str], tuple[str, ...]]
+) -> list[UserFailure]:
+    """Returns a failure per user whom the cloud's server gave no answer to a question, however often it was asked."""
+    silent = sorted(
+        {own.user_id for own in questions for method in own.prompts if (own.user_id, method) not in answers}
+    )
+    reason = "the cloud's server gave no answer to one of its questions; start the run again"
+    return [UserFailure(user_id=user_id, phase=ASK, reason=reason) for user_id in silent]
 
 
 def _partners(user_ids: Sequence[str], *, seed: int) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Writes the cloud's prompts and reads its answers; knows no model.
 
 Shared text is data. In a prompt, brackets fence it, the words `Input:` and `Response:` divide it and marks of a chat
-template end it, so none of them may stand in the text itself: `fenced` writes them otherwise. Two forms: `paper` lets the model write the whole pair,
-`guided` prefills all that is fixed, for models too small to keep the form.
+template end it, so none of them may stand in the text itself: `fenced` writes them otherwise. Two forms: `paper` lets the
+model write the whole pair, `guided` prefills all that is fixed, for models too small to keep the form.
 """
 
 import re

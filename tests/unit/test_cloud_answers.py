@@ -53,6 +53,16 @@ def test_every_answer_comes_back_to_its_user_method_and_place() -> None:
     assert answered(asked, "device", MOVIES, config_of("guided", "lamp-2"), LastWords(), lambda *_: None) == {}
 
 
+def test_a_user_whom_the_server_did_not_answer_has_no_answers() -> None:
+    class Silent(LastWords):
+        def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+            super().generate(requests[:-1], on_answer=on_answer)
+            on_answer(len(requests) - 1, (Sample(text="", cut="no-answer"),), 0)
+
+    asked = [asked_by("a", "one"), asked_by("b", "two", "three")]
+    assert answered(asked, "cloud", MOVIES, config_of("guided", "lamp-2"), Silent(), lambda *_: None) == {"a": ("one",)}
+
+
 @pytest.mark.parametrize(
     ("form", "task", "prefix", "choices"),
     [
