@@ -13,8 +13,6 @@ from experiments.paired import Answers
 from experiments.recorded import shares, stays_at_home, trains_on_pairs
 from experiments.results import MethodCosts
 
-GENERATE = "generate"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -60,17 +58,11 @@ def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     known = METHODS.get(method)
     if known and known.answers == "device" and not known.augmented:
         return 0
-    manifest = folder.manifest()
-    if manifest.cloud_costs:
-        cost = manifest.cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
-        # No text has no token: where calls cost none, whoever answered did not count.
-        if cost is None or (cost.tokens == 0 and cost.calls_asked + cost.calls_taken > 0):
-            return None
-        return cost.tokens
-    # A run of an earlier version; what the tape gave it was not counted.
-    if not trains_on_pairs(method) or (manifest.tape and manifest.tape.calls_taken):
+    cost = folder.manifest().cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
+    # No text has no token: where calls cost none, whoever answered did not count.
+    if cost is None or (cost.tokens == 0 and cost.calls_asked + cost.calls_taken > 0):
         return None
-    return sum(phase.tokens for phase in manifest.phases if phase.name == GENERATE) or None
+    return cost.tokens
 
 
 def _cloud_seconds(method: str, folder: RunFolder) -> float | None:

@@ -56,6 +56,7 @@ def _run(runs: Path, name: str, **config: str | float) -> RunFolder:
     sums = {"n": 1.0, "unparsed": 0.0, "abs": 2.0, "sq": 4.0}
     folder.references_path.write_text(json.dumps({"nearest-copy": {"u0": sums}, "oracle": {"u0": sums}}))
     with Ledger(folder.ledger_path) as ledger:
+        ledger.add_lengths({f"u{user}": 8 for user in range(USERS)})
         pairs = ledger_pairs(folder)
         for place, filter_name in enumerate(("consistency", "diversity", "length")):
             verdicts = [
