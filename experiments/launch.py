@@ -51,7 +51,7 @@ class Launch:
     port: int
     environment: Mapping[str, str]
     processes: RunProcesses
-    console: Terminal
+    terminal: Terminal
 
     @property
     def staged(self) -> Path:
@@ -70,13 +70,13 @@ class Launch:
 
 
 @private_files()
-def launch(config: RunConfig, app: App, console: Terminal, *, created: Callable[[RunFolder], None]) -> Manifest:
+def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable[[RunFolder], None]) -> Manifest:
     """Returns the manifest of a finished run; raises BadInputError, RunError, KeyboardInterrupt or Terminated otherwise.
 
     `created` is told the run folder as soon as there is one. No process and no temporary file outlives this call.
     """
     check_before_start(config)
-    with _launching(config, app, console) as this, MemoryWatch(this.processes) as memory:
+    with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
         prepared = _prepare(this)
         folder = _create_folder(this, prepared)
         with launcher_of(folder, this.scratch):
@@ -85,21 +85,21 @@ def launch(config: RunConfig, app: App, console: Terminal, *, created: Callable[
 
 
 @private_files()
-def prepare_only(config: RunConfig, app: App, console: Terminal) -> Path:
+def prepare_only(config: RunConfig, app: App, terminal: Terminal) -> Path:
     """Returns the folder of the config's prepared data."""
-    with _launching(config, app, console) as this:
+    with _launching(config, app, terminal) as this:
         return _prepare_data(this)
 
 
 @contextmanager
-def _launching(config: RunConfig, app: App, console: Terminal) -> Iterator[Launch]:
+def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Launch]:
     """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
         port = chosen_port()
         scratch = temporary_folder()
         this = Launch(
-            config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), console=console,
+            config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), terminal=terminal,
             environment=environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable}),
         )  # fmt: skip
         stack.callback(_clean_up, this)
@@ -230,7 +230,7 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
             _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        display = BarDisplay(this.console) if this.console.shows_bars else LineDisplay(partial(_say, this))
+        display = BarDisplay(this.terminal) if this.terminal.shows_bars else LineDisplay(partial(_say, this))
         try:
             return Watcher(
                 folder=folder, is_alive=lambda: command.poll() is None, display=display,
@@ -321,7 +321,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _say(this: Launch, text: str) -> None:
-    this.console.say(text)
+    this.terminal.say(text)
 
 
 def _tail(text: str) -> str:

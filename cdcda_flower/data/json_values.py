@@ -46,6 +46,13 @@ def is_absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def digits(value: object) -> object:
+    """Returns a whole number as its digits, 4.0 too: pandas writes a column that lacks a value so. Others stay."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def readable(text: str) -> str:
     """Returns the text with U+FFFD for each half of a character."""
     return _LONE_SURROGATE.sub(UNREADABLE, text)

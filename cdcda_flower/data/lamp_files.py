@@ -13,7 +13,7 @@ from pathlib import Path
 from cdcda_flower.data import arrow
 from cdcda_flower.data.arrow import Profile, Row, read_profiles
 from cdcda_flower.data.json_stream import stream_values
-from cdcda_flower.data.json_values import identifier, is_absent, kind, readable
+from cdcda_flower.data.json_values import digits, identifier, is_absent, kind, readable
 from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import digest
@@ -147,8 +147,7 @@ def _field(value: object, name: str, task: Task, where: str) -> str | list[str] 
         texts = [_text(text, f"{where}: {name}") for text in (value if isinstance(value, list) else [value])]
         return [text for text in texts if text is not None]
     if task.kind == "rating" and any(form.labelled and form.response_field == name for form in task.forms):
-        # pandas writes the ratings of a column that lacks one as 4.0.
-        value = _digits(value)
+        value = digits(value)
     return _text(value, f"{where}: {name}")
 
 
@@ -158,12 +157,6 @@ def _text(value: object, where: str) -> str | None:
     if not isinstance(value, str):
         raise DataError(f"{where} is {kind(value)}; it must be a text")
     return readable(value)
-
-
-def _digits(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _check_same_ids(asked: set[str], answered: set[str], questions: Path, outputs: Path) -> None:

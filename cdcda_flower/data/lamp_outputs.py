@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdcda_flower.data.json_values import identifier, kind, open_json, readable
+from cdcda_flower.data.json_values import digits, identifier, kind, open_json, readable
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import same_text
@@ -39,7 +39,7 @@ def read_answers(predictions_file: Path, golds_file: Path, task: Task) -> Answer
 
 
 def read_golds(file: Path, task: Task) -> dict[str, str]:
-    """Returns query id -> gold answer, stripped; a rating may be a whole number, which counts as its digits."""
+    """Returns query id -> gold answer, stripped; a rating may be a whole number (4, 4.0), which counts as its digits."""
     return _golds(_read(file, remedy=_GET_AGAIN), task)
 
 
@@ -55,8 +55,8 @@ class _File:
 def _golds(file: _File, task: Task) -> dict[str, str]:
     answers = {}
     for query_id, output in file.outputs.items():
-        if task.kind == "rating" and isinstance(output, int) and not isinstance(output, bool):
-            output = str(output)
+        if task.kind == "rating":
+            output = digits(output)
         if not isinstance(output, str):
             or_rating = ", or a whole number" if task.kind == "rating" else ""
             raise DataError(

@@ -57,7 +57,7 @@ class Row:
     `window` is what the model can read, prompt and text together. `cut` says what ended the text in
     place of the model: "limit" for either of the two. `ends_loops`: a text that repeats itself, and so would go on to
     its limit, is ended there, as a "loop". `planned` is the text's length that a batch makes room for: a longer one is
-    left unfinished. `slot` is the adapter that it is written with, in a model that holds several.
+    left unfinished, and a further `decode` goes on with it. `slot` is the adapter that it is written with, in a model that holds several.
     """
 
     prompt: list[int]
@@ -92,6 +92,11 @@ class Row:
         forced = len(self.then) * (lines - 1)
         text = free + forced + max(map(len, self.choices), default=0)
         return min(len(self.prompt) + min(text, self.planned), self.window)
+
+    @property
+    def begun(self) -> tuple[int, ...]:
+        """The tokens that the model has to read before it can go on: the prompt, and what is written."""
+        return (*self.prompt, *self.written)
 
     @property
     def allowed(self) -> list[int] | None:
@@ -211,24 +216,25 @@ def decode(
     route: Route = one_adapter,
     on_done: Callable[[int], None] = lambda place: None,
 ) -> int:
-    """Writes all rows to their end, in place, as far as the largest one's room goes; returns the tokens written.
+    """Writes all rows to their end, in place, as far as the largest one's room goes; returns how many tokens they have.
 
-    Rows with the same prompt and slot share its prefill. `route` tells a model with several adapters whose each row is.
+    Rows that read the same in the same slot share its prefill; what an earlier call wrote is read at once, as a prompt is. `route` tells a model with several adapters whose each row is.
     `on_done` is told the place of each row when its text is whole, while others are still written.
     """
-    prefills = list(dict.fromkeys((row.slot, tuple(row.prompt)) for row in rows))
+    begun = [(row.slot, row.begun) for row in rows]
+    prefills = list(dict.fromkeys(begun))
     place = {prefill: index for index, prefill in enumerate(prefills)}
     batch = collate(
-        [TokenizedExample(list(prompt), 0) for _, prompt in prefills],
+        [TokenizedExample(list(ids), 0) for _, ids in prefills],
         pad=0,
         device=device,
         slots=[slot for slot, _ in prefills],
     )
     length = batch.ids.shape[1]
     output = forward(model, batch, keep=range(length - 1, length), route=route)
-    pick = torch.tensor([place[row.slot, tuple(row.prompt)] for row in rows], device=device)
+    pick = torch.tensor([place[one] for one in begun], device=device)
     scores, cache, mask = output.logits[pick, -1].float(), output.past_key_values, batch.mask[pick]
-    room = max(row.room - len(row.prompt) for row in rows)
+    room = max(row.room - len(row.begun) for row in rows)
     give_room(cache, rows=pick, room=room)
     batched, unwritten = list(rows), list(range(len(rows)))
     route(batch.slots[pick])

@@ -22,10 +22,10 @@ from cdcda_flower.types import ModelRef, Sample
 
 # Batches below this size leave a core waiting for memory more than computing.
 _LEAST_BATCH_TOKENS = 6144
-# A text is likely to be no longer than the one that it is to be like, and so much. What is longer is written anew with
-# three times the room, and then with all that the limit allows.
+# A text is likely to be no longer than the one that it is to be like, and so much. What is longer goes on with three
+# times the room, beside all others that are.
 _LONGER, _MORE_TOKENS = 1.25, 16
-_ROOMS = (1, 3, sys.maxsize)
+_MORE_ROOM = 3
 
 
 class Sampling(Protocol):
@@ -75,10 +75,10 @@ class CausalGenerator:
     def generate(self, requests: Sequence[Sampling], *, on_answer: OnAnswer) -> None:
         """Writes `samples` texts per request, without the prefix, special tokens or an end newline.
 
-        The limit is loose and few texts come near it, so a batch has room for likely lengths. What is longer is written
-        anew, from the same seed, in batches with more room.
+        The limit is loose and few texts come near it, so a batch has room for likely lengths. What is longer goes on
+        afterwards, in batches with more room.
         """
-        groups = [self._rows(request, rooms=_ROOMS[0]) for request in requests]
+        groups = [self._rows(request) for request in requests]
         alone = threading.Lock()
 
         def hand_over(index: int) -> None:
@@ -90,13 +90,10 @@ class CausalGenerator:
             # Where the prompt takes all of the model's window, nothing can be written.
             if not _unwritten(group):
                 hand_over(index)
-        self._write(groups, hand_over)
-        for rooms in _ROOMS[1:]:
-            for index, request in enumerate(requests):
-                if _unwritten(groups[index]):
-                    again = self._rows(request, rooms=rooms)
-                    groups[index] = [row if row.done else new for row, new in zip(groups[index], again, strict=True)]
+        while unwritten := [row for group in groups for row in _unwritten(group)]:
             self._write(groups, hand_over)
+            for row in unwritten:
+                row.planned *= _MORE_ROOM
 
     def _write(self, groups: Sequence[list[Row]], hand_over: Callable[[int], None]) -> None:
         """Writes all rows as far as their room goes; hands over the requests whose rows are all done."""
@@ -137,7 +134,7 @@ class CausalGenerator:
         count = math.ceil(len(batches(most)) / workers) * workers
         return workers, batches(bisect_left(range(most), True, key=lambda budget: len(batches(budget)) <= count))
 
-    def _rows(self, request: Sampling, *, rooms: int) -> list[Row]:
+    def _rows(self, request: Sampling) -> list[Row]:
         encode = self._loaded.tokenizer
         prompt = request_ids(encode, request)
         then = encode("\n" + request.then, add_special_tokens=False)["input_ids"] if request.then else []
@@ -152,7 +149,7 @@ class CausalGenerator:
                 prompt=prompt,
                 limit=request.max_new_tokens,
                 window=window_of(self._loaded.model.config),
-                planned=likely * rooms,
+                planned=likely,
                 lines=(2 if request.then else 1) if request.prefix else 0,
                 temperature=0.0 if request.greedy else self._temperature,
                 # An answer is scored as it is, like those of devices.

@@ -137,7 +137,7 @@ def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
 def _check_users(one: PaperRun, other: PaperRun) -> None:
     """Refuses two runs whose target users, or their texts, differ: the same path can hold other files today."""
     a, b = one.manifest.data_digest, other.manifest.data_digest
-    # Personas of two seeds are different people; a run of an older version has no digest.
+    # Personas of two seeds are different people; a run that failed early has no digest.
     same_people = one.config.seed == other.config.seed or not (one.manifest.synthetic or other.manifest.synthetic)
     if same_people and a and b and a != b:
         raise BadInputError(
@@ -162,7 +162,7 @@ def _check_models(one: PaperRun, other: PaperRun, free: Collection[str]) -> None
     for role in ("device", "cloud", "consistency", "bertscore"):
         a, b = first.get(role), second.get(role)
         key = f"{role}-model"
-        # A key may name the same model while its files changed; an old run without a digest is believed.
+        # A key may name the same model while its files changed; a run that failed before its models were read has no digest.
         if a and b and a.digest and b.digest and a.digest != b.digest and key not in free:
             raise BadInputError(
                 f"runs {one.name} and {other.name} were run with different settings: {key} is "

@@ -197,6 +197,10 @@ def test_what_is_longer_than_planned_is_left_unfinished(model: LoadedModel) -> N
     decode(model.model, [long, short], NEVER, device=CPU)
     assert (len(long.written), long.done) == (4, False)
     assert (len(short.written), short.done, short.cut) == (3, True, "limit")
+    at_once, long.planned = Row(prompt=prompt, limit=9, lines=0), 9
+    decode(model.model, [long], NEVER, device=CPU)
+    decode(model.model, [at_once], NEVER, device=CPU)
+    assert (long.written, long.done) == (at_once.written, True)
 
 
 LABELS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple)

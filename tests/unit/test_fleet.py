@@ -309,9 +309,19 @@ def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: floa
     ) as caught:
         list(Fleet(adapters).fit([wild]))
     assert "Film" not in str(caught.value)
-    # Who is trained beside it is not touched by it.
-    [(_, alone)] = Fleet(adapters).fit([job(1)])
-    assert all(weight.isfinite().all() for weight in alone.weights.values())
+
+
+def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> None:
+    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=1e30, epochs=4))
+
+    def first_done(jobs: Sequence[Job]) -> tuple[int, Fit]:
+        adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float64), slots=2, rank=4, alpha=8)
+        return next(Fleet(adapters).fit(jobs))
+
+    (_, alone), (place, beside) = first_done([job(1)]), first_done([job(1), wild])
+    assert place == 0
+    for name, weight in alone.weights.items():
+        torch.testing.assert_close(beside.weights[name], weight, rtol=0, atol=1e-9)
 
 
 def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -> None:

@@ -50,8 +50,9 @@ def test_utf_16_is_read(tmp_path: Path) -> None:
     assert dict(read_answers(*files, MOVIES).predictions) == dict(ROWS)
 
 
-def test_a_rating_may_be_a_whole_number(tmp_path: Path) -> None:
-    files = _write(tmp_path, _content([("1", "4")], "LaMP_3"), _content([("1", 4)], "LaMP_3"))
+@pytest.mark.parametrize("gold", [4, 4.0])
+def test_a_rating_may_be_a_whole_number(tmp_path: Path, gold: float) -> None:
+    files = _write(tmp_path, _content([("1", "4")], "LaMP_3"), _content([("1", gold)], "LaMP_3"))
     assert read_answers(*files, task_named("lamp-3")).golds == {"1": "4"}
 
 

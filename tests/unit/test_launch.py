@@ -28,7 +28,7 @@ def this(tmp_path: Path, said: io.StringIO) -> Launch:
     (tmp_path / "scratch" / "home").mkdir(parents=True)
     return Launch(
         config=RunConfig.from_flwr(read_defaults(app.pyproject)), app=app, scratch=tmp_path / "scratch", port=1,
-        environment={}, processes=RunProcesses(tmp_path / "scratch"), console=Terminal(said),
+        environment={}, processes=RunProcesses(tmp_path / "scratch"), terminal=Terminal(said),
     )  # fmt: skip
 
 
