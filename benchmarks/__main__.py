@@ -19,8 +19,8 @@ import psutil
 import torch
 import typer
 
-from benchmarks.requests import ROOT
-from cdcda_flower.language.models import compute_dtype, pick_device
+from benchmarks.sample_requests import ROOT
+from cdcda_flower.models.loading import compute_dtype, pick_device
 
 NAMES = ("train", "answer", "generate", "score", "memory", "flower")
 PAGE = ROOT / "docs" / "BENCHMARKS.md"

@@ -8,14 +8,14 @@ from peft import PeftModel, set_peft_model_state_dict
 
 from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.embedded import embedded_ref, questions
-from benchmarks.requests import SEED
+from benchmarks.sample_requests import SEED
 from benchmarks.train import CPU, wrapped
-from cdcda_flower.language.answering import answer
-from cdcda_flower.language.decoding import Stop, stops_of
-from cdcda_flower.language.examples import prompt_ids
-from cdcda_flower.language.models import LoadedModel, load_causal
-from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.models.answering import answer
+from cdcda_flower.models.decoding import Stop, stops_of
+from cdcda_flower.models.loading import LoadedModel, load_causal
+from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.tokens import prompt_ids
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef

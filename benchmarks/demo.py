@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.cases import Case, Settings, report
-from benchmarks.flower import PHASES, floor_seconds
-from benchmarks.requests import ROOT
+from benchmarks.round_trip import PHASES, floor_seconds
+from benchmarks.sample_requests import ROOT
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 

@@ -7,12 +7,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.requests import SEED, run_config
-from cdcda_flower.data.corpus import write_corpus
-from cdcda_flower.language.models import resolve_causal
-from cdcda_flower.language.orders import Job
-from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.runs.places import cache_folder
+from benchmarks.sample_requests import SEED, run_config
+from cdcda_flower.data.personas import write_corpus
+from cdcda_flower.models.loading import resolve_causal
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.requests import Job
+from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.cases import Case, Settings, command, medians
-from benchmarks.requests import requests, run_config
-from cdcda_flower.language.decoding import stops_of
-from cdcda_flower.language.generation import CausalGenerator
-from cdcda_flower.language.llama_cpp import LlamaCppGenerator
-from cdcda_flower.language.models import load_causal, pick_device, resolve_causal
-from cdcda_flower.language.sources import EMBEDDED_CAUSAL, embedded_path
-from cdcda_flower.runs.places import cache_folder
+from benchmarks.sample_requests import requests, run_config
+from cdcda_flower.models.decoding import stops_of
+from cdcda_flower.models.generation import CausalGenerator
+from cdcda_flower.models.llama_cpp import LlamaCppGenerator
+from cdcda_flower.models.loading import load_causal, pick_device, resolve_causal
+from cdcda_flower.models.sources import EMBEDDED_CAUSAL, embedded_path
+from cdcda_flower.runs.locations import cache_folder
 from strategies.cloud.engine import GenerationRequest
 
 K, PROMPTS = 5, 200

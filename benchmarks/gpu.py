@@ -13,9 +13,9 @@ from benchmarks.cases import Case, Settings, command, medians, seconds
 from benchmarks.embedded import Rows, embedded_ref, jobs
 from benchmarks.train import UNIT, one_by_one, recipe, side_by_side, tokens_of
 from benchmarks.train import Sizes as Trained
-from cdcda_flower.language.decoding import Row, Stop, decode
-from cdcda_flower.language.models import LoadedModel, compute_dtype, load_causal, load_tokenizer
-from cdcda_flower.language.orders import Job
+from cdcda_flower.models.decoding import Row, Stop, decode
+from cdcda_flower.models.loading import LoadedModel, compute_dtype, load_causal, load_tokenizer
+from cdcda_flower.models.requests import Job
 from cdcda_flower.types import ModelRef
 
 # The shapes of Qwen2.5-0.5B and -3B, from their config.json.

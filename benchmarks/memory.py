@@ -12,10 +12,10 @@ from rich.progress import track
 
 from benchmarks.cases import Case, Settings, command
 from benchmarks.embedded import Rows, embedded_ref, jobs
-from cdcda_flower.language.device_model import DeviceModel
-from cdcda_flower.language.models import load_tokenizer
-from cdcda_flower.language.orders import ModelSpec, TrainOrder
-from cdcda_flower.language.recipe import Recipe
+from cdcda_flower.models.device_model import DeviceModel
+from cdcda_flower.models.loading import load_tokenizer
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.requests import ModelSpec, TrainOrder
 
 FEW, SOME, MANY, MOST = 2, 20, 100, 300
 # The pool that two users fill, and the default one, which takes more than two users to fill.

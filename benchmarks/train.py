@@ -11,13 +11,13 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.embedded import Rows, embedded_ref, jobs
-from cdcda_flower.language.examples import TokenizedExample, tokenize
-from cdcda_flower.language.fleet import Fleet
-from cdcda_flower.language.models import LoadedModel, compute_dtype, load_causal
-from cdcda_flower.language.orders import Job
-from cdcda_flower.language.quantized import dequantised
-from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.models.loading import LoadedModel, compute_dtype, load_causal
+from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.quantized import dequantised
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.requests import Job
+from cdcda_flower.models.tokens import TokenizedExample, tokenize
+from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
 
 UNIT = "tokens/s"

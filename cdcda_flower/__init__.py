@@ -1,1 +1,1 @@
-"""What cloud and devices agree on: types, config, tasks, data, models, scoring, the wire, a run's folder."""
+"""What cloud and devices agree on: types, config, tasks, data, models, metrics, the wire, a run's folder."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cdcda_flower.teacher import TeacherTargets
+from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
 
 

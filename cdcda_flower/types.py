@@ -11,7 +11,7 @@ from typing import Literal
 
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import Json, digest
-from cdcda_flower.teacher import TeacherTargets
+from cdcda_flower.teacher_targets import TeacherTargets
 
 Cut = Literal["", "limit", "loop", "no-answer"]
 """What ended a text in place of the model; "" where the model did."""
@@ -234,7 +234,7 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserResult:
-    """One user's result under one method: additive metric sums (`scoring.metrics`), so that users pool exactly.
+    """One user's result under one method: additive metric sums (`tasks.metrics`), so that users pool exactly.
 
     `unparsed` is the strict parser's; the lenient one's sums stand in `sums` under keys of their own.
     `adapter_of` names the user whose adapter answered: another one in the swap test, None without an adapter.

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError, coded
+from cdcda_flower.files import private_files
 from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
@@ -21,10 +22,9 @@ from cdcda_flower.messages import (
     Workspace,
 )
 from cdcda_flower.runs.identity import source_digest
-from cdcda_flower.runs.private import private_files
-from cdcda_flower.scoring.metrics import sum_keys
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
+from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.wire import decode
 from clients.device import Device, open_device

@@ -11,9 +11,9 @@ from flwr.app import Context
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import RunError, coded
-from cdcda_flower.language.orders import StoredAdapter
 from cdcda_flower.messages import Workspace
 from cdcda_flower.methods import METHODS
+from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import AnswerJob
 from cdcda_flower.methods import METHODS
-from cdcda_flower.scoring.metrics import answer_sums, lenient_sums
 from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
 from cdcda_flower.types import Example, Prediction, UserHistory, UserResult
 from clients.device import Device
 from clients.executors.executor import Executor, Pending

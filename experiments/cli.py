@@ -13,23 +13,23 @@ from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
-from cdcda_flower.runs.places import RUNS_VARIABLE, runs_folder
+from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
-from experiments.filters_command import study
-from experiments.launch import Terminated, launch, prepare_only
+from experiments.launching.launch import Terminated, launch, prepare_only
+from experiments.launching.staging import find_app
 from experiments.paper.case import CaseOrder
 from experiments.paper.command import PaperOrder, report_paper
 from experiments.paper.render import Format
-from experiments.report import read_report
-from experiments.score import score_files
+from experiments.reports.filters_command import study
+from experiments.reports.report import read_report
+from experiments.reports.report_tables import csv_text, pairs_text, show
+from experiments.reports.score import score_files
+from experiments.reports.tape_command import tape
 from experiments.settings import read_config
-from experiments.staging import find_app
-from experiments.sweep import Sweep
-from experiments.sweep_cells import read_cells
-from experiments.sweep_file import read_sweep
-from experiments.sweep_table import show_sweep
-from experiments.tables import csv_text, pairs_text, show
-from experiments.tapes import tape
+from experiments.sweeps.sweep import Sweep
+from experiments.sweeps.sweep_cells import read_cells
+from experiments.sweeps.sweep_file import read_sweep
+from experiments.sweeps.sweep_table import show_sweep
 from experiments.terminal import Column, Line, Table, stderr, stdout
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -223,7 +223,7 @@ def keys() -> None:
 @app.command()
 def doctor() -> None:
     """Say what this machine offers to a run."""
-    from experiments.doctor import findings
+    from experiments.launching.doctor import findings
 
     terminal = stdout()
     for name, value in findings():

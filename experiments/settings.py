@@ -8,9 +8,9 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import expanded
-from cdcda_flower.language.sources import is_path
-from cdcda_flower.runs.places import cache_folder, runs_folder
-from experiments.staging import find_app
+from cdcda_flower.models.sources import is_path
+from cdcda_flower.runs.locations import cache_folder, runs_folder
+from experiments.launching.staging import find_app
 
 PLACE_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir", "tape")
 MODEL_KEYS = ("device-model", "cloud-model", "consistency-model", "bertscore-model")

@@ -19,7 +19,7 @@ from rich.table import Column as DrawnColumn
 from rich.table import Table as DrawnTable
 from rich.text import Text
 
-from experiments.characters import escaped
+from experiments.unicode import escaped
 
 # A table that is piped into a file should not be broken at 80 columns; who wants them says so by $COLUMNS.
 PIPED_WIDTH = 160

@@ -12,17 +12,17 @@ from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
+from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
+from strategies.augmentation.eda import eda_pairs
+from strategies.augmentation.supply import AugmentationSupply
+from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import TextGenerator
-from strategies.cloud.taped import taped_cloud
-from strategies.models import Models
+from strategies.cloud.taped_engine import taped_cloud
 from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
 from strategies.recording import Recording
-from strategies.supply.choices import Pairs, Written, by_user, random_of_size
-from strategies.supply.eda import eda_pairs
-from strategies.supply.supply import AugmentationSupply
-from strategies.supply.teacher import Targets, check_teacher, teacher_supply
+from strategies.run_models import Models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

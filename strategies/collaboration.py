@@ -31,10 +31,10 @@ from cdcda_flower.messages import (
 )
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.scoring.metrics import sum_keys
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
-from cdcda_flower.teacher import TeacherTargets
+from cdcda_flower.tasks.metrics import sum_keys
+from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload, UserFailure
 from cdcda_flower.wire import encode, payload_bytes
 from strategies.arrivals import (
@@ -46,7 +46,7 @@ from strategies.arrivals import (
     sorted_out,
     upload_problem,
 )
-from strategies.supply.choices import Pairs
+from strategies.augmentation.choices import Pairs
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
-from cdcda_flower.language.orders import Job, Trained, TrainOrder, model_spec
-from cdcda_flower.language.recipe import pooled_recipe
+from cdcda_flower.models.recipe import pooled_recipe
+from cdcda_flower.models.requests import Job, Trained, TrainOrder, model_spec
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
 
@@ -66,8 +66,8 @@ def pooled_adapter(
 
 def _trained(config: RunConfig, base: ModelRef, order: TrainOrder, on_step: Callable[[int, int], None]) -> Trained:
     # torch takes seconds to import; a run of doubles needs none.
-    from cdcda_flower.language.device_model import DeviceModel
-    from cdcda_flower.language.models import release
+    from cdcda_flower.models.device_model import DeviceModel
+    from cdcda_flower.models.loading import release
 
     spec = model_spec(config, base, slots=1, dequantised=config.quantization == "nf4")
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.runs.folder import TapeUse
-from cdcda_flower.runs.places import tape_file
+from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import Tape, TapedModel
 from cdcda_flower.runs.tape_models import ROLES, asked_name, replayed_model
 from cdcda_flower.types import ModelRef

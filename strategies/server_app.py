@@ -17,18 +17,18 @@ from cdcda_flower.cloud_api import api_key
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared, open_prepared
 from cdcda_flower.errors import BadInputError, DataError, RunError
+from cdcda_flower.files import private_files
 from cdcda_flower.messages import Workspace
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
 from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.runs.places import runs_folder
-from cdcda_flower.runs.private import private_files
+from cdcda_flower.runs.locations import runs_folder
 from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
-from strategies.models import Models
 from strategies.phases import Phases
 from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
+from strategies.run_models import Models
 
 log = logging.getLogger(__name__)
 

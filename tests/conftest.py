@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tiny_models import write_tiny_model
 
-from cdcda_flower.language.models import resolve_causal
+from cdcda_flower.models.loading import resolve_causal
 from cdcda_flower.types import ModelRef
+from tiny_models import write_tiny_model
 
 # A loaded machine is slow now and then; properties say what holds, not how fast.
 settings.register_profile("project", deadline=None)

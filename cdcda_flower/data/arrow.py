@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdcda_flower.data.folders import whole_folder
+from cdcda_flower.files import whole_folder
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.task import Item
 

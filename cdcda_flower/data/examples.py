@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from cdcda_flower.data.folders import whole_file
 from cdcda_flower.errors import DataError
+from cdcda_flower.files import whole_file
 from cdcda_flower.types import Example
 
 _FIELDS = ("id", "query", "response")

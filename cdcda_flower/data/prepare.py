@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.data.corpus import CORPUS_VERSION, write_corpus
 from cdcda_flower.data.examples import write_examples
-from cdcda_flower.data.folders import whole_folder
 from cdcda_flower.data.json_values import UNREADABLE
 from cdcda_flower.data.lamp_files import Split, check_files, file_digest, read_split
+from cdcda_flower.data.personas import CORPUS_VERSION, write_corpus
 from cdcda_flower.data.prepared import (
     BASE_ROWS_FILE,
     REFERENCES_FILE,
@@ -38,12 +37,12 @@ from cdcda_flower.data.targets import (
     most_recent,
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
+from cdcda_flower.files import private_files, whole_folder
 from cdcda_flower.key_rules import expanded
-from cdcda_flower.runs.places import cache_folder
-from cdcda_flower.runs.private import private_files
-from cdcda_flower.scoring.metrics import without_tokens
+from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import without_tokens
 from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]

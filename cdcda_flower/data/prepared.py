@@ -11,7 +11,7 @@ from pathlib import Path
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.json_values import unreadable_note
 from cdcda_flower.errors import DataError
-from cdcda_flower.scoring.metrics import rouge_note
+from cdcda_flower.tasks.metrics import rouge_note
 from cdcda_flower.types import Example
 
 DATA_FILE = Path("public", "data.json")

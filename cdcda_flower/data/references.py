@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from cdcda_flower.scoring.metrics import answer_sums
 from cdcda_flower.tasks import Task
+from cdcda_flower.tasks.metrics import answer_sums
 from cdcda_flower.types import Example, Prediction, UserHistory
 from cdcda_flower.words import tokens
 

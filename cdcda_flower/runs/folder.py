@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.files import private_files, write_atomic
 from cdcda_flower.key_rules import check_run_name
-from cdcda_flower.runs.atomic import write_atomic
-from cdcda_flower.runs.private import private_files
 
 Status = Literal["created", "running", "finished", "failed", "interrupted"]
 MANIFEST = "manifest.json"

@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.teacher import TeacherTargets
+from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import (
     AdapterRef,
     Example,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cdcda_flower.runs.atomic import write_atomic
+from cdcda_flower.files import write_atomic
 
 WRITES_PER_SECOND = 5
 

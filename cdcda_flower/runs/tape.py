@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cdcda_flower.errors import CdcdaError, DataError, RunError
-from cdcda_flower.runs.private import private_files
+from cdcda_flower.files import private_files
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import Sample
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.language.sources import is_path
+from cdcda_flower.models.sources import is_path
 from cdcda_flower.runs.tape import Tape
 from cdcda_flower.types import ModelRef
 

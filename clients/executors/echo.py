@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.orders import Answered, StoredAdapter
+from cdcda_flower.models.requests import Answered, StoredAdapter
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
@@ -55,7 +55,7 @@ class EchoExecutor:
 
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
         """Scores with the config's real encoder."""
-        from cdcda_flower.language.encoders import bert_scorer
+        from cdcda_flower.models.encoders import bert_scorer
 
         scorer = bert_scorer(self._config.bertscore_model, self._config.bertscore_layer, self._config.device)
         return scorer.score(predictions, golds)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.lengths import prompt_tokens
-from cdcda_flower.language.orders import Answered, AnswerOrder, Job, ScoreOrder, StoredAdapter, Trained, TrainOrder
-from cdcda_flower.language.recipe import user_recipe
+from cdcda_flower.models.lengths import prompt_tokens
+from cdcda_flower.models.recipe import user_recipe
+from cdcda_flower.models.requests import Answered, AnswerOrder, Job, ScoreOrder, StoredAdapter, Trained, TrainOrder
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.orders import Answered, AnswerOrder, ModelSpec, ScoreOrder, Trained, TrainOrder, model_spec
+from cdcda_flower.models.requests import Answered, AnswerOrder, ModelSpec, ScoreOrder, Trained, TrainOrder, model_spec
 from cdcda_flower.types import ModelRef
 from clients.executors.executor import Executor, ModelExecutor, Pending
 
@@ -23,8 +23,8 @@ class LocalModels:
     def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
         """Trains the adapters side by side."""
         # torch takes seconds to import, and a device that only shares needs none of it.
-        from cdcda_flower.language.device_model import device_model
-        from cdcda_flower.language.models import release
+        from cdcda_flower.models.device_model import device_model
+        from cdcda_flower.models.loading import release
 
         def trained() -> list[Trained]:
             try:
@@ -37,12 +37,12 @@ class LocalModels:
 
     def answer(self, order: AnswerOrder) -> Pending[Answered]:
         """Answers with as many adapters at a time as there are slots."""
-        from cdcda_flower.language.device_model import device_model
+        from cdcda_flower.models.device_model import device_model
 
         return lambda: device_model(self._spec).answer([order])[0]
 
     def score(self, order: ScoreOrder) -> Pending[list[float]]:
         """Scores in one batch."""
-        from cdcda_flower.language.encoders import bert_scorer
+        from cdcda_flower.models.encoders import bert_scorer
 
         return lambda: bert_scorer(order.model, order.layer, self._spec.device).score(order.predictions, order.golds)

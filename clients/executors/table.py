@@ -7,8 +7,8 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.types import ModelRef
 from clients.executors.echo import EchoExecutor
 from clients.executors.executor import Executor
-from clients.executors.fleet import fleet_executor
 from clients.executors.local import local_executor
+from clients.executors.ray_trainer import fleet_executor
 
 EXECUTORS: Mapping[str, Callable[[RunConfig, ModelRef], Executor]] = MappingProxyType(
     {"fleet": fleet_executor, "local": local_executor, "echo": EchoExecutor}

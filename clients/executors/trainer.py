@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cdcda_flower.language.orders import AnswerOrder, ModelSpec, Order, Result, ScoreOrder, TrainOrder
+from cdcda_flower.models.requests import AnswerOrder, ModelSpec, Order, Result, ScoreOrder, TrainOrder
 
 if TYPE_CHECKING:
-    from cdcda_flower.language.device_model import DeviceModel
+    from cdcda_flower.models.device_model import DeviceModel
 
 Kind = TypeVar("Kind", TrainOrder, AnswerOrder, ScoreOrder)
 Queue = list[tuple[str, str, Kind]]
@@ -138,14 +138,14 @@ class Trainer:
             yield from zip(batch, model.answer(batch), strict=True)
 
     def _score(self, following: Callable[[], ScoreOrder | None]) -> Iterator[tuple[ScoreOrder, Result]]:
-        from cdcda_flower.language.encoders import bert_scorer
+        from cdcda_flower.models.encoders import bert_scorer
 
         for order in iter(following, None):
             scorer = bert_scorer(order.model, order.layer, self._spec.device)
             yield order, scorer.score(order.predictions, order.golds)
 
     def _model(self) -> "DeviceModel":
-        from cdcda_flower.language.device_model import device_model
+        from cdcda_flower.models.device_model import device_model
 
         return device_model(self._spec)
 

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import BadInputError, DataError
-from cdcda_flower.scoring.metrics import answer_sums, values
 from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import answer_sums, values
 from cdcda_flower.types import Prediction
 from experiments.paper.cells import run_notes, setting_notes
 from experiments.paper.grid import Cell, Grid, Row
-from experiments.paper.runs import PaperRun
+from experiments.paper.paper_runs import PaperRun
 
 
 class _Answer(BaseModel):

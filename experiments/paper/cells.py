@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.grid import MARK, Cell, Row, cell_of
 from experiments.paper.numbers import PaperNumbers, Setup
-from experiments.paper.runs import PaperRun, differences
+from experiments.paper.paper_runs import PaperRun, differences
 
 POOLED, USER_MEAN, PAPER = "pooled", "user mean", "paper"
 

@@ -13,12 +13,12 @@ from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.cells import data_notes, run_notes, setting_notes
 from experiments.paper.comparison import comparison
 from experiments.paper.figures import curves, differing, figure2, numbers_of
-from experiments.paper.files import Built, check_new, targets, write
 from experiments.paper.grid import Grid
 from experiments.paper.numbers import paper_numbers
+from experiments.paper.output import Built, check_new, targets, write
+from experiments.paper.paper_runs import PaperRun, check_comparable, open_runs
+from experiments.paper.paper_tables import TABLES
 from experiments.paper.render import Format, render, table_of
-from experiments.paper.runs import PaperRun, check_comparable, open_runs
-from experiments.paper.tables import TABLES
 from experiments.terminal import Terminal
 
 

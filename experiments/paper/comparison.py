@@ -6,14 +6,14 @@ from statistics import fmean
 from typing import NamedTuple
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.scoring.statistics import LEVEL, holm
+from cdcda_flower.statistics import LEVEL, holm
 from cdcda_flower.tasks import Task, task_named
-from experiments.paired import Answers, paired
 from experiments.paper.cells import data_notes, encoder_notes, run_notes
 from experiments.paper.grid import Cell, Grid, Row
+from experiments.paper.paper_runs import PaperRun, by_person, method_of
 from experiments.paper.repeated import repeated
-from experiments.paper.runs import PaperRun, by_person, method_of
-from experiments.results import Comparison
+from experiments.reports.paired import Answers, paired
+from experiments.reports.results import Comparison
 
 # What the swap test is called where a method's name is expected.
 SWAP = "swap"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from experiments.characters import spelled
+from experiments.unicode import spelled
 
 # matplotlib takes a second to import and may write its font cache, which no other command should.
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.scoring.statistics import LEVEL, Interval, interval_over_users
+from cdcda_flower.statistics import LEVEL, Interval, interval_over_users
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.drawing import sheet
 from experiments.paper.grid import Cell, Grid, Row
+from experiments.paper.paper_runs import PaperRun, by_person
 from experiments.paper.repeated import first_counts, repeated
-from experiments.paper.runs import PaperRun, by_person
-from experiments.recorded import METHOD, UNSHARED
+from experiments.reports.recorded import METHOD, UNSHARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

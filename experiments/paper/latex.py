@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.characters import spelled
 from experiments.paper.grid import Cell, Grid, grouped
+from experiments.unicode import spelled
 
 _NEEDS = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{adjustbox,array,booktabs}; written for pdfLaTeX.
 % A character that it cannot set, such as an emoji, stands as its Unicode name in brackets.

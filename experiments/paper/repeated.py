@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from cdcda_flower.scoring.metrics import values
 from cdcda_flower.tasks import Task, task_named
-from experiments.paired import Answers
-from experiments.paper.runs import PaperRun
+from cdcda_flower.tasks.metrics import values
+from experiments.paper.paper_runs import PaperRun
+from experiments.reports.paired import Answers
 
 # A method that shares nothing is the same in runs of other shares, but for the last bits.
 _SAME = 1e-9

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.types import ModelRef
-from strategies.cloud.echo import EchoGenerator
+from strategies.cloud.echo_engine import EchoGenerator
 from strategies.cloud.engine import TextGenerator
 from strategies.cloud.llama_cpp_engine import LlamaCppEngine
 from strategies.cloud.openai_engine import OpenAIGenerator

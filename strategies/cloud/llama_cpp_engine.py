@@ -14,7 +14,7 @@ class LlamaCppEngine:
     usage = None
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
-        from cdcda_flower.language.llama_cpp import LlamaCppGenerator
+        from cdcda_flower.models.llama_cpp import LlamaCppGenerator
 
         self.name = generator_name(config, model)
         self._model = LlamaCppGenerator(

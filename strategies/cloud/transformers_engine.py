@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.types import ModelRef
 from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
 
@@ -14,8 +14,8 @@ class TransformersGenerator:
     usage = None
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
-        from cdcda_flower.language.generation import CausalGenerator
-        from cdcda_flower.language.models import loadable, pick_device
+        from cdcda_flower.models.generation import CausalGenerator
+        from cdcda_flower.models.loading import loadable, pick_device
 
         self.name = generator_name(config, model)
         self._model = CausalGenerator(

@@ -54,12 +54,12 @@ def _echo(config: RunConfig) -> ConsistencyScorer:
 
 # torch and the model libraries take seconds to import, so only the scorer that needs them does.
 def _embedding(config: RunConfig) -> ConsistencyScorer:
-    from cdcda_flower.language.encoders import SentenceEncoder
+    from cdcda_flower.models.encoders import SentenceEncoder
 
     return SentenceEncoder(config.consistency_model, config.device)
 
 
 def _nli(config: RunConfig) -> ConsistencyScorer:
-    from cdcda_flower.language.encoders import NliEncoder
+    from cdcda_flower.models.encoders import NliEncoder
 
     return NliEncoder(config.consistency_model, config.device)

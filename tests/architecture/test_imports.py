@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from cdcda_flower.runs.identity import PACKAGES, source_files
-
-ROOT = Path(__file__).resolve().parents[2]
+from repository import ROOT
 
 _PROBE = """
 import importlib, json, sys
@@ -49,8 +47,8 @@ def _modules() -> list[str]:
 
 
 def test_importing_everything_but_the_models_code_is_light_and_does_nothing() -> None:
-    without_torch = {f"cdcda_flower.language.{name}" for name in ("recipe", "orders", "lengths")}
-    light = [n for n in _modules() if not n.startswith("cdcda_flower.language") or n in without_torch]
+    without_torch = {f"cdcda_flower.models.{name}" for name in ("recipe", "orders", "lengths")}
+    light = [n for n in _modules() if not n.startswith("cdcda_flower.models") or n in without_torch]
     report = _imported(*light)
     assert report["heavy"] == []
     assert report["acts"] == []

@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.runs.identity import APP
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DIRT = (
     "data/LaMP_3/dev/dev_questions.json",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from commands import Done, Place, cdcda, copy_tree, end_all, listing, write_toml
 
 OWN_POLICY = '''"""A user's own share policy: it knows nothing of the project but the shape of a policy."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import DOUBLES, Place, cdcda, settled, write_toml
-from lamp_folder import items, row, rows, write_folder, write_split
 
-from experiments.checks import has_cuda
+from commands import DOUBLES, Place, cdcda, settled, write_toml
 from experiments.cli import run_command
+from experiments.launching.checks import has_cuda
+from lamp_folder import items, row, rows, write_folder, write_split
 
 # One mistake each: what the conf file says beside the doubles, and what the message must hold.
 MISTAKES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, ROOT, Place, cdcda, listing, write_toml
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from experiments.launch import RAY_GAVE_UP
-from experiments.processes import free_port
+from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, ROOT, Place, cdcda, listing, write_toml
+from experiments.launching.launch import RAY_GAVE_UP
+from experiments.launching.processes import free_port
 
 SUPERLINK_GAVE_UP = "Failed to start local SuperLink within"
 
@@ -76,7 +76,7 @@ def installed(tmp_path: Path) -> Path:
 def test_the_installed_wheel_runs_from_any_folder(installed: Path, place: Place, tmp_path: Path) -> None:
     conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
     search = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
-    where = "from experiments.staging import find_app; print(find_app().pyproject)"
+    where = "from experiments.launching.staging import find_app; print(find_app().pyproject)"
     asked = subprocess.run(
         [sys.executable, "-c", where], cwd=place.work, env=place.environment(PYTHONPATH=search), capture_output=True,
         text=True, check=True,

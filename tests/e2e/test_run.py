@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, listing, settled, start, wait_for_phase, write_toml
 from safetensors.torch import load_file
 
-from cdcda_flower.language.models import compute_dtype
-from cdcda_flower.language.sources import files_digest
+from cdcda_flower.models.loading import compute_dtype
+from cdcda_flower.models.sources import files_digest
 from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import TrainingReport
+from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, listing, settled, start, wait_for_phase, write_toml
 
 SLOW_POLICY = """import time
 

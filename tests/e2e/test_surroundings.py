@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from commands import BIN, DOUBLES, Done, Place, cdcda, write_toml
 
 KEY = "vk-a-key-that-nobody-else-sees"

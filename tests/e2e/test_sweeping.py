@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, settled, start, write_toml
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.progress import read_progress
+from commands import DOUBLES, LIMIT_S, Done, Place, cdcda, ended, settled, start, write_toml
 
 POLICIES = '''import time
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from federation import USERS, Federation
-from lamp_folder import write_folder
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepare import Prepared, prepare
-from cdcda_flower.runs.places import cache_folder
+from cdcda_flower.runs.locations import cache_folder
+from federation import USERS, Federation
+from lamp_folder import write_folder
 from strategies import replies, server_app
 
 

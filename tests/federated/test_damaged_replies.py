@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fakes import InProcessGrid, contexts
-from federation import USERS, Federation, Outcome
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients import client_app
+from fakes import InProcessGrid, contexts
+from federation import USERS, Federation, Outcome
 from strategies import server_app
 from strategies.collaboration import ASK, EVALUATE, PERSONALIZE, SHARE
 

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fakes import Fault, InProcessGrid, contexts
-from federation import Federation, Outcome
 from flwr.app import Context, Message
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +17,8 @@ from cdcda_flower.errors import ModelError, RunError
 from cdcda_flower.runs import folder as run_folder
 from cdcda_flower.runs.folder import RunFolder
 from clients import client_app
+from fakes import Fault, InProcessGrid, contexts
+from federation import Federation, Outcome
 from strategies import server_app
 from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE, CollaborationStrategy
 

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from federation import Federation
-from lamp_folder import ROOT
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.language.models import resolve_causal
+from cdcda_flower.models.loading import resolve_causal
+from federation import Federation
+from repository import ROOT
 
 # What a client process does, from its first import: the last line says what it found.
 CLIENT = """

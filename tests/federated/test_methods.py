@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from federation import USERS, Federation, Outcome
-from lamp_folder import items, row, rows, write_split
 
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
+from federation import USERS, Federation, Outcome
+from lamp_folder import items, row, rows, write_split
 from strategies.collaboration import ASK
 
 # rkd-ft needs a model's distributions, which no test double has: its own test is below.

@@ -1,10 +1,10 @@
 """A whole federation whose cloud is a real OpenAI-compatible server."""
 
 import pytest
-from federation import Federation
-from llama_server import MODEL, serving
 
 from cdcda_flower.errors import RunError
+from federation import Federation
+from llama_server import MODEL, serving
 from strategies import server_app
 
 KEY = "sk-of-this-test"

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from fakes import Fault
-from federation import Federation, Outcome
 from flwr.app import RecordDict
 
 from cdcda_flower.config import RunConfig
@@ -16,6 +14,8 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, Upload, UserHistory
 from clients import client_app
+from fakes import Fault
+from federation import Federation, Outcome
 from strategies import server_app
 from strategies.collaboration import SHARE
 

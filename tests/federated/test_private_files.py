@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import InProcessGrid, contexts
-from federation import USERS, Federation
 from flwr.app import Context, Message
-from lamp_folder import write_folder
 from peft import LoraConfig
 
-from cdcda_flower.language.adapters import save_adapter
+from cdcda_flower.models.adapters import save_adapter
 from cdcda_flower.runs.tape import Tape
 from clients.client_app import app
+from fakes import InProcessGrid, contexts
+from federation import USERS, Federation
+from lamp_folder import write_folder
 from strategies import server_app
 
 

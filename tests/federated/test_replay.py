@@ -5,13 +5,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from federation import Federation, Outcome
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError, RunError
+from federation import Federation, Outcome
 from strategies import server_app
 from strategies.cloud import engines
-from strategies.selection import taped
+from strategies.selection import taped_scorer
 
 WRITTEN = ("pairs", "unparsable", "verdicts", "selected", "results")
 
@@ -23,7 +23,7 @@ def _refuse(*_: object) -> None:
 @pytest.fixture
 def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "ENGINES", MappingProxyType(dict.fromkeys(engines.ENGINES, _refuse)))
-    monkeypatch.setattr(taped, "make_scorer", _refuse)
+    monkeypatch.setattr(taped_scorer, "make_scorer", _refuse)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from federation import USERS, Federation, Outcome
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from cdcda_flower.scoring.metrics import lenient_part
+from cdcda_flower.tasks.metrics import lenient_part
+from federation import USERS, Federation, Outcome
 from strategies import server_app
 from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
 

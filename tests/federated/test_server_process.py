@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation import Federation
-from lamp_folder import ROOT
 
 from cdcda_flower.errors import DataError
+from federation import Federation
+
+from repository import ROOT
 from strategies.server_app import _prepared
 
 
@@ -20,7 +21,7 @@ def test_the_server_touches_no_private_folder(four: Federation, tmp_path: Path) 
     file.write_text(json.dumps(config.to_flwr()))
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests"))
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("server_process.py")), str(file)],
+        [sys.executable, str(ROOT / "tests" / "helpers" / "server_process.py"), str(file)],
         env={**os.environ, "PYTHONPATH": path},
         cwd=tmp_path,
         capture_output=True,

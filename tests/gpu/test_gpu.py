@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import tiny_ref
 
-from cdcda_flower.language.device_model import DeviceModel
-from cdcda_flower.language.fleet import Fleet
-from cdcda_flower.language.generation import CausalGenerator
-from cdcda_flower.language.models import load_causal, pick_device
-from cdcda_flower.language.orders import AnswerOrder, Job, ModelSpec, TrainOrder
-from cdcda_flower.language.recipe import Recipe
-from cdcda_flower.language.stacked import StackedAdapters
+from cdcda_flower.models.device_model import DeviceModel
+from cdcda_flower.models.generation import CausalGenerator
+from cdcda_flower.models.loading import load_causal, pick_device
+from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.requests import AnswerOrder, Job, ModelSpec, TrainOrder
+from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
 from strategies.cloud.engine import GenerationRequest, answers
+from tiny_models import tiny_ref
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 

@@ -1,0 +1,120 @@
+"""A device's model: M_base and slots for adapters, loaded once per process for all users that it serves."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from cdcda_flower.files import whole_folder
+from cdcda_flower.models.adapters import load_adapter, save_adapter
+from cdcda_flower.models.answering import answer
+from cdcda_flower.models.decoding import stops_of
+from cdcda_flower.models.loading import load_causal, pick_device
+from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.quantized import dequantised
+from cdcda_flower.models.requests import (
+    Answered,
+    AnswerOrder,
+    Job,
+    ModelSpec,
+    StoredAdapter,
+    Trained,
+    TrainOrder,
+    adapter_key,
+)
+from cdcda_flower.models.training import Fit, Fleet, OnStep
+
+
+class DeviceModel:
+    """Trains adapters and answers with them, `slots` at a time; a slot is written anew before each use."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Loads the base; its path is written into every adapter's configuration, as PEFT does."""
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
+        loaded = load_causal(spec.base, pick_device(spec.device), quantization=spec.quantization)
+        if spec.dequantised:
+            loaded = loaded._replace(model=dequantised(loaded.model))
+        self._spec = spec
+        self._stop = stops_of(loaded.tokenizer, loaded.model)
+        self._adapters = StackedAdapters(loaded, slots=spec.slots, rank=spec.rank, alpha=spec.alpha)
+        self._adapters.config.base_model_name_or_path = spec.base.path
+        self._fleet = Fleet(self._adapters)
+
+    def train(self, orders: Sequence[TrainOrder], *, on_step: OnStep = lambda examples, tokens: None) -> list[Trained]:
+        """Trains and stores a fresh adapter for each order; returns what each took, in order."""
+        waiting = iter(orders)
+        training = self.train_as_they_come(lambda: next(waiting, None), on_step=on_step)
+        done = {order.key: trained for order, trained in training}
+        return [done[order.key] for order in orders]
+
+    def train_as_they_come(
+        self, next_order: Callable[[], TrainOrder | None], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> Iterator[tuple[TrainOrder, Trained]]:
+        """Trains whatever `next_order` gives when a slot is free; yields each order when its adapter stands on disk."""
+        taken: list[TrainOrder] = []
+
+        def next_job() -> Job | None:
+            order = next_order()
+            if order is None:
+                return None
+            taken.append(order)
+            return order.job
+
+        for place, fit in self._fleet.serve(next_job, on_step=on_step):
+            yield taken[place], self._stored(Path(taken[place].folder), fit)
+
+    def answer(self, orders: Sequence[AnswerOrder]) -> list[Answered]:
+        """Returns greedy answers per order; rows of all orders are decoded side by side."""
+        started = time.perf_counter()
+        outputs = self._outputs(orders)
+        seconds_each = (time.perf_counter() - started) / max(sum(order.size for order in orders), 1)
+        return [Answered(own, seconds_each * order.size) for own, order in zip(outputs, orders, strict=True)]
+
+    def _outputs(self, orders: Sequence[AnswerOrder]) -> list[list[list[str]]]:
+        cells: dict[str, list[tuple[int, int]]] = {}
+        refs: dict[str, StoredAdapter | None] = {}
+        for place, order in enumerate(orders):
+            for column, adapter in enumerate(order.adapters):
+                refs[adapter_key(adapter)] = adapter
+                cells.setdefault(adapter_key(adapter), []).append((place, column))
+        answers: list[list[list[str]]] = [[[] for _ in order.adapters] for order in orders]
+        keys = list(cells)
+        for start in range(0, len(keys), self._spec.slots):
+            group = list(enumerate(keys[start : start + self._spec.slots]))
+            for slot, key in group:
+                self._fill(slot, refs[key])
+            asked = [(slot, place, column) for slot, key in group for place, column in cells[key]]
+            outputs = iter(self._answer([(slot, q) for slot, place, _ in asked for q in orders[place].queries]))
+            for _, place, column in asked:
+                answers[place][column] = [next(outputs) for _ in orders[place].queries]
+        return answers
+
+    def _answer(self, asked: Sequence[tuple[int, str]]) -> list[str]:
+        spec = self._spec
+        return answer(
+            self._adapters, asked, stop=self._stop, max_new_tokens=spec.max_new_tokens, max_tokens=spec.max_tokens
+        )
+
+    def _stored(self, folder: Path, fit: Fit) -> Trained:
+        # A training that is ordered again comes to the same weights: the older folder gives way.
+        if folder.exists():
+            shutil.rmtree(folder)
+        with whole_folder(folder) as draft:
+            weights_digest = save_adapter(draft, fit.weights, self._adapters.config)
+        return Trained(weights_digest, fit.steps, fit.tokens, fit.first_loss, fit.last_loss, fit.seconds)
+
+    def _fill(self, slot: int, adapter: StoredAdapter | None) -> None:
+        if adapter is None:
+            self._adapters.clear(slot)
+        else:
+            self._adapters.load(slot, load_adapter(Path(adapter.path), digest=adapter.weights_digest))
+
+
+@lru_cache(maxsize=1)
+def device_model(spec: ModelSpec) -> DeviceModel:
+    """Returns this process's model. Ray keeps a process for many users; nothing here depends on one."""
+    return DeviceModel(spec)

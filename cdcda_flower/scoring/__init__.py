@@ -1,1 +1,0 @@
-"""Metrics over answers and paired statistics over users: pure functions."""

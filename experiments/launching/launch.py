@@ -1,0 +1,332 @@
+"""Runs one config from its checks to its end, in processes that all end with it; returns what really happened."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, hand_over
+from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import open_prepared
+from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.files import private_files
+from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
+from cdcda_flower.runs.ledger import LedgerReader
+from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share
+from experiments.launching.machine import clients_at_once, cores, memory_gb
+from experiments.launching.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
+from experiments.launching.staging import App, stage
+from experiments.launching.stale_runs import launcher_of
+from experiments.launching.superlink import superlink
+from experiments.launching.watch import BarDisplay, LineDisplay, Watcher
+from experiments.terminal import Terminal
+
+LOG_TAIL_LINES = 30
+# Ray ends the run where its node takes more than 30 s to start, as on a busy machine; no device has been asked anything then.
+RAY_GAVE_UP = "The current node timed out during startup"
+STARTS = 3
+BAD_INPUT = 2
+
+
+class Terminated(BaseException):
+    """The system asked this process to end (SIGTERM or SIGHUP); like KeyboardInterrupt it is no error to be handled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One run in the making: the config, the scratch folder, the environment and the processes that carry it."""
+
+    config: RunConfig
+    app: App
+    scratch: Path
+    port: int
+    environment: Mapping[str, str]
+    processes: RunProcesses
+    terminal: Terminal
+
+    @property
+    def staged(self) -> Path:
+        """The copy of the app that every process of the run loads."""
+        return self.scratch / "app"
+
+    @property
+    def config_file(self) -> Path:
+        """The config as JSON, for the steps before the federation."""
+        return self.scratch / "config.json"
+
+    @property
+    def empty(self) -> Path:
+        """The working folder of every process: a `clients/` there would be loaded instead of the app's."""
+        return self.scratch / "work"
+
+
+@private_files()
+def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable[[RunFolder], None]) -> Manifest:
+    """Returns the manifest of a finished run; raises BadInputError, RunError, KeyboardInterrupt or Terminated otherwise.
+
+    `created` is told the run folder as soon as there is one. No process and no temporary file outlives this call.
+    """
+    check_before_start(config)
+    with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
+        prepared = _prepare(this)
+        folder = _create_folder(this, prepared)
+        with launcher_of(folder, this.scratch):
+            created(folder)
+            return _carry(this, folder, memory)
+
+
+@private_files()
+def prepare_only(config: RunConfig, app: App, terminal: Terminal) -> Path:
+    """Returns the folder of the config's prepared data."""
+    with _launching(config, app, terminal) as this:
+        return _prepare_data(this)
+
+
+@contextmanager
+def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Launch]:
+    """Stages the app in a scratch folder; leaves neither the folder nor a process behind."""
+    with ExitStack() as stack:
+        stack.enter_context(termination_as_interrupt())
+        port = chosen_port()
+        scratch = temporary_folder()
+        this = Launch(
+            config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), terminal=terminal,
+            environment=environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable}),
+        )  # fmt: skip
+        stack.callback(_clean_up, this)
+        write_ray_token(scratch)
+        stage(app, this.staged)
+        this.empty.mkdir()
+        this.config_file.write_text(json.dumps(config.to_flwr()), encoding="utf-8")
+        yield this
+
+
+def run_name(config: RunConfig) -> str:
+    """Returns the config's run name, or task, time and digest."""
+    return config.run_name or f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}-{config_digest(config)[:6]}"
+
+
+def toml_text(config: RunConfig) -> str:
+    """Returns the config as a flat TOML file."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.to_flwr().items())
+
+
+def _prepare(this: Launch) -> Path:
+    """Checks the share policy and prepares the data; returns the prepared folder."""
+    _say(this, "checking the share policy")
+    _run_module(this, "clients.preflight")
+    _say(this, "preparing the data")
+    return _prepare_data(this)
+
+
+def _prepare_data(this: Launch) -> Path:
+    """Returns the prepared folder, which the preparing process says last."""
+    folder = Path(_run_module(this, "cdcda_flower.data.prepare").strip().split("\n")[-1])
+    for note in open_prepared(folder).notes():
+        _say(this, note)
+    return folder
+
+
+def _run_module(this: Launch, module: str) -> str:
+    """Returns what a module of the staged app says; a process of its own keeps this one light."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(this.config_file)], env=this.environment, cwd=this.empty, check=False,
+        encoding="utf-8", errors="surrogateescape", capture_output=True, start_new_session=True,
+    )  # fmt: skip
+    if done.returncode == BAD_INPUT:
+        raise BadInputError(done.stderr.strip())
+    if done.returncode:
+        raise RunError(f"{module} ended with exit code {done.returncode}:\n{_tail(done.stderr)}")
+    return done.stdout
+
+
+def _create_folder(this: Launch, prepared: Path) -> RunFolder:
+    config = this.config.model_copy(update={"run_name": run_name(this.config)})
+    data = open_prepared(prepared)
+    folder = RunFolder.create(Path(config.runs_dir), config.run_name)
+    folder.update(
+        config=config.to_flwr(), config_digest=config_digest(config), source_digest=source_digest(this.staged),
+        policy_digest=policy_digest(config),
+        versions=versions(), hardware=hardware(), synthetic=data.synthetic, base_rows=data.base_row_count,
+        data_digest=data.contents, started=_now(),
+    )  # fmt: skip
+    (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
+    return folder
+
+
+def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
+    """Runs the federation and writes down how it ended, whatever happens."""
+    try:
+        manifest = _federate(this, folder)
+    except (KeyboardInterrupt, SystemExit, Terminated):  # rich ends the process where nobody reads its lines any more
+        _close(this, folder, memory, status="interrupted", error="stopped by the user", error_kind="run")
+        raise
+    except Exception as error:
+        _close(this, folder, memory, status="failed", error=str(error), error_kind="run")
+        raise
+    _close(this, folder, memory)
+    if manifest.status != "finished":
+        raise (BadInputError if manifest.error_kind == "input" else RunError)(manifest.error)
+    return folder.manifest()
+
+
+def _federate(this: Launch, folder: RunFolder) -> Manifest:
+    """Runs Flower, and again where Ray gave up before anything had begun."""
+    for start in range(1, STARTS + 1):
+        try:
+            manifest, failure = _run_flower(this, folder), None
+        except RunError as error:
+            failure = error
+        if start == STARTS or not _never_began(folder):
+            break
+        _say(this, f"Ray did not start within its 30 s; starting again ({start + 1} of {STARTS})")
+        this.processes.stop()
+        shutil.rmtree(this.scratch / "home", ignore_errors=True)
+        folder.progress_path.unlink(missing_ok=True)
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
+        folder.update(status="created", phases=(), error="", error_kind="")
+        folder.keep_reserve()
+    if failure:
+        raise failure
+    return manifest
+
+
+def _never_began(folder: RunFolder) -> bool:
+    """Says whether Ray gave up before any device had answered: devices write into that log too, so its words alone prove nothing."""
+    log = _flower_log(folder)
+    if not log.is_file() or RAY_GAVE_UP not in log.read_text(encoding="utf-8", errors="replace"):
+        return False
+    ledger = LedgerReader(folder.ledger_path) if folder.ledger_path.is_file() else None
+    return not (ledger and (ledger.uploads() or ledger.failures()))
+
+
+def _flower_log(folder: RunFolder) -> Path:
+    return folder.logs / "flwr.log"
+
+
+def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
+    environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
+    if this.config.asks_a_server:
+        key_file = this.scratch / "cloud-key"
+        hand_over(api_key(this.config), key_file)
+        environment[KEY_FILE_VARIABLE] = str(key_file)
+    server = superlink(
+        this.port, home=this.scratch / "home", log=folder.logs / "superlink.log", environment=environment, cwd=this.empty,
+        timeout_s=this.config.start_timeout_s,
+    )  # fmt: skip
+    log = _flower_log(folder)
+    with server, log.open("wb") as output:
+        command = subprocess.Popen(
+            _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        display = BarDisplay(this.terminal) if this.terminal.shows_bars else LineDisplay(partial(_say, this))
+        try:
+            return Watcher(
+                folder=folder, is_alive=lambda: command.poll() is None, display=display,
+                start_timeout_s=this.config.start_timeout_s,
+            ).wait()  # fmt: skip
+        except RunError as error:
+            raise RunError(
+                f"{error}; the end of {log}:\n{_tail(log.read_text(encoding='utf-8', errors='replace'))}"
+            ) from None
+        finally:
+            display.close()
+
+
+def _command(this: Launch) -> list[str]:
+    flwr = str(Path(sys.executable).parent / "flwr")
+    options = ["--run-config", str(this.scratch / "run.toml"), "--federation-config"]
+    return [
+        flwr,
+        "run",
+        str(this.staged),
+        "--stream",
+        *options,
+        " ".join(f"{key}={value}" for key, value in _federation(this).items()),
+    ]
+
+
+def _federation(this: Launch) -> dict[str, float]:
+    """Returns what Flower and Ray are told of the machine; says so where memory holds fewer devices than there are cores."""
+    clients = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
+    if this.config.device_executor == "local" and clients.processes < cores():
+        devices = "device" if clients.processes == 1 else "devices"
+        _say(this, f"{clients.processes} {devices} at a time: memory holds no more (client-memory-gb)")
+    return {
+        "num-supernodes": this.config.num_users,
+        "client-resources-num-cpus": clients.cpus,
+        "client-resources-num-gpus": client_gpu_share(this.config),
+        # Ray's own count knows neither affinity nor memory, and starts no client where a container has half a core.
+        "init-args-num-cpus": clients.processes * clients.cpus,
+    }
+
+
+def _clean_up(this: Launch) -> None:
+    with _deaf_to_interrupts():
+        this.processes.stop()
+        shutil.rmtree(this.scratch, ignore_errors=True)
+
+
+def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) -> None:
+    """Ends every process, keeps the logs, and completes the manifest; a second Ctrl-C has to wait for it."""
+    with _deaf_to_interrupts():
+        this.processes.stop()
+        if folder.manifest().status == "finished":
+            ending = {}  # it was done before it was stopped
+        try:
+            folder.end(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+        except OSError as unwritten:
+            # What ended the run is what must be said last.
+            _say(
+                this,
+                f"the manifest in {folder.path} cannot be written ({unwritten.strerror}); it does not say how the run ended",
+            )
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Raises Terminated in the body when the system asks this process to end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(f"signal {number}")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _say(this: Launch, text: str) -> None:
+    this.terminal.say(text)
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.rstrip().split("\n")[-LOG_TAIL_LINES:])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

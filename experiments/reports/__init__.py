@@ -1,0 +1,1 @@
+"""What finished runs say: tables, costs, comparisons, the filters' study, and scores of files."""

@@ -1,0 +1,127 @@
+"""What each filter does: acceptance and gain at other thresholds, its share in the gain over all subsets (Shapley)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from math import factorial
+from types import MappingProxyType
+
+from cdcda_flower.config import FILTERS, filters_in
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.statistics import Interval, interval_over_users
+from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Verdict
+from experiments.paper.paper_runs import PaperRun
+from experiments.reports.paired import values_of
+from experiments.reports.recorded import METHOD, UNSHARED
+
+Subset = frozenset[str]
+
+# 13 words for 10 are 0.3 more, not 0.30000000000000004.
+_ROUNDING = 1e-9
+_KEEPS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
+    {
+        "consistency": lambda score, bound: score >= bound,
+        "diversity": lambda score, bound: score <= bound,
+        # The bounds of equation 4 lie around 1: a ratio at most so far from it is kept.
+        "length": lambda score, bound: abs(score - 1) <= bound + _ROUNDING,
+    }
+)
+# What selects, and so may differ between the runs of one study.
+SELECTING = ("filters", "epsilon-scf", "epsilon-tdf", "epsilon-min-len", "epsilon-max-len")
+BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def subsets() -> tuple[Subset, ...]:
+    """Returns the eight subsets of the three filters, smallest first."""
+    return tuple(frozenset(chosen) for size in range(len(FILTERS) + 1) for chosen in combinations(FILTERS, size))
+
+
+def subset_of(run: PaperRun) -> Subset:
+    """Returns the filters that selected in a run."""
+    return frozenset(filters_in(str(run.values["filters"])))
+
+
+def label(subset: Subset) -> str:
+    """Returns the subset as the key `filters` writes it."""
+    return ",".join(name for name in FILTERS if name in subset) or "none"
+
+
+def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
+    """Returns filter -> bound -> share of the pairs that the filter alone would keep there."""
+    scores: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        scores.setdefault(verdict.filter, []).append(verdict.score)
+    return {
+        name: {bound: sum(keeps(score, bound) for score in scores[name]) / len(scores[name]) for bound in BOUNDS}
+        for name, keeps in _KEEPS.items()
+        if name in scores
+    }
+
+
+def kept_by(verdicts: Iterable[Verdict]) -> dict[Subset, int]:
+    """Returns how many pairs each subset of the filters keeps, at the thresholds of the run."""
+    passed: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        passed.setdefault(verdict.pair_id, set()).update({verdict.filter} if verdict.keep else ())
+    return {subset: sum(subset <= own for own in passed.values()) for subset in subsets()}
+
+
+def shapley(value_of: Mapping[Subset, float]) -> dict[str, float]:
+    """Returns each filter's Shapley value (Shapley 1953); together they are value(all) - value(none)."""
+    n = len(FILTERS)
+    found = dict.fromkeys(FILTERS, 0.0)
+    for name in FILTERS:
+        for subset in subsets():
+            if name not in subset:
+                weight = factorial(len(subset)) * factorial(n - len(subset) - 1) / factorial(n)
+                found[name] += weight * (value_of[subset | {name}] - value_of[subset])
+    return found
+
+
+def selection_of(run: PaperRun) -> dict[str, str | float]:
+    """Returns which filters select in a run, in their own order, and at which thresholds."""
+    return {key: label(subset_of(run)) if key == "filters" else float(run.values[key]) for key in SELECTING}
+
+
+def in_order(runs: Sequence[PaperRun]) -> list[PaperRun]:
+    """Returns the runs from no filter to all, and by rising thresholds; refuses two runs that select alike."""
+    names = [label(subset) for subset in subsets()]
+    chosen: dict[tuple[float, ...], PaperRun] = {}
+    for run in runs:
+        own = selection_of(run)
+        key = tuple(names.index(str(value)) if name == "filters" else float(value) for name, value in own.items())
+        if (first := chosen.setdefault(key, run)) is not run:
+            raise BadInputError(f"runs {first.name} and {run.name} select alike ({own['filters']}); name one of them")
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def user_gains(run: PaperRun) -> dict[str, float]:
+    """Returns user -> gain of `cdcda` over `direct-ft` on the headline metric, positive where it is better.
+
+    Raises BadInputError where the run lacks one of the two methods.
+    """
+    for method in (METHOD, UNSHARED):
+        if not run.own.get(method):
+            raise BadInputError(
+                f"run {run.name} has no results of {method}; the study compares {METHOD} with {UNSHARED}"
+            )
+    ours, theirs = run.own[METHOD], run.own[UNSHARED]
+    users = sorted(ours.keys() & theirs.keys())
+    task = task_named(run.config.task)
+    metric = task.headline
+    first, second = values_of(task, theirs, users)[metric], values_of(task, ours, users)[metric]
+    return {user: task.better(metric) * (b - a) for user, a, b in zip(users, first, second, strict=True)}
+
+
+def contributions(found: Mapping[Subset, Mapping[str, float]]) -> dict[str, Interval]:
+    """Returns filter -> Shapley value, its mean marginal gain over all orders of adding the filters.
+
+    Over the users that all eight runs have (`common`), with a bootstrap interval over them.
+    """
+    values = [shapley({subset: own[user] for subset, own in found.items()}) for user in common(found)]
+    return {name: interval_over_users([own[name] for own in values]) for name in FILTERS}
+
+
+def common(found: Mapping[Subset, Mapping[str, float]]) -> list[str]:
+    """Returns the users that all runs have."""
+    return sorted(set.intersection(*(set(own) for own in found.values())))

@@ -1,0 +1,225 @@
+"""A run's folder -> its results, as one value that tables, CSV and JSON show (docs/report.md)."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from cdcda_flower.config import doubles_in
+from cdcda_flower.errors import BadInputError, DataError
+from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.ledger import LedgerReader, UploadRow
+from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import check_sums, lenient_part, pool, values
+from cdcda_flower.types import SyntheticPair, TrainingReport, Unparsable, UserResult, Verdict
+from experiments.reports.costs import Measured, costs_of
+from experiments.reports.history import by_history
+from experiments.reports.paired import Answers, compare, is_own, swapped_of, swaps
+from experiments.reports.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
+from experiments.reports.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRun:
+    """A run that may be reported; `own` is method -> user -> result, `results` holds the swap test's as well."""
+
+    manifest: Manifest
+    config: RecordedConfig
+    task: Task
+    ledger: LedgerReader
+    results: tuple[UserResult, ...]
+    own: Mapping[str, Answers]
+
+    def methods(self) -> dict[str, MethodReport]:
+        """Returns every method's results, without statistics."""
+        return {name: _method(self.task, by_user, self.config.num_users) for name, by_user in self.own.items()}
+
+    def swapped(self) -> dict[str, Answers]:
+        """Returns method -> user -> the user's queries answered by another user's adapter."""
+        return {name: swapped_of(name, self.results) for name in self.own}
+
+
+def open_run(folder: RunFolder) -> OpenedRun:
+    """Returns a run, finished or not; refuses a run of test doubles and one without results."""
+    manifest = folder.manifest()
+    if doubles := doubles_in(manifest.config):
+        keys = ", ".join(doubles)
+        raise BadInputError(
+            f"run {manifest.run} used test doubles ({keys}); its numbers mean nothing and are not reported"
+        )
+    config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
+    task, results = task_named(config.task), _results(folder, manifest, ledger)
+    for result in results:
+        where = f"{folder.ledger_path}, user {result.user_id!r} under {result.method!r}"
+        check_sums(task, result.sums, where=where)
+    return OpenedRun(
+        manifest=manifest, config=config, task=task, ledger=ledger, results=results,
+        own=_own_results(results, config.method_names),
+    )  # fmt: skip
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Returns the results of a run with their statistics; refuses what `open_run` refuses."""
+    run = open_run(folder)
+    config, task, ledger, own, results = run.config, run.task, run.ledger, run.own, run.results
+    pairs, verdicts, unparsable = ledger.pairs(), ledger.verdicts(), ledger.unparsable()
+    uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
+    sent = ledger.sent()
+    measured = Measured(
+        folder=folder,
+        uploads=uploads,
+        trainings=trainings,
+        pairs=(*pairs, *ledger.variants()),
+        sent=sent,
+        asked=ledger.questions(),
+        answered=ledger.answers(),
+        taught=ledger.taught(),
+    )
+    return Report(
+        manifest=run.manifest,
+        task_name=task.name,
+        seed=config.seed,
+        query_split=config.query_split,
+        methods=run.methods(),
+        comparisons=compare(task, own),
+        pairs=_pair_counts(pairs, unparsable, verdicts, kept),
+        swap=swaps(task, own, results),
+        references={name: _method(task, sums, config.num_users) for name, sums in _references(folder, task).items()},
+        users=_user_rows(task, own, uploads, trainings, (pairs, sent)),
+        scores={
+            f: tuple(v.score for v in verdicts if v.filter == f) for f in dict.fromkeys(v.filter for v in verdicts)
+        },
+        bytes_up=sum(upload.bytes_up for upload in uploads),
+        failures=dict(Counter(failure.phase for failure in ledger.failures())),
+        dropped=_dropped(trainings),
+        history=by_history(task, own, ledger.lengths()),
+        costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
+    )
+
+
+def _dropped(trainings: Sequence[TrainingReport]) -> dict[str, int]:
+    """Returns method -> the pairs that devices left out since they equal a held-out query, where there are any."""
+    counts: Counter[str] = Counter()
+    for training in trainings:
+        counts[training.adapter.method] += training.dropped
+    return {method: count for method, count in counts.items() if count}
+
+
+def _results(folder: RunFolder, manifest: Manifest, ledger: LedgerReader) -> tuple[UserResult, ...]:
+    there = folder.ledger_path.is_file()
+    results = ledger.results() if there else ()
+    if manifest.status == "finished" and not results:
+        lack = "holds no results" if there else "is missing"
+        raise DataError(
+            f"run {manifest.run} is finished, but its {folder.ledger_path} {lack}; copy the run's folder again, or run anew"
+        )
+    if not there:
+        error = f": {manifest.error}" if manifest.error else ""
+        raise BadInputError(f'run {manifest.run} has no results yet; its status is "{manifest.status}"{error}')
+    return results
+
+
+def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[str, Answers]:
+    """Returns method -> user -> result, in the config's order, without the swap test's answers."""
+    own = [result for result in results if is_own(result)]
+    names = dict.fromkeys([*methods, *(result.method for result in own)])
+    return {method: {r.user_id: r for r in own if r.method == method} for method in names}
+
+
+def _method(task: Task, by_user: Mapping[str, UserResult], users: int) -> MethodReport:
+    sums = [result.sums for result in by_user.values()]
+    return MethodReport(
+        users=len(by_user),
+        failed=users - len(by_user),
+        queries=sum(result.queries for result in by_user.values()),
+        unparsed=sum(result.unparsed for result in by_user.values()),
+        metrics=_metrics(task, sums),
+        lenient=_lenient(task, [lenient_part(user_sums) for user_sums in sums]),
+    )
+
+
+def _metrics(task: Task, sums: Sequence[Mapping[str, float]]) -> dict[str, Metric]:
+    pooled = values(task, pool(sums)) if sums else {}
+    own = [values(task, user_sums) for user_sums in sums]
+    means = {metric: sum(value[metric] for value in own) / len(own) for metric in pooled}
+    return {metric: Metric(pooled=pooled[metric], user_mean=means[metric]) for metric in pooled}
+
+
+def _lenient(task: Task, sums: Sequence[Mapping[str, float]]) -> Lenient | None:
+    if not sums or not all(sums):
+        return None
+    return Lenient(unparsed=sum(int(own["unparsed"]) for own in sums), metrics=_metrics(task, sums))
+
+
+def _pair_counts(
+    pairs: Sequence[SyntheticPair],
+    unparsable: Sequence[Unparsable],
+    verdicts: Sequence[Verdict],
+    kept: Mapping[str, str],
+) -> PairCounts:
+    rejected = Counter({verdict.filter: 0 for verdict in verdicts})
+    rejected.update(verdict.filter for verdict in verdicts if not verdict.keep)
+    reasons = Counter(output.reason for output in unparsable)
+    return PairCounts(
+        generated=len(pairs),
+        unparsable=len(unparsable),
+        kept=len(kept),
+        rejected_by=dict(rejected),
+        reasons=dict(sorted(reasons.items())),
+        # What a limit cut is counted as `cut-off`; `loop` and `no-answer` are counted apart.
+        cut_share=reasons["cut-off"] / (len(pairs) + len(unparsable) or 1),
+    )
+
+
+def _user_rows(
+    task: Task,
+    own: Mapping[str, Answers],
+    uploads: Sequence[UploadRow],
+    trainings: Sequence[TrainingReport],
+    written: tuple[Sequence[SyntheticPair], Mapping[str, Mapping[str, str]]],
+) -> tuple[UserRow, ...]:
+    pairs, sent = written
+    upload_of = {upload.user_id: upload for upload in uploads}
+    training_of = {(report.adapter.user_id, report.adapter.method): report for report in trainings}
+    generated = Counter(pair.provenance.user_id for pair in pairs)
+    rows = []
+    for method, by_user in own.items():
+        augmented = trains_on_pairs(method)
+        kept = Counter(sent.get(method, {}).values() if augmented else ())
+        for user, result in sorted(by_user.items()):
+            upload, training = upload_of.get(user), training_of.get((user, method))
+            rows.append(
+                UserRow(
+                    user_id=user, method=method, queries=result.queries, unparsed=result.unparsed,
+                    metrics=values(task, result.sums), history=upload.history_size if upload else 0,
+                    shared=upload.shared if upload and shares(method) else 0, generated=generated[user] if augmented else 0,
+                    kept=kept[user], train_tokens=training.tokens if training else 0,
+                    seconds=result.seconds + (training.seconds if training else 0.0),
+                )
+            )  # fmt: skip
+    return tuple(rows)
+
+
+def _references(folder: RunFolder, task: Task) -> dict[str, Answers]:
+    """Returns the answers that need no model, by name and user; a run without the file has none."""
+    if not folder.references_path.is_file():
+        return {}
+    try:
+        table = TypeAdapter(dict[str, dict[str, dict[str, float]]]).validate_python(
+            json.loads(folder.references_path.read_text(encoding="utf-8"))
+        )
+    except ValueError as error:
+        raise DataError(f"{folder.references_path} cannot be read: {error}") from None
+    for name, by_user in table.items():
+        for user, sums in by_user.items():
+            check_sums(task, sums, where=f"{folder.references_path}, user {user!r} under {name!r}")
+    return {
+        name: {user: _reference(name, user, sums) for user, sums in by_user.items()} for name, by_user in table.items()
+    }
+
+
+def _reference(name: str, user: str, sums: Mapping[str, float]) -> UserResult:
+    n, unparsed = int(sums["n"]), int(sums["unparsed"])
+    return UserResult(user_id=user, method=name, adapter_of=None, queries=n, unparsed=unparsed, sums=sums, seconds=0.0)

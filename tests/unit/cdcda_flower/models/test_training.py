@@ -1,0 +1,365 @@
+"""The fleet: each user's adapter is the one that a plain PEFT loop trains for that user alone, whoever is beside it."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from cdcda_flower.errors import RunError
+from cdcda_flower.models import loading, tokens
+from cdcda_flower.models import training as language_fleet
+from cdcda_flower.models.loading import LoadedModel, load_causal, load_tokenizer
+from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.recipe import Recipe
+from cdcda_flower.models.requests import Job
+from cdcda_flower.models.tokens import tokenize
+from cdcda_flower.models.training import Fit, Fleet, _linear
+from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import ModelRef
+from tiny_models import load_tiny, tiny_ref
+
+RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
+WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
+# Rows per user: a user with one row, and users whose last batch is not full.
+SIZES = (5, 1, 4, 3)
+
+
+class Plain(NamedTuple):
+    losses: list[float]
+    weights: dict[str, torch.Tensor]
+
+
+def job(user: int) -> Job:
+    pairs = [
+        (f"Which tag?\n\nFilm {n}: {' '.join(WORDS[user : user + 3 * n])}.", ["fantasy", "dark comedy"][(n + user) % 2])
+        for n in range(SIZES[user])
+    ]
+    return Job(pairs, RECIPE, seed=user)
+
+
+def answer_loss(pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits, answer, reduction="sum")
+
+
+def plain_loop(
+    base: LoadedModel,
+    job: Job,
+    summed_loss: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] = answer_loss,
+) -> Plain:
+    """Trains with PEFT and torch alone, row by row without padding, in the base's type.
+
+    `summed_loss(pair, logits, answer)` is a pair's loss over its answer's tokens.
+    """
+    recipe = job.recipe
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base.model, config).eval()
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(derive_seed(job.seed, "init"))
+    for name, weight in weights.items():
+        bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
+        if "lora_A" in name:
+            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
+    rows = list(enumerate(tokenize(base.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs))
+    order = random.Random(derive_seed(job.seed, "order"))
+    batches = []
+    for _ in range(recipe.steps or recipe.epochs):  # a pass has one step at least
+        epoch = list(rows)
+        order.shuffle(epoch)
+        batches += [epoch[at : at + recipe.batch_size] for at in range(0, len(epoch), recipe.batch_size)]
+    batches = batches[: recipe.steps or None]
+    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=0.0, fused=False)
+    losses, clipped = [], 0
+    for step, batch in enumerate(batches):
+        # A tenth of the steps is less than one: the first at the full rate, then down in equal parts.
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (len(batches) - step) / len(batches)
+        answers = sum(row.answer for _, row in batch)
+        total = 0.0
+        for pair, row in batch:
+            logits = model(torch.tensor([row.ids])).logits[0, -row.answer - 1 : -1]
+            loss = summed_loss(pair, logits, torch.tensor(row.ids[-row.answer :])) / answers
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        grads = [weight.grad for weight in weights.values() if weight.grad is not None]
+        norm = math.sqrt(sum(float((grad**2).sum()) for grad in grads))
+        clipped += norm > recipe.max_grad_norm
+        for grad in grads:
+            grad *= min(1.0, recipe.max_grad_norm / (norm + 1e-6))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    assert clipped, "the gradients are small enough that clipping is not shown"
+    return Plain(losses, {name.replace(".default", ""): weight.detach() for name, weight in weights.items()})
+
+
+def fleet(folder: Path, *, slots: int, batch_tokens: int = 4096) -> Fleet:
+    adapters = StackedAdapters(load_tiny(folder), slots=slots, rank=RECIPE.rank, alpha=RECIPE.alpha)
+    return Fleet(adapters, batch_tokens=batch_tokens)
+
+
+def trained(fleet: Fleet, users: Sequence[int]) -> dict[int, Fit]:
+    return {users[place]: fit for place, fit in fleet.fit(job(user) for user in users)}
+
+
+def assert_plain(fits: dict[int, Fit], alone: list[Plain]) -> None:
+    assert fits.keys() == set(range(len(SIZES)))
+    for user, fit in fits.items():
+        losses, weights = alone[user]
+        assert fit.steps == len(losses)
+        assert (fit.first_loss, fit.last_loss) == pytest.approx((losses[0], losses[-1]), abs=1e-9)
+        assert fit.weights.keys() == weights.keys()
+        for name, weight in weights.items():
+            torch.testing.assert_close(fit.weights[name], weight, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> list[Plain]:
+    return [plain_loop(load_tiny(folder), job(user)) for user in range(len(SIZES))]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7])
+def test_every_user_gets_what_a_plain_loop_gives_it_alone(folder: Path, alone: list[Plain], slots: int) -> None:
+    users = list(range(len(SIZES)))
+    random.Random(slots).shuffle(users)
+    assert_plain(trained(fleet(folder, slots=slots), users), alone)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_number_of_steps_holds_for_users_with_few_pairs_and_with_many(folder: Path, steps: int) -> None:
+    jobs = [replace(job(user), recipe=replace(RECIPE, steps=steps)) for user in range(len(SIZES))]
+    # One step is less than a pass for most of them, five are more than two passes for all, cut within one for some.
+    assert {5 % math.ceil(size / RECIPE.batch_size) for size in SIZES} == {0, 1, 2}
+    fits = dict(fleet(folder, slots=2).fit(jobs))
+    assert {fit.steps for fit in fits.values()} == {steps}
+    assert_plain(fits, [plain_loop(load_tiny(folder), one) for one in jobs])
+
+
+def test_small_passes_and_a_prefix_per_slot_change_nothing(
+    folder: Path, alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every shared prefix goes through the model once per slot; no step of a user fits into one pass.
+    monkeypatch.setattr(tokens, "_LEAST_SAVED_TOKENS", 1)
+    assert_plain(trained(fleet(folder, slots=3), range(len(SIZES))), alone)
+    assert_plain(trained(fleet(folder, slots=3, batch_tokens=1), range(len(SIZES))), alone)
+
+
+def test_out_of_memory_halves_the_passes_and_loses_nobody(
+    folder: Path, alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+    losses = Fleet._losses
+
+    def short_of_memory(self: Fleet, batch: tokens.Batch) -> torch.Tensor:
+        if len(batch.ids) > 2:
+            refused.append(len(batch.ids))
+            # As after a pass that broke off half-way.
+            for stack in self._adapters.model.parameters():
+                if stack.grad is not None:
+                    stack.grad.fill_(math.nan)
+            raise torch.OutOfMemoryError
+        return losses(self, batch)
+
+    monkeypatch.setattr(Fleet, "_losses", short_of_memory)
+    seen: list[int] = []
+    users = range(len(SIZES))
+    fits = fleet(folder, slots=4).fit((job(user) for user in users), on_step=lambda rows, tokens: seen.append(rows))
+    assert_plain(dict(fits), alone)
+    assert sum(seen) == RECIPE.epochs * sum(SIZES)
+    # What was too much once is not tried again at each step.
+    assert 0 < len(refused) < 8
+
+
+def test_out_of_memory_for_one_row_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(self: Fleet, batch: tokens.Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Fleet, "_losses", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(fleet(folder, slots=2), range(2))
+
+
+def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(folder: Path) -> None:
+    # Two slots, as a device with two methods has them: users 1 and 2 stand for one user's two training sets.
+    shared = fleet(folder, slots=2)
+    trained(shared, [0, 3])
+    fits = trained(shared, [1, 2])
+    again = trained(fleet(folder, slots=2), [1, 2])[1]
+    assert fits[1]._replace(seconds=0, weights={}) == again._replace(seconds=0, weights={})
+    assert all(torch.equal(fits[1].weights[name], again.weights[name]) for name in again.weights)
+    assert not all(torch.equal(fits[2].weights[name], again.weights[name]) for name in again.weights)
+
+
+def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
+    asked: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for user in (0, 1, 2, 3):
+            asked.append(user)
+            yield job(user)
+
+    finished, asked_by_then = [], []
+    for place, _ in fleet(folder, slots=2).fit(jobs()):
+        finished.append(place)
+        asked_by_then.append(len(asked))
+    # The users take 6, 2, 4 and 4 steps: 1 makes room for 2; 0 and 2 are finished in the same step, which makes room for 3.
+    assert finished == [1, 0, 2, 3]
+    assert asked_by_then == [2, 3, 3, 4]
+
+
+def test_progress_counts_every_row_once(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    fits = dict(fleet(folder, slots=2).fit([job(0), job(3)], on_step=lambda *step: seen.append(step)))
+    assert sum(rows for rows, _ in seen) == RECIPE.epochs * (SIZES[0] + SIZES[3])
+    assert sum(tokens for _, tokens in seen) == sum(fit.tokens for fit in fits.values())
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(folder: Path) -> None:
+    base = load_tiny(folder)
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    one = Job(job(1).pairs, replace(RECIPE, epochs=6), 1)
+    fits = dict(Fleet(StackedAdapters(base, slots=2, rank=4, alpha=8)).fit([job(0), one]))
+    assert fits[1].last_loss < fits[1].first_loss
+    after = {
+        name.replace(".base.", "."): p
+        for name, p in base.model.named_parameters()
+        if name.rpartition(".")[2] not in {"a", "b"}
+    }
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(p.requires_grad for p in after.values())
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
+    factor = _linear(100, 0.1)
+    rates = [factor(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.02
+
+
+def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.float32)
+    recipe = replace(RECIPE, rank=8, alpha=16, learning_rate=2e-4)
+    jobs = [
+        Job([(f"Film {n} of {user}: {WORDS[n]}.", ["fantasy", "dark comedy"][n % 2]) for n in range(6)], recipe, user)
+        for user in range(2)
+    ]
+
+    def base() -> LoadedModel:
+        model = AutoModelForCausalLM.from_pretrained(smollm2.path, dtype=torch.float32).requires_grad_(False)
+        return LoadedModel(model, load_tokenizer(smollm2), torch.device("cpu"))
+
+    adapters = StackedAdapters(base(), slots=2, rank=8, alpha=16)
+    for place, fit in Fleet(adapters).fit(jobs):
+        alone = plain_loop(base(), jobs[place])
+        assert fit.steps == len(alone.losses) == 6
+        assert (fit.first_loss, fit.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-5)
+        apart = torch.cat([(fit.weights[name] - weight).abs().flatten() for name, weight in alone.weights.items()])
+        # Adam makes much of a gradient that is all but zero, and so of its rounding.
+        assert (apart <= 1e-5).double().mean() >= 0.9999
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["bfloat16", "nf4"])
+def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, quantised: bool
+) -> None:
+    """Rounding differs with what shares a pass, so single users differ; over users it is noise around zero."""
+    for module in (loading, language_fleet):
+        monkeypatch.setattr(module, "compute_dtype", lambda device: torch.bfloat16)
+    jobs = [
+        Job([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
+        for user in range(30)
+    ]  # fmt: skip
+
+    def losses(slots: int) -> torch.Tensor:
+        base = load_causal(tiny_ref(folder), torch.device("cpu"), quantization="nf4" if quantised else "none")
+        fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(jobs))
+        return torch.tensor([fits[place].last_loss for place in range(len(jobs))], dtype=torch.float64)
+
+    alone, packed = losses(1), losses(8)
+    apart = packed - alone
+    assert apart.abs().max() > 0
+    # 30 users: a mean beyond 3 standard errors would come by chance once in 370 times, and these numbers are fixed.
+    assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(jobs))
+    # What packing moves is small beside what tells users apart.
+    assert apart.std() < 0.05 * alone.std()
+
+
+@pytest.mark.parametrize("rate", [1e30])
+def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: float) -> None:
+    """A rate that drives the training into infinity: the error names what to lower and nothing of the user's."""
+    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=rate, epochs=4))
+    adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=2, rank=4, alpha=8)
+    with pytest.raises(
+        RunError, match=r"came to NaN or infinite weights \(\d+ of \d+ tensors\); lower learning-rate"
+    ) as caught:
+        list(Fleet(adapters).fit([wild]))
+    assert "Film" not in str(caught.value)
+
+
+def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> None:
+    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=1e30, epochs=4))
+
+    def first_done(jobs: Sequence[Job]) -> tuple[int, Fit]:
+        adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float64), slots=2, rank=4, alpha=8)
+        return next(Fleet(adapters).fit(jobs))
+
+    (_, alone), (place, beside) = first_done([job(1)]), first_done([job(1), wild])
+    assert place == 0
+    for name, weight in alone.weights.items():
+        torch.testing.assert_close(beside.weights[name], weight, rtol=0, atol=1e-9)
+
+
+def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -> None:
+    """Users of uneven size, whose rows repeat in the stacks, and a shared prefix, whose rows repeat in the cache."""
+    wording = "Which tag fits the movie? " * 12
+    jobs = [
+        Job(
+            [(f"{wording}{n}", "fantasy") for n in range(size)],
+            replace(RECIPE, batch_size=9, max_tokens=256),
+            seed=size,
+        )
+        for size in (9, 7, 3)
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for _ in range(6):
+            adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=3, rank=4, alpha=8)
+            runs.append(dict(Fleet(adapters).fit(jobs)))
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        for place, fit in run.items():
+            assert all(torch.equal(fit.weights[name], runs[0][place].weights[name]) for name in fit.weights)
+
+
+def test_rows_that_repeat_add_their_gradients_in_one_order() -> None:
+    """With two threads the gradient of plain indexing in float32 differs from call to call."""
+    generator = torch.Generator().manual_seed(5)
+    stack = torch.randn(2, 64, 1024, generator=generator, requires_grad=True)
+    index = torch.tensor([0] * 40 + [1] * 24)
+    above = torch.randn(64, 64, 1024, generator=generator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [torch.autograd.grad(tokens.rows_of(stack, index), stack, above)[0] for _ in range(8)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert torch.allclose(found[0], torch.stack([above[:40].sum(0), above[40:].sum(0)]), atol=1e-4)

@@ -1,0 +1,111 @@
+"""The config takes Flower's flat values, and says everything that is wrong with them in one message."""
+
+from typing import Any
+
+import pytest
+
+from cdcda_flower.config import RunConfig, Scalar, read_defaults
+from cdcda_flower.errors import ConfigError
+from repository import ROOT
+
+DEFAULTS = read_defaults(ROOT / "pyproject.toml")
+
+
+def _config(**changes: Scalar) -> RunConfig:
+    return RunConfig.from_flwr(DEFAULTS | {key.replace("_", "-"): value for key, value in changes.items()})
+
+
+def _lines(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        _config(**changes)
+    return str(caught.value).splitlines()
+
+
+def test_to_flwr_and_back() -> None:
+    config = _config(share_ratio=0.25, methods="cdcda,device")
+    assert RunConfig.from_flwr(config.to_flwr()) == config
+    assert tuple(config.to_flwr()) == RunConfig.keys()
+    assert config.method_names == ("cdcda", "device")
+
+
+def test_a_whole_number_is_a_fine_float() -> None:
+    config = _config(share_ratio=1, epsilon_max_len=3)
+    assert (config.share_ratio, config.epsilon_max_len) == (1.0, 3.0)
+    assert isinstance(config.share_ratio, float)
+
+
+def test_all_problems_stand_in_one_message() -> None:
+    lines = _lines(
+        task="lamp-9", num_users=0, methods="device,magic", share_ratio=1.5, k="5", policy_args="{", runs_dir="here",
+        cloud_engine="vllm", shared_ratio=0.5, epsilon_max_len=0.1, learning_rate=0.0,
+    )  # fmt: skip
+    for key in (
+        "task is 'lamp-9'", "num-users is 0", "'magic'", "share-ratio is 1.5", "k is '5'", "policy-args", "runs-dir is 'here'",
+        "cloud-engine is 'vllm'", "unknown key 'shared-ratio'; did you mean 'share-ratio'?", "epsilon-max-len is 0.1",
+        "learning-rate is 0.0",
+    ):  # fmt: skip
+        assert sum(key in line for line in lines) == 1, key
+    assert len(lines) == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": "lamp-6"}, "known tasks: lamp-1, lamp-2, lamp-3, lamp-4, lamp-5, lamp-7"),
+        ({"profile_form": "tweet"}, "forms of lamp-3: default, pair"),
+        ({"methods": "magic"}, "known methods: cloud, cloud+rag, device,"),
+        ({"methods": "device,device"}, "name each method once"),
+        ({"policy_args": "[1]"}, "write a JSON object"),
+        ({"plugin_dir": "plugins"}, "must be absolute"),
+        ({"filters": "length,magic"}, "filters is 'length,magic'; name each of consistency, diversity, length"),
+        ({"filters": "none,length"}, "at most once, or write"),
+        ({"methods": "rkd-ft", "device_executor": "echo"}, "device-executor is 'echo'; rkd-ft needs"),
+        ({"epsilon_min_len": 2.0}, "must be above epsilon-min-len"),
+        ({"eda_alpha_sr": 1.5}, "eda-alpha-sr is 1.5"),
+        ({f"eda_alpha_{name}": 0 for name in ("sr", "ri", "rs", "rd")}, "eda-alpha-rd is 0.0, as -sr, -ri and -rs are"),
+        ({"num_users": True}, "num-users is True"),
+        ({"num_users": 2.5}, "num-users is 2.5"),
+        ({"swap_test": 1}, "swap-test is 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"k": 101}, "k is 101"),
+        ({"temperature": 0}, "temperature is 0.0"),
+        ({"prompt_form": "free"}, "'guided' or 'paper'"),
+        ({"cloud_engine": "openai", "cloud_model": "gpt"}, "prompt-form is 'guided'; with cloud-engine = \"openai\""),
+        ({"cloud_engine": "openai", "prompt_form": "paper"}, "cloud-model is 'embedded'; with cloud-engine"),
+        ({"cloud_url": "localhost:8000/v1"}, "cloud-url is 'localhost:8000/v1'; it must be http:// or https://"),
+        ({"cloud_url": "http://127.0.0.1:port/v1"}, "cloud-url is no url"),
+        ({"cloud_url": "https://me:sk-1@host/v1"}, "cloud-url holds more than host and path"),
+        ({"cloud_url": "https://host/v1?key=sk-1"}, "a key belongs in an environment variable (docs/cloud.md)"),
+        ({"cloud_concurrency": 0}, "cloud-concurrency is 0"),
+        ({"cloud_timeout_s": 0}, "cloud-timeout-s is 0"),
+        ({"cloud_retries": -1}, "cloud-retries is -1"),
+        ({"cloud_body": "top_k"}, "cloud-body is no JSON"),
+        ({"cloud_body": "[1]"}, "cloud-body is '[1]'; write a JSON object such as '{\"top_k\": null}'"),
+        ({"cloud_body": '{"seed": 1, "model": "x"}'}, "cloud-body names model, seed; the engine sets these itself"),
+    ],
+)
+def test_a_wrong_value_names_key_value_and_rule(changes: dict[str, Scalar], said: str) -> None:
+    (line,) = _lines(**changes)
+    assert said in line
+    assert "sk-1" not in line
+
+
+def test_everything_that_keeps_an_api_from_working_is_said_at_once() -> None:
+    lines = _lines(cloud_engine="openai", cloud_url="here", cloud_retries=-1)
+    assert [line.split()[0] for line in lines] == ["prompt-form", "cloud-model", "cloud-url", "cloud-retries"]
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^seed is missing$"):
+        RunConfig.from_flwr({key: value for key, value in DEFAULTS.items() if key != "seed"})
+
+
+def test_doubles_are_listed() -> None:
+    assert _config().doubles == ()
+    config = _config(cloud_engine="echo", device_executor="echo", consistency_scorer="echo")
+    assert config.doubles == ("cloud-engine", "consistency-scorer", "device-executor")
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        _config().k = 3  # type: ignore[misc]

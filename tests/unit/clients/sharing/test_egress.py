@@ -1,0 +1,238 @@
+"""Share policies choose as they say, the guard lets out nothing else, and every plug-in mistake has its message."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdcda_flower.errors import ConfigError, ShareError
+from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Questions, Submitted
+from cdcda_flower.types import AdapterRef, Example, TrainingReport, Upload, UserHistory, UserResult
+from cdcda_flower.what_leaves import unfit
+from cdcda_flower.wire import decode
+from clients import preflight
+from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
+from clients.sharing.plugins import make_policy
+from clients.sharing.policies import AllShare, NoShare, RatioShare, RecentShare, built_in
+from lamp_folder import config
+
+HISTORY = tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(10))
+sizes, ratios, seeds = st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**63 - 1)
+
+
+def _history(size: int) -> tuple[Example, ...]:
+    return tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(size))
+
+
+@given(size=sizes, ratio=ratios, seed=seeds)
+def test_ratio_and_recent_share_the_rounded_number_in_the_historys_order(size: int, ratio: float, seed: int) -> None:
+    history = _history(size)
+    for policy in (RatioShare(ratio=ratio), RecentShare(ratio=ratio)):
+        chosen = list(policy.select(history, seed=seed))
+        assert abs(len(chosen) - ratio * size) <= 0.5 + 1e-9
+        assert chosen == [example for example in history if example in chosen]
+        assert checked_examples(chosen, history, policy=policy.name) == tuple(chosen)
+
+
+@given(size=sizes, low=ratios, high=ratios, seed=seeds)
+def test_a_larger_ratio_shares_all_that_a_smaller_one_shares(size: int, low: float, high: float, seed: int) -> None:
+    low, high = sorted((low, high))
+    history = _history(size)
+    few, many = (set(RatioShare(ratio=ratio).select(history, seed=seed)) for ratio in (low, high))
+    assert few <= many
+
+
+def test_halves_are_rounded_up_as_they_are_written() -> None:
+    # 0.7 * 45 is 31.499999999999996.
+    assert len(RatioShare(ratio=0.7).select(_history(45), seed=0)) == 32
+
+
+def test_ratio_is_drawn_by_the_seed() -> None:
+    policy = RatioShare(ratio=0.5)
+    assert policy.select(HISTORY, seed=1) == policy.select(HISTORY, seed=1)
+    assert len({tuple(e.id for e in policy.select(HISTORY, seed=seed)) for seed in range(20)}) > 10
+
+
+def test_recent_all_and_none() -> None:
+    assert RecentShare(ratio=0.25).select(HISTORY, seed=0) == HISTORY[7:]
+    assert RecentShare(ratio=0.0).select(HISTORY, seed=0) == ()
+    assert AllShare().select(HISTORY, seed=0) == HISTORY
+    assert NoShare().select(HISTORY, seed=0) == ()
+    assert set(built_in(config())) == {"ratio", "recent", "all", "none"}
+
+
+def _upload(*examples: Example) -> Upload:
+    return Upload(user_id="u", policy="p", history_size=10, query_count=1, examples=examples)
+
+
+@given(st.sets(st.sampled_from(HISTORY)))
+def test_any_subset_passes_the_guard_and_arrives(chosen: set[Example]) -> None:
+    upload = _upload(*chosen)
+    assert decode(guarded_upload(upload, HISTORY), Upload) == upload
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("text", "returned str"),
+        (None, "returned NoneType"),
+        ({HISTORY[0]}, "returned set"),
+        (["0"], "returned a str"),
+        ([replace(HISTORY[0], response="5")], "example '0', which is not in this user's history"),
+        ([Example(id="x", query="q", response="r")], "example 'x', which is not"),
+        ([HISTORY[1], HISTORY[1]], "example '1' twice"),
+    ],
+)
+def test_the_guard_names_what_may_not_leave(chosen: object, said: str) -> None:
+    with pytest.raises(ShareError, match=said) as caught:
+        checked_examples(chosen, HISTORY, policy="mine")
+    assert "'mine'" in str(caught.value)
+    assert "text 0" not in str(caught.value)
+
+
+def test_the_guard_reads_what_was_serialised() -> None:
+    class Disguised(Example):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(ShareError, match="serialised upload"):
+        guarded_upload(_upload(Disguised(id="0", query="another text", response="4")), HISTORY)
+
+
+RESULT = UserResult(user_id="u", method="device", adapter_of=None, queries=2, unparsed=0, sums={"n": 2.0}, seconds=0.5)
+ADAPTER = AdapterRef(user_id="u", method="cdcda", trained_as="direct-ft", base_digest="b", weights_digest="w")
+REPORT = TrainingReport(
+    adapter=ADAPTER, private=9, synthetic=1, dropped=0, tokens=9, steps=3, first_loss=2.0, last_loss=1.0, seconds=0.5
+)
+SECRET = "what the user wrote"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Failed(user_id="u", code="data"),
+        Failed(user_id="", code="data"),
+        Submitted(),
+        PersonalizeReply(user_id="u", reports=(REPORT,)),
+        EvaluateReply(user_id="u", results=(RESULT, replace(RESULT, adapter_of="v"))),
+        Questions(user_id="u", prompts={"cloud": (SECRET,)}),
+        _upload(HISTORY[0]),
+    ],
+    ids=lambda reply: type(reply).__name__,
+)
+def test_a_reply_as_the_table_says_leaves(reply: Any) -> None:
+    assert decode(guarded(reply, users=["u", "v"], sums=["n"]), type(reply)) == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Failed(user_id="u", code=SECRET), "code must be"),
+        (Failed(user_id=SECRET, code="data"), "user_id must be"),
+        (PersonalizeReply(user_id="v", reports=()), "user_id must be"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, trained_as=SECRET)),)), "a method"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, weights_digest=SECRET)),)), "digits"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, tokens=-1),)), "a whole number"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, method=SECRET),)), "a method"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, adapter_of="w"),)), "adapter_of must be"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, sums={SECRET: 1.0}),)), "sums.keys must be"),
+        (EvaluateReply(user_id="u", results=(replace(RESULT, queries=10**13),)), "a whole number"),
+        (Questions(user_id="u", prompts={SECRET: ()}), "prompts.keys must be"),
+        (Questions(user_id="u", prompts={"cloud": ("x" * 1_000_001,)}), "at most 1,000,000 characters"),
+        (replace(_upload(), policy="x" * 256), "at most 255 characters"),
+    ],
+)  # fmt: skip
+def test_a_reply_that_holds_more_than_the_table_says_stays(reply: object, said: str) -> None:
+    with pytest.raises(ShareError, match=said) as caught:
+        guarded(reply, users=["u"], sums=["n"])
+    assert SECRET not in str(caught.value)
+
+
+def test_a_field_that_the_table_does_not_know_stays() -> None:
+    fields = {"user_id": "u", "results": [{**asdict(RESULT), "note": SECRET}]}
+    said = unfit("EvaluateReply", fields, users=["u"], sums=["n"])
+    assert said == "it holds what is no field of the table of what leaves a device"
+
+
+def test_questions_are_the_held_out_queries_of_the_methods_that_ask() -> None:
+    own = UserHistory(user_id="u", examples=HISTORY, queries=(Example(id="q", query="a question", response=SECRET),))
+    plain, found = {"cloud": ("a question",)}, {"cloud+rag": ("an item. a question",)}
+    methods = ["cloud", "cloud+rag"]
+    assert guarded_questions(Questions(user_id="u", prompts=plain | found), own, methods)
+    for prompts, asked in (
+        ({"cloud": (f"a question {SECRET}",)}, methods),
+        ({"cloud": ("a question", "a question")}, methods),
+        ({"cloud+rag": ()}, methods),
+        (found, ["cloud"]),
+        ({"device": ("a question",)}, [*methods, "device"]),
+    ):
+        with pytest.raises(ShareError, match="held-out queries"):
+            guarded_questions(Questions(user_id="u", prompts=prompts), own, asked)
+
+
+GOOD = "class Mine:\n    name = 'mine'\n    def __init__(self, *, n=1):\n        self.n = n\n    def select(self, history, *, seed):\n        return history[:self.n]\n"
+
+
+def _plugin(folder: Path, code: str, **changes: str) -> Any:
+    (folder / "mine.py").write_text(code)
+    return make_policy(config(plugin_dir=str(folder), **({"share_policy": "mine:Mine"} | changes)))
+
+
+def test_a_class_beside_the_toml_file_is_constructed_with_its_arguments(tmp_path: Path) -> None:
+    assert _plugin(tmp_path, GOOD, policy_args='{"n": 3}').select(HISTORY, seed=0) == HISTORY[:3]
+
+
+def test_a_module_in_a_folder_below_is_found_and_shadows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text(GOOD)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "deep.py").write_text(GOOD)
+    for name in ("random:Mine", "sub.deep:Mine"):
+        assert make_policy(config(plugin_dir=str(tmp_path), share_policy=name)).name == "mine"
+    import random
+
+    assert not hasattr(random, "Mine")
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "said"),
+    [
+        (GOOD, {"share_policy": "mine:Other"}, "has no 'Other'"),
+        (GOOD, {"share_policy": "theirs:Mine"}, "neither in .* nor importable"),
+        (GOOD, {"policy_args": '{"m": 3}'}, "policy-args"),
+        ("class Mine(:\n", {}, "share-policy"),
+        ("class Mine:\n    name = 'mine'\n", {}, "lacks `name` or `select"),
+        ("class Mine:\n    def select(self, history, *, seed):\n        return ()\n", {}, "lacks `name` or `select"),
+        ("1 / 0\n", {}, "share-policy"),
+    ],
+)
+def test_a_plugins_mistake_is_a_config_error(tmp_path: Path, code: str, changes: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _plugin(tmp_path, code, **changes)
+
+
+def test_an_unknown_policy_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="share-policy is 'ration'; known policies: ratio, recent, all, none"):
+        make_policy(config(share_policy="ration"))
+
+
+def test_a_built_in_policy_takes_no_arguments() -> None:
+    with pytest.raises(ConfigError, match="takes none"):
+        make_policy(config(policy_args='{"ratio": 0.5}'))
+
+
+def test_preflight_says_what_is_wrong_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    for policy, code in (("ratio", 0), ("ration", 2)):
+        file = tmp_path / f"{policy}.json"
+        file.write_text(json.dumps(config(share_policy=policy).to_flwr()))
+        assert preflight.main([str(file)]) == code
+    assert "known policies" in capsys.readouterr().err
