@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
-from cdcda_flower.methods import METHODS, Supply
+from cdcda_flower.methods import METHODS, Method, Supply
 from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.tasks import task_named
-from cdcda_flower.types import ModelRef, TrainingReport, Upload
+from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.types import ModelRef, SyntheticPair, TrainingReport, Upload
 from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
 from strategies.augmentation.eda import eda_pairs
-from strategies.augmentation.supply import AugmentationSupply
+from strategies.augmentation.llm import augment
 from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import TextGenerator
@@ -23,6 +23,9 @@ from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
 from strategies.recording import Recording
 from strategies.run_models import Models
+from strategies.selection.filters import Thresholds
+from strategies.selection.select import judge, selected
+from strategies.selection.taped_scorer import taped_scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +40,53 @@ class CloudSide:
     ledger: Ledger
     phases: Phases
 
-    def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
-        """Returns what each method sends back; the LLM writes once for all of them."""
-        methods = [METHODS[name] for name in self.config.method_names]
-        if any(method.supply == "teacher" for method in methods) and not self.recording.replays:
-            # Before anything is paid for; M_base has the vocabulary of the device's model.
+    def check_teacher(self) -> None:
+        """Raises ModelError where the cloud's model cannot teach the device's; before anything is paid for."""
+        if any(method.supply == "teacher" for method in self._methods) and not self.recording.replays:
+            # M_base has the vocabulary of the device's model.
             check_teacher(self.models.loadable(self.models.cloud()), self.models.device())
-        written = self._written(uploads) if any(method.augmented for method in methods) else Written((), ())
-        paired = [method for method in methods if method.supply not in {"nothing", "teacher"}]
-        sent = {method.name: self._choice(method.supply, uploads, written) for method in paired}
-        for method, pairs in sent.items():
-            for user_id, own in pairs.items():
+
+    def generate(self, uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
+        """Returns k pairs like each shared example; the LLM writes once for all methods that train on its pairs."""
+        shared = sum(len(upload.examples) for upload in uploads)
+        if not shared or not any(method.augmented for method in self._methods):
+            return ()
+        # Before the first answer is paid for: a scorer that is not there is said now.
+        self.models.consistency()
+        with (
+            self._counted(PAIRS),
+            self.phases.phase("generate", shared * self.config.k),
+            self._cloud() as cloud,
+        ):
+            augmented = augment(uploads, self._task, self.config, cloud, self.phases.advance)
+        self.ledger.add_pairs(augmented.pairs)
+        self.ledger.add_unparsable(augmented.unparsable)
+        return augmented.pairs
+
+    def select(self, pairs: Sequence[SyntheticPair], uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
+        """Returns the pairs that all filters keep; every verdict goes to the ledger."""
+        if not pairs:
+            return ()
+        with (
+            self.phases.phase("select", len(pairs)),
+            taped_scorer(self.config, self.models.consistency(), self.recording) as scorer,
+        ):
+            verdicts = judge(pairs, uploads, self._task, Thresholds.of(self.config), scorer)
+            self.ledger.add_verdicts(verdicts)
+            self.phases.advance(len(pairs), 0)
+        kept = selected(pairs, verdicts, self.config.filter_names)
+        for user_id, own in by_user(kept).items():
+            self.ledger.add_selected(user_id, [pair.id for pair in own])
+        return kept
+
+    def supply(
+        self, uploads: Sequence[Upload], pairs: Sequence[SyntheticPair], kept: Sequence[SyntheticPair]
+    ) -> Mapping[str, Pairs]:
+        """Returns the pairs that each method sends back, by method and user."""
+        paired = [method for method in self._methods if method.supply not in {"nothing", "teacher"}]
+        sent = {method.name: self._choice(method.supply, uploads, Written(pairs, kept)) for method in paired}
+        for method, by_owner in sent.items():
+            for user_id, own in by_owner.items():
                 self.ledger.add_sent(method, user_id, [pair.id for pair in own])
         return sent
 
@@ -62,7 +101,7 @@ class CloudSide:
                     by_user = answered(
                         questions,
                         method,
-                        task_named(self.config.task),
+                        self._task,
                         self.config,
                         cloud,
                         lambda place, texts, tokens: self.phases.advance(1, tokens),
@@ -90,17 +129,13 @@ class CloudSide:
         with self.phases.phase("pooled", self.config.epochs * len(pairs)):
             return pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
 
-    def _written(self, uploads: Sequence[Upload]) -> Written:
-        supply = AugmentationSupply(
-            config=self.config,
-            models=self.models,
-            open_cloud=self._cloud,
-            recording=self.recording,
-            ledger=self.ledger,
-            phases=self.phases,
-        )
-        with self._counted(PAIRS):
-            return supply.write(uploads)
+    @property
+    def _methods(self) -> tuple[Method, ...]:
+        return tuple(METHODS[name] for name in self.config.method_names)
+
+    @property
+    def _task(self) -> Task:
+        return task_named(self.config.task)
 
     @contextmanager
     def _counted(self, purpose: str) -> Iterator[None]:
@@ -130,7 +165,7 @@ class CloudSide:
 
     def _choice(self, supply: Supply, uploads: Sequence[Upload], written: Written) -> Pairs:
         if supply == "eda":
-            variants = eda_pairs(uploads, task_named(self.config.task), self.config)
+            variants = eda_pairs(uploads, self._task, self.config)
             self.ledger.add_variants(variants)
             return by_user(variants)
         if supply == "random":

@@ -1,325 +1,49 @@
-"""Cloud-device collaboration as a Flower strategy: share -> supply -> personalize -> evaluate, in one round.
-
-Every device receives its own message, and every reply counts for its own user: nothing is averaged. A user who fails
-in a phase is recorded, left out of later phases, and fails the run at its end.
-"""
+"""The round as a Flower strategy: Flower calls the hooks in their order, each hands on to `round.py`."""
 
 import logging
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import RunError, ShareError
-from cdcda_flower.messages import (
-    AnswerJob,
-    AskRequest,
-    EvaluateReply,
-    EvaluateRequest,
-    PersonalizeReply,
-    PersonalizeRequest,
-    Plan,
-    Questions,
-    ShareRequest,
-    Workspace,
-)
-from cdcda_flower.methods import METHODS, Method
-from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.seeding import derive_seed
-from cdcda_flower.tasks import task_named
-from cdcda_flower.tasks.metrics import sum_keys
-from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload, UserFailure
-from cdcda_flower.wire import encode, payload_bytes
-from strategies.arrivals import (
-    Asked,
-    Reply,
-    questions_problem,
-    reports_problem,
-    results_problem,
-    sorted_out,
-    upload_problem,
-)
-from strategies.augmentation.choices import Pairs
+from strategies.round import Round
 
 log = logging.getLogger(__name__)
 
-SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personalize", "evaluate.personal"
-SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
-_NO_MODEL = ModelRef(name="none", path="", digest="")
 
-
-class Cloud(Protocol):
-    """What the cloud does between the devices' messages; each is called at most once in a round."""
-
-    def supply(self, uploads: Sequence[Upload]) -> Mapping[str, Pairs]:
-        """Returns what each method sends back: pairs by method and user."""
-        ...
-
-    def answer(self, questions: Sequence[Questions]) -> Mapping[tuple[str, str], tuple[str, ...]]:
-        """Returns the answers by user and method, in the order of the questions."""
-        ...
-
-    def base(self) -> ModelRef:
-        """Returns M_base."""
-        ...
-
-    def teach(self, base: ModelRef, uploads: Sequence[Upload]) -> Mapping[str, tuple[tuple[str, TeacherTargets], ...]]:
-        """Returns, by user, what the LLM says about shared examples, each under its id."""
-        ...
-
-    def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
-        """Returns the training of one adapter on what all users shared."""
-        ...
-
-
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
 class CollaborationStrategy(Strategy):
-    """One round of CDCDA-PLM over `nodes`; the `cloud` works between share and personalize.
+    """Flower's hooks over one round; arrays and metrics stay empty, since devices share no model."""
 
-    `histories` and `queries` say how many history items and held-out queries each user has, by the prepared data.
-    """
-
-    config: RunConfig
-    workspace: Workspace
-    histories: Mapping[str, int]
-    queries: Mapping[str, int]
-    nodes: Sequence[int]
-    cloud: Cloud
-    ledger: Ledger
-    failures: list[UserFailure] = field(default_factory=list)
-    _finished: set[str] = field(default_factory=set)
-    _node_of: dict[str, int] = field(default_factory=dict)
-    _plans: dict[str, tuple[Plan, ...]] = field(default_factory=dict)
-    _adapters: dict[tuple[str, str], AdapterRef] = field(default_factory=dict)
-    _answers: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    _pooled: AdapterRef | None = None
-    _base: ModelRef = _NO_MODEL
-
-    @property
-    def methods(self) -> tuple[Method, ...]:
-        """The config's methods, in its order."""
-        return tuple(METHODS[name] for name in self.config.method_names)
-
-    @property
-    def lacking(self) -> tuple[str, ...]:
-        """The users of whom the ledger lacks a job's result; each of them is a failure, or the round has a fault."""
-        return tuple(sorted(self.histories.keys() - self._finished))
+    round: Round
 
     def summary(self) -> None:
         """Logs what the round will do."""
-        log.info("%d devices, methods %s, policy %s", len(self.nodes), self.config.methods, self.config.share_policy)
+        config = self.round.config
+        log.info("%d devices, methods %s, policy %s", len(self.round.nodes), config.methods, config.share_policy)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Collects uploads and questions, has the cloud work on them, and returns one training message per device."""
-        uploads = self._share(grid, wanted=any(method.shares for method in self.methods))
-        questions = self._ask(grid)
-        pairs = self.cloud.supply(uploads)
-        if questions:
-            self._answers = self.cloud.answer(questions)
-            for (user_id, method), texts in self._answers.items():
-                self.ledger.add_answers(user_id, method, texts)
-            self._fail(_unanswered(questions, self._answers))
-        if any(method.answers == "device" for method in self.methods):
-            self._base = self.cloud.base()
-        if any(method.pooled for method in self.methods):
-            report = self.cloud.pooled(self._base, uploads)
-            self.ledger.add_training(report)
-            self._pooled = report.adapter
-        taught = any(method.supply == "teacher" for method in self.methods)
-        targets = self.cloud.teach(self._base, uploads) if taught else {}
-        trained = [method for method in self.methods if method.trains]
-        self._plans = {
-            user_id: tuple(
-                Plan(
-                    method=method.name,
-                    synthetic=pairs.get(method.name, {}).get(user_id, ()),
-                    targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
-                )
-                for method in trained
-            )
-            for user_id in sorted(self._node_of)
-        }
-        requests = {
-            user_id: PersonalizeRequest(workspace=self.workspace, base=self._base, plans=plans)
-            for user_id, plans in self._plans.items()
-        }
-        return self._messages(requests, PERSONALIZE, grid) if trained else []
+        """Shares, generates, selects and distils; returns one training message per device."""
+        return self.round.up_to_training(grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Notes each device's trainings; there is no shared model to aggregate."""
-        if any(method.trains for method in self.methods):
-            asked = Asked(
-                kind=PersonalizeReply,
-                phase=PERSONALIZE,
-                users=tuple(self._node_of),
-                user_of=self._user_of,
-                problem=lambda reply: reports_problem(
-                    reply,
-                    plans=self._plans[reply.user_id],
-                    base_digest=self._base.digest,
-                    histories=self.histories,
-                ),
-            )
-            for reply, _ in self._received(replies, asked):
-                for report in reply.reports:
-                    self.ledger.add_training(report)
-                    self._adapters[reply.user_id, report.adapter.method] = report.adapter
+        """Notes each device's trainings."""
+        self.round.note_trainings(replies)
         return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Returns one message per device with all methods' answer jobs, and the swap test's."""
-        requests = {
-            user_id: EvaluateRequest(workspace=self.workspace, base=self._base, jobs=jobs)
-            for user_id, jobs in self._jobs().items()
-        }
-        return self._messages(requests, EVALUATE, grid)
-
-    def _jobs(self) -> dict[str, tuple[AnswerJob, ...]]:
-        """Returns the jobs of each user who has got so far: one per method, and the swap test's."""
-        users = sorted(self._node_of)
-        jobs = {user_id: tuple(self._job(user_id, method) for method in self.methods) for user_id in users}
-        if self.config.swap_test:
-            for user_id, partner in _partners(users, seed=derive_seed(self.config.seed, "swap")).items():
-                jobs[user_id] += tuple(
-                    AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
-                )
-        return jobs
-
-    def _job(self, user_id: str, method: Method) -> AnswerJob:
-        if method.answers == "cloud":
-            return AnswerJob(method=method.name, adapter=None, answers=self._answers[user_id, method.name])
-        # A trained method without its adapter must not answer with M_base: that would look like a result.
-        own = self._adapters[user_id, method.name] if method.trains else None
-        return AnswerJob(method=method.name, adapter=self._pooled if method.pooled else own)
+        """Returns one evaluation message per device."""
+        return self.round.evaluate(grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Notes each device's results; users are pooled where results are read, never here."""
-        jobs, sums = self._jobs(), sum_keys(task_named(self.config.task))
-        if self.config.bertscore_model == "none":
-            sums -= {"bert-f1"}
-        asked = Asked(
-            kind=EvaluateReply,
-            phase=EVALUATE,
-            users=tuple(self._node_of),
-            user_of=self._user_of,
-            sums=sums,
-            problem=lambda reply: results_problem(reply, jobs=jobs[reply.user_id], queries=self.queries, sums=sums),
-        )
-        for reply, _ in self._received(replies, asked):
-            for result in reply.results:
-                self.ledger.add_result(result)
-            self._finished.add(reply.user_id)
+        """Notes each device's results."""
+        self.round.note_results(replies)
         return None
-
-    def _share(self, grid: Grid, *, wanted: bool) -> list[Upload]:
-        request = encode(ShareRequest(workspace=self.workspace, wanted=wanted))
-        messages = [Message(request, node, SHARE) for node in self.nodes]
-        asked = Asked(
-            kind=Upload,
-            phase=SHARE,
-            users=tuple(self.histories),
-            user_of={},
-            problem=partial(
-                upload_problem,
-                policy=self.config.share_policy if wanted else "none",
-                wanted=wanted,
-                histories=self.histories,
-                queries=self.queries,
-            ),
-        )
-        uploads = []
-        for upload, message in self._received(grid.send_and_receive(messages), asked):
-            self._node_of[upload.user_id] = message.metadata.src_node_id
-            self.ledger.add_upload(upload, payload_bytes(message.content))
-            uploads.append(upload)
-        bad = [failure for failure in self.failures if failure.bad_input]
-        if bad:
-            raise ShareError(f"{bad[0].reason} (user {bad[0].user_id}; {len(bad)} of {len(self.nodes)} devices)")
-        return sorted(uploads, key=lambda upload: upload.user_id)
-
-    def _ask(self, grid: Grid) -> list[Questions]:
-        methods = tuple(method.name for method in self.methods if method.answers == "cloud")
-        if not methods:
-            return []
-        request = encode(AskRequest(workspace=self.workspace, methods=methods))
-        users = sorted(self._node_of)
-        replies = grid.send_and_receive([Message(request, self._node_of[user_id], ASK) for user_id in users])
-        asked = Asked(
-            kind=Questions,
-            phase=ASK,
-            users=users,
-            user_of=self._user_of,
-            problem=partial(questions_problem, methods=methods, queries=self.queries),
-        )
-        questions = []
-        for own, _ in self._received(replies, asked):
-            for method, prompts in own.prompts.items():
-                self.ledger.add_questions(own.user_id, method, prompts)
-            questions.append(own)
-        return questions
-
-    def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
-        """Returns one message per device.
-
-        Where all devices share one executor they first hand their work over, so that it begins with everything known;
-        a waiting client process takes 236 MB, and so few can wait that little would be worked on together.
-        """
-        content = {user_id: encode(request) for user_id, request in requests.items()}
-        if self.config.device_executor == "fleet":
-            ahead = [Message(c, self._node_of[user_id], SUBMIT[message_type]) for user_id, c in content.items()]
-            # Who fails here fails again, and is named, when the result is asked for.
-            grid.send_and_receive(ahead)
-        return [Message(c, self._node_of[user_id], message_type) for user_id, c in content.items()]
-
-    @property
-    def _user_of(self) -> dict[int, str]:
-        return {node: user_id for user_id, node in self._node_of.items()}
-
-    def _received(self, replies: Iterable[Message], asked: Asked[Reply]) -> list[tuple[Reply, Message]]:
-        """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
-        arrived = sorted_out(replies, asked)
-        self._fail(arrived.failures)
-        # Bad input is said in its own words, by whoever called.
-        if not arrived.good and not any(failure.bad_input for failure in self.failures):
-            reason = self.failures[-1].reason if self.failures else "nobody was asked"
-            raise RunError(f"no device finished {asked.phase}; the last failure: {reason}")
-        return list(arrived.good.values())
-
-    def _fail(self, failures: Iterable[UserFailure]) -> None:
-        for failure in failures:
-            self.failures.append(failure)
-            self.ledger.add_failure(failure)
-            self._node_of.pop(failure.user_id, None)
-
-
-def _unanswered(
-    questions: Sequence[Questions], answers: Mapping[tuple[str, str], tuple[str, ...]]
-) -> list[UserFailure]:
-    """Returns a failure per user whom the cloud's server gave no answer to a question, however often it was asked."""
-    silent = sorted(
-        {own.user_id for own in questions for method in own.prompts if (own.user_id, method) not in answers}
-    )
-    reason = "the cloud's server gave no answer to one of its questions; start the run again"
-    return [UserFailure(user_id=user_id, phase=ASK, reason=reason) for user_id in silent]
-
-
-def _partners(user_ids: Sequence[str], *, seed: int) -> dict[str, str]:
-    """Returns for each user another one, whose adapter answers in the swap test; nobody is left with their own."""
-    if len(user_ids) < 2:
-        return {}
-    ring = list(user_ids)
-    random.Random(seed).shuffle(ring)
-    return {user_id: ring[index - 1] for index, user_id in enumerate(ring)}

@@ -28,6 +28,7 @@ from strategies.collaboration import CollaborationStrategy
 from strategies.phases import Phases
 from strategies.recording import recording
 from strategies.replies import PatientGrid, wait_for_nodes
+from strategies.round import Round
 from strategies.run_models import Models
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         # After the nodes are there: converting a model would take the cores that Ray starts with.
         models.check()
         ledger.add_lengths(prepared.lengths)
-        strategy = CollaborationStrategy(
+        this_round = Round(
             config=config,
             workspace=workspace,
             histories={user_id: prepared.histories[user_id] for user_id in prepared.user_ids},
@@ -111,10 +112,10 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
             ),
             ledger=ledger,
         )
-        strategy.start(_patient(grid, phases, config), ArrayRecord(), num_rounds=1)
+        CollaborationStrategy(this_round).start(_patient(grid, phases, config), ArrayRecord(), num_rounds=1)
     # Whoever lacks a result has failed, also one whom no failure names: results must be users times jobs.
-    reasons = {failure.user_id: failure.reason for failure in strategy.failures}
-    failed = list(dict.fromkeys([*reasons, *strategy.lacking]))
+    reasons = {failure.user_id: failure.reason for failure in this_round.failures}
+    failed = list(dict.fromkeys([*reasons, *this_round.lacking]))
     if not failed:
         return ""
     names = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")

@@ -13,7 +13,7 @@ from clients import client_app
 from fakes import InProcessGrid, contexts
 from federation import USERS, Federation, Outcome
 from strategies import server_app
-from strategies.collaboration import ASK, EVALUATE, PERSONALIZE, SHARE
+from strategies.round import ASK, EVALUATE, PERSONALIZE, SHARE
 
 PHASES = (SHARE, ASK, PERSONALIZE, EVALUATE)
 METHODS = "cloud,cloud+rag,device,direct-ft,cdcda"

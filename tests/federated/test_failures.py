@@ -20,7 +20,8 @@ from clients import client_app
 from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
 from strategies import server_app
-from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE, CollaborationStrategy
+from strategies.collaboration import CollaborationStrategy
+from strategies.round import EVALUATE, PERSONALIZE, SHARE
 
 PHASES = (SHARE, PERSONALIZE, EVALUATE)
 RETRIES = 3

@@ -9,7 +9,7 @@ from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
 from federation import USERS, Federation, Outcome
 from lamp_folder import items, row, rows, write_split
-from strategies.collaboration import ASK
+from strategies.round import ASK
 
 # rkd-ft needs a model's distributions, which no test double has: its own test is below.
 NAMES = [name for name in METHODS if name != "rkd-ft"]

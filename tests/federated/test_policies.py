@@ -17,7 +17,7 @@ from clients import client_app
 from fakes import Fault
 from federation import Federation, Outcome
 from strategies import server_app
-from strategies.collaboration import SHARE
+from strategies.round import SHARE
 
 PLUGIN = """
 import sys

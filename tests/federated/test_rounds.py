@@ -9,7 +9,7 @@ from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.tasks.metrics import lenient_part
 from federation import USERS, Federation, Outcome
 from strategies import server_app
-from strategies.collaboration import EVALUATE, PERSONALIZE, SHARE
+from strategies.round import EVALUATE, PERSONALIZE, SHARE
 
 METHODS = ("device", "direct-ft", "cdcda")
 

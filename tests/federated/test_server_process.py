@@ -10,7 +10,6 @@ import pytest
 
 from cdcda_flower.errors import DataError
 from federation import Federation
-
 from repository import ROOT
 from strategies.server_app import _prepared
 

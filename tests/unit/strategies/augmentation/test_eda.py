@@ -14,8 +14,8 @@ from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, TrainingSet, Upload
 from cdcda_flower.words import words as words_of
-from repository import ROOT
 from lamp_folder import config
+from repository import ROOT
 from strategies.augmentation.eda import (
     Alphas,
     eda,

@@ -18,8 +18,8 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
-from repository import ROOT
 from llama_server import MODEL, LlamaServer, serving
+from repository import ROOT
 from strategies.augmentation.llm import Augmented, augment
 from strategies.cloud import openai_engine
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
