@@ -11,7 +11,7 @@ from benchmarks.sample_requests import SEED, run_config
 from cdcda_flower.data.personas import write_corpus
 from cdcda_flower.models.loading import resolve_causal
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
@@ -40,10 +40,10 @@ def questions(task: str, users: int) -> list[list[str]]:
     return list(asked.values())
 
 
-def jobs(tokenizer: Any, recipe: Recipe, rows: Rows, *, users: int, examples: int) -> list[Job]:
+def jobs(tokenizer: Any, recipe: Recipe, rows: Rows, *, users: int, examples: int) -> list[TrainRequest]:
     """Returns one training per user, of pairs that the recipe's tokenizer turns into exactly `rows`."""
     pairs = _pairs(tokenizer, rows)
-    return [Job([next(pairs) for _ in range(examples)], recipe, seed=user) for user in range(users)]
+    return [TrainRequest([next(pairs) for _ in range(examples)], recipe, seed=user) for user in range(users)]
 
 
 def _pairs(tokenizer: Any, rows: Rows) -> Iterator[tuple[str, str]]:

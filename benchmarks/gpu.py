@@ -15,7 +15,7 @@ from benchmarks.train import UNIT, one_by_one, recipe, side_by_side, tokens_of
 from benchmarks.train import Sizes as Trained
 from cdcda_flower.models.decoding import Row, Stop, decode
 from cdcda_flower.models.loading import LoadedModel, compute_dtype, load_causal, load_tokenizer
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.types import ModelRef
 
 # The shapes of Qwen2.5-0.5B and -3B, from their config.json.
@@ -83,7 +83,9 @@ def _training(
     ours, peer = (load_causal(ref, device, quantization=weights) for _ in range(2))
     one = recipe(sizes.trained, batch=batch)
     trained = jobs(ours.tokenizer, one, rows, users=users, examples=batch * steps)
-    pooled = Job([pair for job in trained for pair in job.pairs], recipe(sizes.trained, batch=batch * users), seed=0)
+    pooled = TrainRequest(
+        [pair for job in trained for pair in job.pairs], recipe(sizes.trained, batch=batch * users), seed=0
+    )
     works: list[Callable[[], object]] = [
         side_by_side(ours, trained, slots=users),
         lambda: one_by_one(peer, trained),

@@ -15,7 +15,7 @@ from benchmarks.embedded import Rows, embedded_ref, jobs
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.loading import load_tokenizer
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import ModelSpec, TrainOrder
+from cdcda_flower.models.requests import ModelSpec, TrainRequest
 
 FEW, SOME, MANY, MOST = 2, 20, 100, 300
 # The pool that two users fill, and the default one, which takes more than two users to fill.
@@ -57,7 +57,7 @@ def _trained(users: int, slots: int) -> float:
     model = DeviceModel(spec)
     trainings = jobs(load_tokenizer(base), RECIPE, ROWS, users=users, examples=1)
     with tempfile.TemporaryDirectory() as folder:
-        orders = iter([TrainOrder(job, str(Path(folder, str(user)))) for user, job in enumerate(trainings)])
+        orders = iter([TrainRequest(job, str(Path(folder, str(user)))) for user, job in enumerate(trainings)])
         for order, _ in model.train_as_they_come(lambda: next(orders, None)):
             shutil.rmtree(order.folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30

@@ -15,7 +15,7 @@ from cdcda_flower.models.loading import LoadedModel, compute_dtype, load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.quantized import dequantised
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import TokenizedExample, tokenize
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
@@ -53,19 +53,19 @@ def recipe(sizes: Sizes, *, batch: int) -> Recipe:
     )
 
 
-def tokens_of(trained: Sequence[Job]) -> int:
+def tokens_of(trained: Sequence[TrainRequest]) -> int:
     """Returns how many tokens the jobs train on: all rows of a benchmark are of the same length."""
     return sum(len(job.pairs) * job.recipe.max_tokens * job.recipe.epochs for job in trained)
 
 
-def side_by_side(base: LoadedModel, trained: Sequence[Job], *, slots: int) -> Work:
+def side_by_side(base: LoadedModel, trained: Sequence[TrainRequest], *, slots: int) -> Work:
     """Returns our training of the jobs, over adapters that it keeps; uses the base up."""
     one = trained[0].recipe
     fleet = Fleet(StackedAdapters(base, slots=slots, rank=one.rank, alpha=one.alpha))
     return lambda: list(fleet.fit(trained))
 
 
-def one_by_one(base: LoadedModel, trained: Sequence[Job]) -> list[float]:
+def one_by_one(base: LoadedModel, trained: Sequence[TrainRequest]) -> list[float]:
     """Trains the jobs one after the other over one loaded base, as OPPU's code does; returns their last losses."""
     losses = []
     for job in trained:
@@ -92,7 +92,7 @@ def unwrap(model: Any) -> None:
         del base.peft_config  # else PEFT warns of a second adapter when the next user comes
 
 
-def alone(model: Any, base: LoadedModel, job: Job) -> list[float]:
+def alone(model: Any, base: LoadedModel, job: TrainRequest) -> list[float]:
     """Trains one adapter by a plain loop: AdamW, clipped gradients, the model's own loss; returns each step's loss."""
     model.train()
     own = [weight for weight in model.parameters() if weight.requires_grad]
@@ -117,7 +117,7 @@ class PlainBatch(NamedTuple):
     labels: list[list[int]]
 
 
-def batches(tokenizer: Any, job: Job) -> list[PlainBatch]:
+def batches(tokenizer: Any, job: TrainRequest) -> list[PlainBatch]:
     """Returns a job's batches in the order of its pairs."""
     rows = [tokenize(tokenizer, query, response, max_tokens=job.recipe.max_tokens) for query, response in job.pairs]
     size = job.recipe.batch_size
@@ -157,7 +157,7 @@ def bare_products(model: Any, *, tokens: int, answers: int) -> Work:
     return work
 
 
-def with_trl(base: LoadedModel, trained: Sequence[Job], folder: str) -> None:
+def with_trl(base: LoadedModel, trained: Sequence[TrainRequest], folder: str) -> None:
     """Trains the jobs one after the other with a trainer of TRL's each, over one loaded base, nothing saved or logged."""
     from datasets import Dataset
     from transformers import PrinterCallback

@@ -215,8 +215,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStats:
+    """What training one adapter took.
+
+    `tokens` counts every token that went through the model, padding excluded. `seconds` is the training's share, by
+    tokens, of the time of the steps that it took part in.
+    """
+
+    steps: int
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
-    """What training one adapter took. `tokens` counts every token that went through the model, padding excluded.
+    """An adapter, the examples that it was trained on, and what the training took.
 
     `dropped` counts the pairs that the device left out, since each equals one of its held-out queries.
     """
@@ -225,11 +240,7 @@ class TrainingReport:
     private: int
     synthetic: int
     dropped: int
-    tokens: int
-    steps: int
-    first_loss: float
-    last_loss: float
-    seconds: float
+    stats: TrainingStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,7 +125,7 @@ def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequ
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
     reports = personalize(device, request.plans, make_executor(config, request.base))()
     # Methods that share an adapter share its training, whose tokens count once.
-    tokens = {report.adapter.trained_as: report.tokens for report in reports}
+    tokens = {report.adapter.trained_as: report.stats.tokens for report in reports}
     reply = PersonalizeReply(user_id=device.user_id, reports=tuple(reports))
     return guarded(reply, users=[device.user_id], tokens=sum(tokens.values()))
 

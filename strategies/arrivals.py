@@ -173,7 +173,7 @@ def reports_problem(
             return "an adapter is none of the methods that train"
         if report.private != histories[reply.user_id] or report.synthetic + report.dropped != len(plan.synthetic):
             return "a training took other examples than the user's history and the pairs that were sent"
-        if report.seconds < 0:
+        if report.stats.seconds < 0:
             return "a training took less than no time"
     return ""
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.models.recipe import pooled_recipe
-from cdcda_flower.models.requests import Job, Trained, TrainOrder, model_spec
+from cdcda_flower.models.requests import Trained, TrainRequest, model_spec
 from cdcda_flower.seeding import derive_seed, digest
-from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, Upload
+from cdcda_flower.types import AdapterRef, ModelRef, TrainingReport, TrainingStats, Upload
 
 METHOD = "global-ft"
 
@@ -51,27 +51,25 @@ def pooled_adapter(
 
     `on_step(examples, tokens)` reports training, `epochs` times as many examples as there are pairs.
     """
-    job = Job(pairs, pooled_recipe(config), derive_seed(config.seed, "pooled"))
-    order = TrainOrder(job, str(folder))
+    request = TrainRequest(pairs, pooled_recipe(config), derive_seed(config.seed, "pooled"), folder=str(folder))
     double = config.device_executor == "echo"
-    trained = _doubled(pairs, base, config.epochs, on_step) if double else _trained(config, base, order, on_step)
+    trained = _doubled(pairs, base, config.epochs, on_step) if double else _trained(config, base, request, on_step)
     adapter = AdapterRef(
         user_id="", method=METHOD, trained_as=METHOD, base_digest=base.digest, weights_digest=trained.weights_digest,
     )  # fmt: skip
     return TrainingReport(
-        adapter=adapter, private=len(pairs), synthetic=0, dropped=0, tokens=trained.tokens, steps=trained.steps,
-        first_loss=trained.first_loss, last_loss=trained.last_loss, seconds=trained.seconds,
+        adapter=adapter, private=len(pairs), synthetic=0, dropped=0, stats=trained.stats,
     )  # fmt: skip
 
 
-def _trained(config: RunConfig, base: ModelRef, order: TrainOrder, on_step: Callable[[int, int], None]) -> Trained:
+def _trained(config: RunConfig, base: ModelRef, request: TrainRequest, on_step: Callable[[int, int], None]) -> Trained:
     # torch takes seconds to import; a run of doubles needs none.
     from cdcda_flower.models.device_model import DeviceModel
     from cdcda_flower.models.loading import release
 
     spec = model_spec(config, base, slots=1, dequantised=config.quantization == "nf4")
     try:
-        [trained] = DeviceModel(spec).train([order], on_step=on_step)
+        [trained] = DeviceModel(spec).train([request], on_step=on_step)
     finally:
         # The devices need the memory next.
         release()
@@ -82,4 +80,7 @@ def _doubled(
     pairs: Sequence[tuple[str, str]], base: ModelRef, epochs: int, on_step: Callable[[int, int], None]
 ) -> Trained:
     on_step(len(pairs) * epochs, len(pairs))
-    return Trained(digest([pairs, base.digest]), len(pairs), len(pairs), 1.0, 0.5, 0.0)
+    return Trained(
+        digest([pairs, base.digest]),
+        TrainingStats(steps=len(pairs), tokens=len(pairs), first_loss=1.0, last_loss=0.5, seconds=0.0),
+    )

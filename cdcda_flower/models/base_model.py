@@ -9,7 +9,7 @@ from cdcda_flower.models.adapters import check_finite
 from cdcda_flower.models.loading import LoadedModel
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import Example
 
@@ -29,7 +29,7 @@ def build_base(
     devices quantise the merged model when they load it.
     """
     adapters = StackedAdapters(source, slots=1, rank=recipe.rank, alpha=recipe.alpha)
-    job = Job([(row.query, row.response) for row in rows], recipe, seed)
+    job = TrainRequest([(row.query, row.response) for row in rows], recipe, seed)
     list(Fleet(adapters).fit([job], on_step=on_step))
     adapters.merge(0)
     merged = source.model.to(torch.bfloat16)

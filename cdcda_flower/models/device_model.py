@@ -17,12 +17,11 @@ from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.quantized import dequantised
 from cdcda_flower.models.requests import (
     Answered,
-    AnswerOrder,
-    Job,
+    AnswerRequest,
     ModelSpec,
     StoredAdapter,
     Trained,
-    TrainOrder,
+    TrainRequest,
     adapter_key,
 )
 from cdcda_flower.models.training import Fit, Fleet, OnStep
@@ -44,53 +43,55 @@ class DeviceModel:
         self._adapters.config.base_model_name_or_path = spec.base.path
         self._fleet = Fleet(self._adapters)
 
-    def train(self, orders: Sequence[TrainOrder], *, on_step: OnStep = lambda examples, tokens: None) -> list[Trained]:
-        """Trains and stores a fresh adapter for each order; returns what each took, in order."""
-        waiting = iter(orders)
+    def train(
+        self, requests: Sequence[TrainRequest], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> list[Trained]:
+        """Trains and stores a fresh adapter for each request; returns what each took, in order."""
+        waiting = iter(requests)
         training = self.train_as_they_come(lambda: next(waiting, None), on_step=on_step)
-        done = {order.key: trained for order, trained in training}
-        return [done[order.key] for order in orders]
+        done = {request.key: trained for request, trained in training}
+        return [done[request.key] for request in requests]
 
     def train_as_they_come(
-        self, next_order: Callable[[], TrainOrder | None], *, on_step: OnStep = lambda examples, tokens: None
-    ) -> Iterator[tuple[TrainOrder, Trained]]:
-        """Trains whatever `next_order` gives when a slot is free; yields each order when its adapter stands on disk."""
-        taken: list[TrainOrder] = []
+        self, next_request: Callable[[], TrainRequest | None], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> Iterator[tuple[TrainRequest, Trained]]:
+        """Trains whatever `next_request` gives when a slot is free; yields each request when its adapter stands on disk."""
+        taken: list[TrainRequest] = []
 
-        def next_job() -> Job | None:
-            order = next_order()
-            if order is None:
+        def next_job() -> TrainRequest | None:
+            request = next_request()
+            if request is None:
                 return None
-            taken.append(order)
-            return order.job
+            taken.append(request)
+            return request
 
         for place, fit in self._fleet.serve(next_job, on_step=on_step):
             yield taken[place], self._stored(Path(taken[place].folder), fit)
 
-    def answer(self, orders: Sequence[AnswerOrder]) -> list[Answered]:
-        """Returns greedy answers per order; rows of all orders are decoded side by side."""
+    def answer(self, requests: Sequence[AnswerRequest]) -> list[Answered]:
+        """Returns greedy answers per request; rows of all requests are decoded side by side."""
         started = time.perf_counter()
-        outputs = self._outputs(orders)
-        seconds_each = (time.perf_counter() - started) / max(sum(order.size for order in orders), 1)
-        return [Answered(own, seconds_each * order.size) for own, order in zip(outputs, orders, strict=True)]
+        outputs = self._outputs(requests)
+        seconds_each = (time.perf_counter() - started) / max(sum(request.size for request in requests), 1)
+        return [Answered(own, seconds_each * request.size) for own, request in zip(outputs, requests, strict=True)]
 
-    def _outputs(self, orders: Sequence[AnswerOrder]) -> list[list[list[str]]]:
+    def _outputs(self, requests: Sequence[AnswerRequest]) -> list[list[list[str]]]:
         cells: dict[str, list[tuple[int, int]]] = {}
         refs: dict[str, StoredAdapter | None] = {}
-        for place, order in enumerate(orders):
-            for column, adapter in enumerate(order.adapters):
+        for place, request in enumerate(requests):
+            for column, adapter in enumerate(request.adapters):
                 refs[adapter_key(adapter)] = adapter
                 cells.setdefault(adapter_key(adapter), []).append((place, column))
-        answers: list[list[list[str]]] = [[[] for _ in order.adapters] for order in orders]
+        answers: list[list[list[str]]] = [[[] for _ in request.adapters] for request in requests]
         keys = list(cells)
         for start in range(0, len(keys), self._spec.slots):
             group = list(enumerate(keys[start : start + self._spec.slots]))
             for slot, key in group:
                 self._fill(slot, refs[key])
             asked = [(slot, place, column) for slot, key in group for place, column in cells[key]]
-            outputs = iter(self._answer([(slot, q) for slot, place, _ in asked for q in orders[place].queries]))
+            outputs = iter(self._answer([(slot, q) for slot, place, _ in asked for q in requests[place].queries]))
             for _, place, column in asked:
-                answers[place][column] = [next(outputs) for _ in orders[place].queries]
+                answers[place][column] = [next(outputs) for _ in requests[place].queries]
         return answers
 
     def _answer(self, asked: Sequence[tuple[int, str]]) -> list[str]:
@@ -100,12 +101,12 @@ class DeviceModel:
         )
 
     def _stored(self, folder: Path, fit: Fit) -> Trained:
-        # A training that is ordered again comes to the same weights: the older folder gives way.
+        # A training that is asked for again comes to the same weights: the older folder gives way.
         if folder.exists():
             shutil.rmtree(folder)
         with whole_folder(folder) as draft:
             weights_digest = save_adapter(draft, fit.weights, self._adapters.config)
-        return Trained(weights_digest, fit.steps, fit.tokens, fit.first_loss, fit.last_loss, fit.seconds)
+        return Trained(weights_digest, fit.stats)
 
     def _fill(self, slot: int, adapter: StoredAdapter | None) -> None:
         if adapter is None:

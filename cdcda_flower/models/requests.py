@@ -10,7 +10,7 @@ from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import task_named
 from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import ModelRef, TrainingStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,12 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainRequest:
     """One adapter's training on (query, response) pairs, at least one.
 
     `targets` holds, per pair, what a teacher says about its answer, or None; empty: about no pair. `rkd_weight` is the
-    share of the reverse KL to the teacher in the loss of a pair that has targets.
+    share of the reverse KL to the teacher in the loss of a pair that has targets. `folder` is where the adapter is to
+    stand, one of the device's own; empty where the weights go back to the caller.
     """
 
     pairs: Sequence[tuple[str, str]] = field(repr=False)
@@ -46,6 +47,7 @@ class Job:
     seed: int
     targets: Sequence[TeacherTargets | None] = field(default=(), repr=False)
     rkd_weight: float = 0.0
+    folder: str = ""
 
     def __post_init__(self) -> None:
         if self.targets and len(self.targets) != len(self.pairs):
@@ -58,24 +60,15 @@ class Job:
                 "nothing to train on: the user has neither history nor selected pairs; give the user a history"
             )
 
-
-@dataclass(frozen=True, slots=True)
-class TrainOrder:
-    """A training, and the folder that its adapter is to stand in: one of the device's own."""
-
-    job: Job
-    folder: str
-
     @property
     def key(self) -> str:
-        """What the order is, by content: an order that is sent again is the same order."""
-        job = self.job
-        targets = [asdict(one) if one else None for one in job.targets]
-        return digest([job.pairs, str(job.recipe), job.seed, self.folder, targets, job.rkd_weight])
+        """What the request is, by content: one that is sent again is the same request."""
+        targets = [asdict(one) if one else None for one in self.targets]
+        return digest([self.pairs, str(self.recipe), self.seed, self.folder, targets, self.rkd_weight])
 
     @property
     def place(self) -> str:
-        """What says whose turn it is: orders of one kind are worked in this order, user by user."""
+        """What says whose turn it is: requests of one kind are worked in this order, user by user."""
         return self.folder
 
 
@@ -83,11 +76,7 @@ class Trained(NamedTuple):
     """What a training took, and the digest of the weights that it left in the folder."""
 
     weights_digest: str
-    steps: int
-    tokens: int
-    first_loss: float
-    last_loss: float
-    seconds: float
+    stats: TrainingStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +88,7 @@ class StoredAdapter:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerOrder:
+class AnswerRequest:
     """Queries, each to be answered with every one of the adapters (None: M_base alone)."""
 
     queries: tuple[str, ...] = field(repr=False)
@@ -107,7 +96,7 @@ class AnswerOrder:
 
     @property
     def key(self) -> str:
-        """What the order is, by content."""
+        """What the request is, by content."""
         return digest([self.queries, [adapter_key(adapter) for adapter in self.adapters]])
 
     @property
@@ -128,14 +117,14 @@ class AnswerOrder:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answers per adapter and query, and the order's share, by answers, of the time of its batch."""
+    """The answers per adapter and query, and the request's share, by answers, of the time of its batch."""
 
     outputs: list[list[str]] = field(repr=False)
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreOrder:
+class ScoreRequest:
     """Answers to be compared with their golds by BERTScore, with an encoder's name and layer."""
 
     predictions: tuple[str, ...] = field(repr=False)
@@ -145,7 +134,7 @@ class ScoreOrder:
 
     @property
     def key(self) -> str:
-        """What the order is, by content."""
+        """What the request is, by content."""
         return digest([self.predictions, self.golds, self.model, self.layer])
 
     @property
@@ -154,7 +143,7 @@ class ScoreOrder:
         return ""
 
 
-Order = TrainOrder | AnswerOrder | ScoreOrder
+Request = TrainRequest | AnswerRequest | ScoreRequest
 Result = Trained | Answered | list[float]
 
 

@@ -22,9 +22,10 @@ from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
 from cdcda_flower.models.loading import compute_dtype
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import Batch, TokenizedExample, answer_logits, collate, packed, tokenize
 from cdcda_flower.seeding import derive_seed
+from cdcda_flower.types import TrainingStats
 
 OnStep = Callable[[int, int], None]
 
@@ -38,12 +39,7 @@ class Fit(NamedTuple):
     """A trained adapter's weights (PEFT's names, on the CPU) and what the training took."""
 
     weights: dict[str, torch.Tensor]
-    steps: int
-    tokens: int
-    first_loss: float
-    last_loss: float
-    seconds: float
-    """Its share, by tokens, of the time of the steps that it took part in."""
+    stats: TrainingStats
 
 
 class Fleet:
@@ -54,13 +50,15 @@ class Fleet:
         self._batch_tokens = batch_tokens or _fitting_tokens(adapters)
         self._mixed = compute_dtype(adapters.device) is torch.bfloat16
 
-    def fit(self, jobs: Iterable[Job], *, on_step: OnStep = lambda examples, tokens: None) -> Iterator[tuple[int, Fit]]:
+    def fit(
+        self, jobs: Iterable[TrainRequest], *, on_step: OnStep = lambda examples, tokens: None
+    ) -> Iterator[tuple[int, Fit]]:
         """Yields (the job's place, its adapter) as each is finished; `on_step(examples, tokens)` reports each step."""
         waiting = iter(jobs)
         return self.serve(lambda: next(waiting, None), on_step=on_step)
 
     def serve(
-        self, next_job: Callable[[], Job | None], *, on_step: OnStep = lambda examples, tokens: None
+        self, next_job: Callable[[], TrainRequest | None], *, on_step: OnStep = lambda examples, tokens: None
     ) -> Iterator[tuple[int, Fit]]:
         """As `fit`, over the jobs that `next_job` gives whenever a slot is free; ends where it gives none and all are done."""
         free = deque(range(len(self._adapters.parameters)))
@@ -81,7 +79,7 @@ class Fleet:
     def _vocabulary(self) -> int:
         return vocabulary_size(self._adapters.tokenizer)
 
-    def _rows(self, job: Job) -> list[TokenizedExample]:
+    def _rows(self, job: TrainRequest) -> list[TokenizedExample]:
         rows = [tokenize(self._adapters.tokenizer, q, r, max_tokens=job.recipe.max_tokens) for q, r in job.pairs]
         if not job.targets:
             return rows
@@ -152,7 +150,7 @@ class _Training:
     """One user in one slot: its batches, optimiser and schedule."""
 
     def __init__(
-        self, place: int, job: Job, rows: Sequence[TokenizedExample], slot: int, adapters: StackedAdapters
+        self, place: int, job: TrainRequest, rows: Sequence[TokenizedExample], slot: int, adapters: StackedAdapters
     ) -> None:
         self.place, self.slot, self._adapters = place, slot, adapters
         self.seconds = 0.0
@@ -196,11 +194,13 @@ class _Training:
         check_finite(weights)
         return Fit(
             weights=weights,
-            steps=len(self._losses),
-            tokens=self._tokens,
-            first_loss=self._losses[0],
-            last_loss=self._losses[-1],
-            seconds=self.seconds,
+            stats=TrainingStats(
+                steps=len(self._losses),
+                tokens=self._tokens,
+                first_loss=self._losses[0],
+                last_loss=self._losses[-1],
+                seconds=self.seconds,
+            ),
         )
 
 

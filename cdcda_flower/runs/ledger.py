@@ -23,6 +23,7 @@ from cdcda_flower.types import (
     Provenance,
     SyntheticPair,
     TrainingReport,
+    TrainingStats,
     Unparsable,
     Upload,
     UserFailure,
@@ -152,10 +153,10 @@ class Ledger:
 
     def add_training(self, report: TrainingReport) -> None:
         """Adds what training one adapter took."""
-        a, r = report.adapter, report
+        a, r, s = report.adapter, report, report.stats
         adapter = (a.user_id, a.method, a.trained_as, a.base_digest, a.weights_digest)
-        sizes = (r.private, r.synthetic, r.dropped, r.tokens, r.steps)
-        self._add("trainings", [(*adapter, *sizes, r.first_loss, r.last_loss, r.seconds)])
+        sizes = (r.private, r.synthetic, r.dropped, s.tokens, s.steps)
+        self._add("trainings", [(*adapter, *sizes, s.first_loss, s.last_loss, s.seconds)])
 
     def add_result(self, result: UserResult) -> None:
         """Adds one user's metric sums under one method."""
@@ -316,6 +317,9 @@ def _training(row: _Row) -> TrainingReport:
     user, method, trained_as, base, weights, private, synthetic, dropped, tokens, steps, first, last, seconds = row
     adapter = AdapterRef(user_id=user, method=method, trained_as=trained_as, base_digest=base, weights_digest=weights)
     return TrainingReport(
-        adapter=adapter, private=private, synthetic=synthetic, dropped=dropped, tokens=tokens, steps=steps,
-        first_loss=first, last_loss=last, seconds=seconds,
-    )  # fmt: skip
+        adapter=adapter,
+        private=private,
+        synthetic=synthetic,
+        dropped=dropped,
+        stats=TrainingStats(steps=steps, tokens=tokens, first_loss=first, last_loss=last, seconds=seconds),
+    )

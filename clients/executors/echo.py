@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cdcda_flower.config import RunConfig
 from cdcda_flower.models.requests import Answered, StoredAdapter
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
+from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet, TrainingStats
 from clients.device import Device
 from clients.executors.executor import Pending, training_seed
 
@@ -32,11 +32,7 @@ class EchoExecutor:
             private=len(training.private),
             synthetic=len(training.synthetic),
             dropped=0,
-            tokens=size,
-            steps=size,
-            first_loss=1.0,
-            last_loss=0.5,
-            seconds=0.0,
+            stats=TrainingStats(steps=size, tokens=size, first_loss=1.0, last_loss=0.5, seconds=0.0),
         )
 
     def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:

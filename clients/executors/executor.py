@@ -1,4 +1,4 @@
-"""What a device can have done with its model, and the training set -> order -> report that every real way shares."""
+"""What a device can have done with its model, and the training set -> request -> report that every real way shares."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from cdcda_flower.config import RunConfig
 from cdcda_flower.models.lengths import prompt_tokens
 from cdcda_flower.models.recipe import user_recipe
-from cdcda_flower.models.requests import Answered, AnswerOrder, Job, ScoreOrder, StoredAdapter, Trained, TrainOrder
+from cdcda_flower.models.requests import Answered, AnswerRequest, ScoreRequest, StoredAdapter, Trained, TrainRequest
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
@@ -41,21 +41,21 @@ class Executor(Protocol):
 class Models(Protocol):
     """The models behind an executor, wherever they are loaded."""
 
-    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+    def train(self, requests: Sequence[TrainRequest]) -> Pending[list[Trained]]:
         """Trains adapters into their folders."""
         ...
 
-    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+    def answer(self, request: AnswerRequest) -> Pending[Answered]:
         """Answers all queries per adapter."""
         ...
 
-    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+    def score(self, request: ScoreRequest) -> Pending[list[float]]:
         """Scores answers against golds."""
         ...
 
 
 class ModelExecutor:
-    """Turns what a device wants into orders for its models."""
+    """Turns what a device wants into requests for its models."""
 
     def __init__(self, config: RunConfig, base: ModelRef, models: Models) -> None:
         self._config, self._base, self._models = config, base, models
@@ -64,15 +64,13 @@ class ModelExecutor:
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
         """Trains on all private and synthetic pairs of each set, shuffled together (equation 6)."""
-        orders = [
-            TrainOrder(self._job(training), str(device.adapter_folder(training.method))) for training in trainings
-        ]
-        trained = self._models.train(orders)
+        requests = [self._request(training, device) for training in trainings]
+        trained = self._models.train(requests)
         return lambda: [self._report(*pair, device) for pair in zip(trainings, trained(), strict=True)]
 
     def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Returns greedy answers."""
-        return self._models.answer(AnswerOrder(tuple(queries), tuple(adapters)))
+        return self._models.answer(AnswerRequest(tuple(queries), tuple(adapters)))
 
     def takes_whole(self, query: str) -> bool:
         """Counts with the tokenizer of M_base."""
@@ -81,21 +79,18 @@ class ModelExecutor:
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
         """Returns F1 of each answer."""
         model, layer = self._config.bertscore_model, self._config.bertscore_layer
-        return self._models.score(ScoreOrder(tuple(predictions), tuple(golds), model, layer))()
+        return self._models.score(ScoreRequest(tuple(predictions), tuple(golds), model, layer))()
 
-    def _job(self, training: TrainingSet) -> Job:
+    def _request(self, training: TrainingSet, device: Device) -> TrainRequest:
         private = [(example.query, example.response) for example in training.private]
-        pairs = private + [(pair.query, pair.response) for pair in training.synthetic]
-        seed = training_seed(self._config, training)
-        if not training.targets:
-            return Job(pairs, self._recipe, seed)
         targets = [training.targets.get(example.id) for example in training.private]
-        return Job(
-            pairs,
+        return TrainRequest(
+            private + [(pair.query, pair.response) for pair in training.synthetic],
             self._recipe,
-            seed,
-            targets=[*targets, *(None for _ in training.synthetic)],
-            rkd_weight=self._config.rkd_weight,
+            training_seed(self._config, training),
+            targets=[*targets, *(None for _ in training.synthetic)] if training.targets else (),
+            rkd_weight=self._config.rkd_weight if training.targets else 0.0,
+            folder=str(device.adapter_folder(training.method)),
         )
 
     def _report(self, training: TrainingSet, trained: Trained, device: Device) -> TrainingReport:
@@ -104,11 +99,7 @@ class ModelExecutor:
             private=len(training.private),
             synthetic=len(training.synthetic),
             dropped=0,
-            tokens=trained.tokens,
-            steps=trained.steps,
-            first_loss=trained.first_loss,
-            last_loss=trained.last_loss,
-            seconds=trained.seconds,
+            stats=trained.stats,
         )
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.models.requests import Answered, AnswerOrder, ModelSpec, ScoreOrder, Trained, TrainOrder, model_spec
+from cdcda_flower.models.requests import (
+    Answered,
+    AnswerRequest,
+    ModelSpec,
+    ScoreRequest,
+    Trained,
+    TrainRequest,
+    model_spec,
+)
 from cdcda_flower.types import ModelRef
 from clients.executors.executor import Executor, ModelExecutor, Pending
 
@@ -20,7 +28,7 @@ class LocalModels:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
 
-    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+    def train(self, requests: Sequence[TrainRequest]) -> Pending[list[Trained]]:
         """Trains the adapters side by side."""
         # torch takes seconds to import, and a device that only shares needs none of it.
         from cdcda_flower.models.device_model import device_model
@@ -28,21 +36,23 @@ class LocalModels:
 
         def trained() -> list[Trained]:
             try:
-                return device_model(self._spec).train(orders)
+                return device_model(self._spec).train(requests)
             finally:
                 # glibc would keep a gigabyte of activations, where the other processes could use it.
                 release()
 
         return trained
 
-    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+    def answer(self, request: AnswerRequest) -> Pending[Answered]:
         """Answers with as many adapters at a time as there are slots."""
         from cdcda_flower.models.device_model import device_model
 
-        return lambda: device_model(self._spec).answer([order])[0]
+        return lambda: device_model(self._spec).answer([request])[0]
 
-    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+    def score(self, request: ScoreRequest) -> Pending[list[float]]:
         """Scores in one batch."""
         from cdcda_flower.models.encoders import bert_scorer
 
-        return lambda: bert_scorer(order.model, order.layer, self._spec.device).score(order.predictions, order.golds)
+        return lambda: bert_scorer(request.model, request.layer, self._spec.device).score(
+            request.predictions, request.golds
+        )

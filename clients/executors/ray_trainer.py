@@ -11,13 +11,13 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError, coded
 from cdcda_flower.models.requests import (
     Answered,
-    AnswerOrder,
+    AnswerRequest,
     ModelSpec,
-    Order,
+    Request,
     Result,
-    ScoreOrder,
+    ScoreRequest,
     Trained,
-    TrainOrder,
+    TrainRequest,
     model_spec,
 )
 from cdcda_flower.types import ModelRef
@@ -42,37 +42,37 @@ def fleet_executor(config: RunConfig, base: ModelRef) -> Executor:
 
 
 class FleetModels:
-    """Sends orders to the trainers of this Ray cluster; an order that is sent again is answered, not worked, again."""
+    """Sends requests to the trainers of this Ray cluster; a request that is sent again is answered, not worked, again."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
 
-    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+    def train(self, requests: Sequence[TrainRequest]) -> Pending[list[Trained]]:
         """Trains the adapters beside those of all other users."""
-        return cast("Pending[list[Trained]]", self._handed(orders))
+        return cast("Pending[list[Trained]]", self._handed(requests))
 
-    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+    def answer(self, request: AnswerRequest) -> Pending[Answered]:
         """Answers beside all other users."""
-        pending = self._handed([order])
+        pending = self._handed([request])
         return lambda: cast("Answered", pending()[0])
 
-    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+    def score(self, request: ScoreRequest) -> Pending[list[float]]:
         """Scores in the trainer's process."""
-        pending = self._handed([order])
+        pending = self._handed([request])
         return lambda: cast("list[float]", pending()[0])
 
-    def _handed(self, orders: Sequence[Order]) -> Pending[list[Result]]:
-        self._asked("submit", orders)
-        return lambda: self._asked("results", orders)
+    def _handed(self, requests: Sequence[Request]) -> Pending[list[Result]]:
+        self._asked("submit", requests)
+        return lambda: self._asked("results", requests)
 
-    def _asked(self, what: str, orders: Sequence[Order]) -> list[Result]:
+    def _asked(self, what: str, requests: Sequence[Request]) -> list[Result]:
         # Importing Ray opens files; whoever comes here has loaded it.
         import ray
         from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
         for _ in range(_ATTEMPTS):
             try:
-                return cast("list[Result]", ray.get(getattr(_trainer(self._spec), what).remote(orders)))
+                return cast("list[Result]", ray.get(getattr(_trainer(self._spec), what).remote(requests)))
             except (RayActorError, OutOfMemoryError, WorkerCrashedError):
                 log.warning("the trainer's process died; starting another one")
             except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""The fleet's process: one model and its slots for all users of a simulation, fed by the clients' orders.
+"""The fleet's process: one model and its slots for all users of a simulation, fed by the clients' requests.
 
 It stands for the hardware of all devices: what a device hands to it does not leave the device.
 """
@@ -11,62 +11,62 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cdcda_flower.models.requests import AnswerOrder, ModelSpec, Order, Result, ScoreOrder, TrainOrder
+from cdcda_flower.models.requests import AnswerRequest, ModelSpec, Request, Result, ScoreRequest, TrainRequest
 
 if TYPE_CHECKING:
     from cdcda_flower.models.device_model import DeviceModel
 
-Kind = TypeVar("Kind", TrainOrder, AnswerOrder, ScoreOrder)
+Kind = TypeVar("Kind", TrainRequest, AnswerRequest, ScoreRequest)
 Queue = list[tuple[str, str, Kind]]
 
 
 class Trainer:
-    """A Ray actor: takes orders at once, works on them in a thread of its own, remembers every result.
+    """A Ray actor: takes requests at once, works on them in a thread of its own, remembers every result.
 
-    Work begins when a result is first asked for, on everything that has been handed over, in an order that the orders
+    Work begins when a result is first asked for, on everything that has been handed over, in an order that the requests
     alone decide: which rows share a pass, and so the last bits of every weight, does not depend on who came first.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._futures: dict[str, Future[Result]] = {}
-        self._submitted: list[Order] = []
-        self._trainings: Queue[TrainOrder] = []
-        self._answers: Queue[AnswerOrder] = []
-        self._scores: Queue[ScoreOrder] = []
+        self._submitted: list[Request] = []
+        self._trainings: Queue[TrainRequest] = []
+        self._answers: Queue[AnswerRequest] = []
+        self._scores: Queue[ScoreRequest] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="fleet", daemon=True).start()
 
-    async def submit(self, orders: Sequence[Order]) -> None:
-        """Takes orders; one that is known is not taken again."""
-        self._taken(orders)
+    async def submit(self, requests: Sequence[Request]) -> None:
+        """Takes requests; one that is known is not taken again."""
+        self._taken(requests)
 
-    async def results(self, orders: Sequence[Order]) -> list[Result]:
-        """Takes the orders that are new, and returns the results of all when they are there; raises what the work raised."""
-        futures = self._taken(orders)
+    async def results(self, requests: Sequence[Request]) -> list[Result]:
+        """Takes the requests that are new, and returns the results of all when they are there; raises what the work raised."""
+        futures = self._taken(requests)
         with self._changed:
             if not all(future.done() for future in futures):
                 self._begin()
         # Who stops waiting does not stop the work, which others may wait for too.
         return list(await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(future)) for future in futures)))
 
-    def _taken(self, orders: Sequence[Order]) -> list[Future[Result]]:
+    def _taken(self, requests: Sequence[Request]) -> list[Future[Result]]:
         with self._changed:
-            for order in orders:
-                if order.key not in self._futures:
-                    self._futures[order.key] = Future()
-                    self._submitted.append(order)
-            return [self._futures[order.key] for order in orders]
+            for request in requests:
+                if request.key not in self._futures:
+                    self._futures[request.key] = Future()
+                    self._submitted.append(request)
+            return [self._futures[request.key] for request in requests]
 
     def _begin(self) -> None:
         """Lets the work begin on everything submitted, user by user: results are asked for in that order too."""
-        for order in self._submitted:
-            if isinstance(order, TrainOrder):
-                heapq.heappush(self._trainings, (order.place, order.key, order))
-            elif isinstance(order, AnswerOrder):
-                heapq.heappush(self._answers, (order.place, order.key, order))
+        for request in self._submitted:
+            if isinstance(request, TrainRequest):
+                heapq.heappush(self._trainings, (request.place, request.key, request))
+            elif isinstance(request, AnswerRequest):
+                heapq.heappush(self._answers, (request.place, request.key, request))
             else:
-                heapq.heappush(self._scores, (order.place, order.key, order))
+                heapq.heappush(self._scores, (request.place, request.key, request))
         self._submitted.clear()
         self._changed.notify()
 
@@ -87,14 +87,14 @@ class Trainer:
             if self._scores:
                 self._carry_out(partial(self._next, self._scores), self._score)
 
-    def _emptied(self) -> list[Order]:
+    def _emptied(self) -> list[Request]:
         with self._changed:
-            orders: list[Order] = [order for _, _, order in self._trainings]
-            orders += [order for _, _, order in self._answers]
-            orders += [order for _, _, order in self._scores]
+            requests: list[Request] = [request for _, _, request in self._trainings]
+            requests += [request for _, _, request in self._answers]
+            requests += [request for _, _, request in self._scores]
             for queue in (self._trainings, self._answers, self._scores):
                 queue.clear()
-        return orders
+        return requests
 
     def _next(self, queue: Queue[Kind]) -> Kind | None:
         with self._changed:
@@ -105,44 +105,44 @@ class Trainer:
         following: Callable[[], Kind | None],
         work: Callable[[Callable[[], Kind | None]], Iterable[tuple[Kind, Result]]],
     ) -> None:
-        """Works on orders; where that fails, on each alone, so that one user's failure is one user's."""
+        """Works on requests; where that fails, on each alone, so that one user's failure is one user's."""
         taken: list[Kind] = []
 
         def noted() -> Kind | None:
-            if (order := following()) is not None:
-                taken.append(order)
-            return order
+            if (request := following()) is not None:
+                taken.append(request)
+            return request
 
         try:
-            for order, result in work(noted):
-                self._futures[order.key].set_result(result)
+            for request, result in work(noted):
+                self._futures[request.key].set_result(result)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever the work raises is the answer
-            left = [order for order in taken if not self._futures[order.key].done()]
+            left = [request for request in taken if not self._futures[request.key].done()]
             if len(taken) == 1:
                 self._fail(left, error)
             else:
-                for order in left:
-                    self._carry_out(partial(next, iter([order]), None), work)
+                for request in left:
+                    self._carry_out(partial(next, iter([request]), None), work)
 
-    def _fail(self, orders: Iterable[Order], error: Exception) -> None:
-        for order in orders:
-            self._futures[order.key].set_exception(error)
+    def _fail(self, requests: Iterable[Request], error: Exception) -> None:
+        for request in requests:
+            self._futures[request.key].set_exception(error)
 
-    def _train(self, following: Callable[[], TrainOrder | None]) -> Iterator[tuple[TrainOrder, Result]]:
+    def _train(self, following: Callable[[], TrainRequest | None]) -> Iterator[tuple[TrainRequest, Result]]:
         yield from self._model().train_as_they_come(following)
 
-    def _answer(self, following: Callable[[], AnswerOrder | None]) -> Iterator[tuple[AnswerOrder, Result]]:
-        """Answers as many orders at a time as the slots have room for."""
+    def _answer(self, following: Callable[[], AnswerRequest | None]) -> Iterator[tuple[AnswerRequest, Result]]:
+        """Answers as many requests at a time as the slots have room for."""
         model = self._model()
         for batch in _fitting(iter(following, None), slots=self._spec.slots):
             yield from zip(batch, model.answer(batch), strict=True)
 
-    def _score(self, following: Callable[[], ScoreOrder | None]) -> Iterator[tuple[ScoreOrder, Result]]:
+    def _score(self, following: Callable[[], ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, Result]]:
         from cdcda_flower.models.encoders import bert_scorer
 
-        for order in iter(following, None):
-            scorer = bert_scorer(order.model, order.layer, self._spec.device)
-            yield order, scorer.score(order.predictions, order.golds)
+        for request in iter(following, None):
+            scorer = bert_scorer(request.model, request.layer, self._spec.device)
+            yield request, scorer.score(request.predictions, request.golds)
 
     def _model(self) -> "DeviceModel":
         from cdcda_flower.models.device_model import device_model
@@ -150,15 +150,15 @@ class Trainer:
         return device_model(self._spec)
 
 
-def _fitting(orders: Iterable[AnswerOrder], *, slots: int) -> Iterator[list[AnswerOrder]]:
-    """Batches of orders whose adapters have a slot each; an order alone may have more, and is answered in turns."""
-    batch: list[AnswerOrder] = []
+def _fitting(requests: Iterable[AnswerRequest], *, slots: int) -> Iterator[list[AnswerRequest]]:
+    """Batches of requests whose adapters have a slot each; a request alone may have more, and is answered in turns."""
+    batch: list[AnswerRequest] = []
     adapters: set[str] = set()
-    for order in orders:
-        adapters |= order.adapter_keys
+    for request in requests:
+        adapters |= request.adapter_keys
         if batch and len(adapters) > slots:
             yield batch
-            batch, adapters = [], set(order.adapter_keys)
-        batch.append(order)
+            batch, adapters = [], set(request.adapter_keys)
+        batch.append(request)
     if batch:
         yield batch

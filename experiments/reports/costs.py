@@ -34,14 +34,14 @@ class Measured:
 def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
     """Returns what one method cost, over all users that have its results."""
     trained = [t for t in measured.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
-    train_seconds = sum(report.seconds for report in trained)
+    train_seconds = sum(report.stats.seconds for report in trained)
     answer_seconds, queries = sum(r.seconds for r in by_user.values()), sum(r.queries for r in by_user.values())
     sizes = [size for folder in _adapters(method, measured.folder, trained) if (size := _bytes_in(folder)) is not None]
     return MethodCosts(
         cloud_tokens=_cloud_tokens(method, measured.folder),
         bytes_up=_bytes_up(method, measured),
         bytes_down=_bytes_down(method, by_user, measured),
-        train_tokens=sum(report.tokens for report in trained) if trained else _untrained(method),
+        train_tokens=sum(report.stats.tokens for report in trained) if trained else _untrained(method),
         device_seconds=train_seconds + answer_seconds or None,
         adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
         seconds_per_query=answer_seconds / queries if answer_seconds else _cloud_seconds(method, measured.folder),

@@ -195,8 +195,8 @@ def _user_rows(
                     user_id=user, method=method, queries=result.queries, unparsed=result.unparsed,
                     metrics=values(task, result.sums), history=upload.history_size if upload else 0,
                     shared=upload.shared if upload and shares(method) else 0, generated=generated[user] if augmented else 0,
-                    kept=kept[user], train_tokens=training.tokens if training else 0,
-                    seconds=result.seconds + (training.seconds if training else 0.0),
+                    kept=kept[user], train_tokens=training.stats.tokens if training else 0,
+                    seconds=result.seconds + (training.stats.seconds if training else 0.0),
                 )
             )  # fmt: skip
     return tuple(rows)

@@ -10,7 +10,7 @@ from cdcda_flower.models.generation import CausalGenerator
 from cdcda_flower.models.loading import load_causal, pick_device
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import AnswerOrder, Job, ModelSpec, TrainOrder
+from cdcda_flower.models.requests import AnswerRequest, ModelSpec, TrainRequest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
 from strategies.cloud.engine import GenerationRequest, answers
@@ -39,10 +39,10 @@ def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
     loaded = load_causal(smollm2, pick_device("cuda"), quantization="nf4")
     adapters = StackedAdapters(loaded, slots=1, rank=16, alpha=8)
     before = {name: p.detach().clone() for name, p in adapters.model.named_parameters()}
-    [(_, fit)] = Fleet(adapters).fit([Job(pairs_of("a"), RECIPE, 1)])
+    [(_, fit)] = Fleet(adapters).fit([TrainRequest(pairs_of("a"), RECIPE, 1)])
     changed = {name for name, p in adapters.model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {name for name in before if name.endswith((".a", ".b"))}
-    assert fit.last_loss < fit.first_loss
+    assert fit.stats.last_loss < fit.stats.first_loss
 
 
 def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path, tmp_path: Path) -> None:
@@ -53,17 +53,23 @@ def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: 
         )  # fmt: skip
         shared = DeviceModel(spec)
         shared.train(
-            [_order(Job(pairs_of("a"), RECIPE, 1), tmp_path), _order(Job(pairs_of("c")[:1], RECIPE, 3), tmp_path)]
+            [
+                _order(TrainRequest(pairs_of("a"), RECIPE, 1), tmp_path),
+                _order(TrainRequest(pairs_of("c")[:1], RECIPE, 3), tmp_path),
+            ]
         )
-        shared.answer([AnswerOrder(("Which tag fits?",), (None,))])
-        orders = [_order(Job(pairs_of("b"), RECIPE, 2), tmp_path), _order(Job(pairs_of("b")[:3], RECIPE, 2), tmp_path)]
+        shared.answer([AnswerRequest(("Which tag fits?",), (None,))])
+        orders = [
+            _order(TrainRequest(pairs_of("b"), RECIPE, 2), tmp_path),
+            _order(TrainRequest(pairs_of("b")[:3], RECIPE, 2), tmp_path),
+        ]
         assert [t.weights_digest for t in shared.train(orders)] == [
             t.weights_digest for t in DeviceModel(spec).train(orders)
         ]
 
 
-def _order(job: Job, folder: Path) -> TrainOrder:
-    return TrainOrder(job, str(folder / f"{job.seed}-{len(job.pairs)}"))
+def _order(job: TrainRequest, folder: Path) -> TrainRequest:
+    return TrainRequest(job, str(folder / f"{job.seed}-{len(job.pairs)}"))
 
 
 def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:

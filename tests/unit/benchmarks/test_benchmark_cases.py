@@ -91,6 +91,6 @@ def test_ours_and_the_loop_train_the_same(tiny_llama: Path) -> None:
     one = train.recipe(TINY, batch=2)
     trained = jobs(ours.tokenizer, one, TINY.rows, users=2, examples=2)
     fits = dict(Fleet(StackedAdapters(ours, slots=2, rank=one.rank, alpha=one.alpha)).fit(trained))
-    losses = [fits[place].last_loss for place in range(2)]
+    losses = [fits[place].stats.last_loss for place in range(2)]
     # One step: a fresh adapter adds nothing, so the first losses are the base's.
     assert train.one_by_one(peer, trained) == pytest.approx(losses, rel=2e-2)

@@ -14,7 +14,7 @@ from cdcda_flower.models.adapters import load_adapter, save_adapter, weights_dig
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job, ModelSpec, TrainOrder
+from cdcda_flower.models.requests import ModelSpec, TrainRequest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
 from tiny_models import load_tiny, tiny_ref
@@ -36,7 +36,7 @@ def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Pat
         max_new_tokens=8, threads=0,
     )  # fmt: skip
     folder = tmp_path / "adapter"
-    [trained] = DeviceModel(spec).train([TrainOrder(Job(PAIRS, RECIPE, 1), str(folder))])
+    [trained] = DeviceModel(spec).train([TrainRequest(PAIRS, RECIPE, 1, folder=str(folder))])
     digest = trained.weights_digest
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
@@ -56,7 +56,7 @@ def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Pat
 
 def test_saved_weights_come_back_bit_for_bit(base: ModelRef, tmp_path: Path) -> None:
     model = StackedAdapters(load_tiny(Path(base.path)), slots=1, rank=4, alpha=8)
-    [(_, fit)] = Fleet(model).fit([Job(PAIRS, RECIPE, 1)])
+    [(_, fit)] = Fleet(model).fit([TrainRequest(PAIRS, RECIPE, 1)])
     digest = save_adapter(tmp_path, fit.weights, model.config)
     loaded = load_adapter(tmp_path, digest=digest)
     assert loaded.keys() == fit.weights.keys()

@@ -10,7 +10,7 @@ from cdcda_flower.models.base_model import build_base
 from cdcda_flower.models.loading import load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.sources import files_digest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import Example
@@ -42,7 +42,7 @@ def test_merged_equals_base_with_its_adapter(source: Path, tmp_path: Path) -> No
     adapters = StackedAdapters(load_tiny(source, dtype=torch.float32), slots=1, rank=4, alpha=8)
     ids = torch.arange(3, 40)[None]
     before = load_tiny(source, dtype=torch.float32).model(ids).logits
-    list(Fleet(adapters).fit([Job([(row.query, row.response) for row in ROWS], RECIPE, 3)]))
+    list(Fleet(adapters).fit([TrainRequest([(row.query, row.response) for row in ROWS], RECIPE, 3)]))
     adapters.route(torch.tensor([0]))
     expected = adapters.model(ids).logits
     found = merged(ids).logits

@@ -9,7 +9,7 @@ from cdcda_flower.models import answering, loading, training
 from cdcda_flower.models.adapters import load_adapter
 from cdcda_flower.models.device_model import DeviceModel, device_model
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import AnswerOrder, Job, ModelSpec, StoredAdapter, TrainOrder
+from cdcda_flower.models.requests import AnswerRequest, ModelSpec, StoredAdapter, TrainRequest
 from cdcda_flower.types import ModelRef
 from tiny_models import tiny_ref
 
@@ -24,22 +24,22 @@ def pairs_of(user: str) -> list[tuple[str, str]]:
 
 
 def ask(model: DeviceModel, adapter: StoredAdapter | None) -> list[str]:
-    [answered] = model.answer([AnswerOrder(QUERIES, (adapter,))])
+    [answered] = model.answer([AnswerRequest(QUERIES, (adapter,))])
     return answered.outputs[0]
 
 
 def stored(model: DeviceModel, folder: Path, user: str) -> StoredAdapter:
     """Trains and stores a user's adapter."""
-    [trained] = model.train([TrainOrder(Job(pairs_of(user), RECIPE, 7), str(folder))])
+    [trained] = model.train([TrainRequest(pairs_of(user), RECIPE, 7, folder=str(folder))])
     return StoredAdapter(path=str(folder), weights_digest=trained.weights_digest)
 
 
 def test_training_tells_each_step(base: ModelRef, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    order = TrainOrder(Job(pairs_of("A"), RECIPE, 7), str(tmp_path / "A"))
+    order = TrainRequest(pairs_of("A"), RECIPE, 7, folder=str(tmp_path / "A"))
     [trained] = nf4(base).train([order], on_step=lambda *step: told.append(step))
-    assert len(told) == trained.steps
-    assert [sum(column) for column in zip(*told, strict=True)] == [4 * RECIPE.epochs, trained.tokens]
+    assert len(told) == trained.stats.steps
+    assert [sum(column) for column in zip(*told, strict=True)] == [4 * RECIPE.epochs, trained.stats.tokens]
 
 
 def nf4(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> DeviceModel:
@@ -95,9 +95,9 @@ def test_more_adapters_than_slots_answer_in_turn(
     model = nf4(base)
     adapters = [stored(model, tmp_path / user, user) for user in "abc"]
     asked = (adapters[0], None, adapters[1], adapters[2], None)
-    [answered] = model.answer([AnswerOrder(QUERIES, asked)])
+    [answered] = model.answer([AnswerRequest(QUERIES, asked)])
     assert answered.outputs == [ask(model, adapter) for adapter in asked]
-    assert model.answer([AnswerOrder((), asked)])[0].outputs == [[]] * 5
+    assert model.answer([AnswerRequest((), asked)])[0].outputs == [[]] * 5
 
 
 def test_many_users_answer_in_one_decoding_as_each_alone(
@@ -107,9 +107,9 @@ def test_many_users_answer_in_one_decoding_as_each_alone(
     model = nf4(base, slots=4)
     adapters = [stored(model, tmp_path / user, user) for user in "abc"]
     orders = [
-        AnswerOrder(("Which tag fits film 1 of a?",), (None, adapters[0])),
-        AnswerOrder(QUERIES, (None, adapters[1], adapters[0])),
-        AnswerOrder(("What is the name of the third of all the films?", "Which?"), (adapters[2],)),
+        AnswerRequest(("Which tag fits film 1 of a?",), (None, adapters[0])),
+        AnswerRequest(QUERIES, (None, adapters[1], adapters[0])),
+        AnswerRequest(("What is the name of the third of all the films?", "Which?"), (adapters[2],)),
     ]
     together = model.answer(orders)
     assert [answered.outputs for answered in together] == [model.answer([order])[0].outputs for order in orders]
@@ -121,15 +121,15 @@ def test_methods_trained_side_by_side_are_returned_in_order(
 ) -> None:
     in_float32(monkeypatch)
     orders = [
-        TrainOrder(Job(pairs_of(user)[: 4 - place], RECIPE, 7), str(tmp_path / user))
+        TrainRequest(pairs_of(user)[: 4 - place], RECIPE, 7, folder=str(tmp_path / user))
         for place, user in enumerate("abc")
     ]
     together = nf4(base, slots=3).train(orders)
     for order, trained in zip(orders, together, strict=True):
         [alone] = nf4(base, slots=1).train([order])
-        assert (trained.steps, trained.tokens) == (alone.steps, alone.tokens)
-        assert trained.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
-        assert trained.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
+        assert (trained.stats.steps, trained.stats.tokens) == (alone.steps, alone.tokens)
+        assert trained.stats.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
+        assert trained.stats.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
 
 
 def test_an_unpacked_base_trains_the_adapter_of_the_four_bit_one(
@@ -156,10 +156,10 @@ def test_real_weights_train_the_same_after_answering(smollm2: ModelRef, tmp_path
     # On CPUs with AVX512-BF16, bitsandbytes repacks NF4 weights after a forward in eval mode for a path without
     # autograd: training after answering then follows wrong gradients.
     recipe = Recipe(rank=4, alpha=8, learning_rate=1e-3, epochs=2, batch_size=2, max_tokens=32)
-    order = TrainOrder(Job(pairs_of("a")[:2], recipe, 1), str(tmp_path / "a"))
+    order = TrainRequest(pairs_of("a")[:2], recipe, 1, folder=str(tmp_path / "a"))
     model = nf4(smollm2)
     [one] = model.train([order])
     ask(model, None)
     [other] = model.train([order])
-    assert one.last_loss < one.first_loss
+    assert one.stats.last_loss < one.stats.first_loss
     assert one[:5] == other[:5]

@@ -28,7 +28,7 @@ from cdcda_flower.models.distillation import (
     vocabulary_size,
 )
 from cdcda_flower.models.loading import LoadedModel
-from cdcda_flower.models.requests import Job, TrainOrder
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import Teaching, TokenizedExample, tokenize
 from cdcda_flower.teacher_targets import TeacherTargets
 from tiny_models import SENTENCES, load_tiny, tiny_ref, write_tiny_model
@@ -281,7 +281,7 @@ def test_another_vocabulary_is_one_error_that_names_both_models(student: Path, t
 # Training
 
 
-def taught_job(user: int, teacher: LoadedModel, top_k: int) -> Job:
+def taught_job(user: int, teacher: LoadedModel, top_k: int) -> TrainRequest:
     """Every other pair of the user has targets; a long x is cut, its answer is not."""
     plain = job(user)
     pairs = [(query + " and the sea" * 20 * (n % 3), response) for n, (query, response) in enumerate(plain.pairs)]
@@ -294,7 +294,7 @@ def taught_job(user: int, teacher: LoadedModel, top_k: int) -> Job:
 class PlainLoss:
     """(1 - w) CE + w RKL of one job's pairs, written down a second time, in other words."""
 
-    def __init__(self, job: Job, vocabulary: int) -> None:
+    def __init__(self, job: TrainRequest, vocabulary: int) -> None:
         self._job, self._vocabulary = job, vocabulary
 
     def __call__(self, pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
@@ -312,26 +312,26 @@ class PlainLoss:
 
 
 @pytest.fixture(scope="module", params=[4, 0], ids=["top-4", "whole-vocabulary"])
-def jobs(request: pytest.FixtureRequest, teacher: Path) -> list[Job]:
+def jobs(request: pytest.FixtureRequest, teacher: Path) -> list[TrainRequest]:
     loaded = load_tiny(teacher)
     return [taught_job(user, loaded, request.param) for user in range(len(SIZES))]
 
 
 @pytest.fixture(scope="module")
-def alone(student: Path, jobs: list[Job]) -> list[Plain]:
+def alone(student: Path, jobs: list[TrainRequest]) -> list[Plain]:
     size = vocabulary_size(load_tiny(student).tokenizer)
     return [plain_loop(load_tiny(student), one, PlainLoss(one, size)) for one in jobs]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
 def test_every_user_gets_what_a_plain_loop_with_the_mixed_loss_gives_it(
-    student: Path, jobs: list[Job], alone: list[Plain], slots: int
+    student: Path, jobs: list[TrainRequest], alone: list[Plain], slots: int
 ) -> None:
     assert_plain(dict(fleet(student, slots=slots).fit(jobs)), alone)
 
 
 def test_small_passes_a_prefix_and_plain_users_beside_change_nothing(
-    student: Path, jobs: list[Job], alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+    student: Path, jobs: list[TrainRequest], alone: list[Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture = [one if user % 2 else job(user) for user, one in enumerate(jobs)]
     expected = [taught if user % 2 else plain_loop(load_tiny(student), job(user)) for user, taught in enumerate(alone)]
@@ -352,7 +352,7 @@ def test_targets_for_no_pair_train_the_plain_adapter_bit_for_bit(student: Path) 
 def test_a_students_distance_from_its_teacher_falls(student: Path, teacher: Path) -> None:
     one = replace(taught_job(0, load_tiny(teacher), 0), rkd_weight=1.0, recipe=replace(RECIPE, epochs=8))
     [(_, fit)] = fleet(student, slots=1).fit([one])
-    assert fit.last_loss < fit.first_loss
+    assert fit.stats.last_loss < fit.stats.first_loss
 
 
 def test_a_pass_takes_targets_of_different_sizes(student: Path, teacher: Path) -> None:
@@ -361,11 +361,11 @@ def test_a_pass_takes_targets_of_different_sizes(student: Path, teacher: Path) -
     size = vocabulary_size(loaded.tokenizer)
     for place, fit in fleet(student, slots=2).fit(both):
         alone = plain_loop(load_tiny(student), both[place], PlainLoss(both[place], size))
-        assert (fit.first_loss, fit.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-9)
+        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-9)
 
 
 def test_an_order_is_another_with_other_targets_or_another_weight(teacher: Path) -> None:
-    def variants() -> Iterator[Job]:
+    def variants() -> Iterator[TrainRequest]:
         first = taught_job(0, load_tiny(teacher), 4)
         yield first
         yield replace(first, rkd_weight=0.4)
@@ -374,8 +374,8 @@ def test_an_order_is_another_with_other_targets_or_another_weight(teacher: Path)
         yield replace(first, targets=first.targets[::-1], pairs=first.pairs)
         yield taught_job(0, load_tiny(teacher), 5)
 
-    keys = [TrainOrder(one, "folder").key for one in variants()]
-    assert keys[0] == TrainOrder(taught_job(0, load_tiny(teacher), 4), "folder").key
+    keys = [TrainRequest(one, "folder").key for one in variants()]
+    assert keys[0] == TrainRequest(taught_job(0, load_tiny(teacher), 4), "folder").key
     # The user's list of targets reads the same from behind only if its pairs are alike.
     assert len(set(keys)) == len(keys)
 

@@ -19,7 +19,7 @@ from cdcda_flower.models import training as language_fleet
 from cdcda_flower.models.loading import LoadedModel, load_causal, load_tokenizer
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import Job
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import tokenize
 from cdcda_flower.models.training import Fit, Fleet, _linear
 from cdcda_flower.seeding import derive_seed
@@ -37,12 +37,12 @@ class Plain(NamedTuple):
     weights: dict[str, torch.Tensor]
 
 
-def job(user: int) -> Job:
+def job(user: int) -> TrainRequest:
     pairs = [
         (f"Which tag?\n\nFilm {n}: {' '.join(WORDS[user : user + 3 * n])}.", ["fantasy", "dark comedy"][(n + user) % 2])
         for n in range(SIZES[user])
     ]
-    return Job(pairs, RECIPE, seed=user)
+    return TrainRequest(pairs, RECIPE, seed=user)
 
 
 def answer_loss(pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def answer_loss(pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.
 
 def plain_loop(
     base: LoadedModel,
-    job: Job,
+    job: TrainRequest,
     summed_loss: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] = answer_loss,
 ) -> Plain:
     """Trains with PEFT and torch alone, row by row without padding, in the base's type.
@@ -112,8 +112,8 @@ def assert_plain(fits: dict[int, Fit], alone: list[Plain]) -> None:
     assert fits.keys() == set(range(len(SIZES)))
     for user, fit in fits.items():
         losses, weights = alone[user]
-        assert fit.steps == len(losses)
-        assert (fit.first_loss, fit.last_loss) == pytest.approx((losses[0], losses[-1]), abs=1e-9)
+        assert fit.stats.steps == len(losses)
+        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((losses[0], losses[-1]), abs=1e-9)
         assert fit.weights.keys() == weights.keys()
         for name, weight in weights.items():
             torch.testing.assert_close(fit.weights[name], weight, rtol=0, atol=1e-9)
@@ -143,7 +143,7 @@ def test_a_number_of_steps_holds_for_users_with_few_pairs_and_with_many(folder: 
     # One step is less than a pass for most of them, five are more than two passes for all, cut within one for some.
     assert {5 % math.ceil(size / RECIPE.batch_size) for size in SIZES} == {0, 1, 2}
     fits = dict(fleet(folder, slots=2).fit(jobs))
-    assert {fit.steps for fit in fits.values()} == {steps}
+    assert {fit.stats.steps for fit in fits.values()} == {steps}
     assert_plain(fits, [plain_loop(load_tiny(folder), one) for one in jobs])
 
 
@@ -205,7 +205,7 @@ def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(fol
 def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
     asked: list[int] = []
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[TrainRequest]:
         for user in (0, 1, 2, 3):
             asked.append(user)
             yield job(user)
@@ -223,15 +223,15 @@ def test_progress_counts_every_row_once(folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     fits = dict(fleet(folder, slots=2).fit([job(0), job(3)], on_step=lambda *step: seen.append(step)))
     assert sum(rows for rows, _ in seen) == RECIPE.epochs * (SIZES[0] + SIZES[3])
-    assert sum(tokens for _, tokens in seen) == sum(fit.tokens for fit in fits.values())
+    assert sum(tokens for _, tokens in seen) == sum(fit.stats.tokens for fit in fits.values())
 
 
 def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(folder: Path) -> None:
     base = load_tiny(folder)
     before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
-    one = Job(job(1).pairs, replace(RECIPE, epochs=6), 1)
+    one = TrainRequest(job(1).pairs, replace(RECIPE, epochs=6), 1)
     fits = dict(Fleet(StackedAdapters(base, slots=2, rank=4, alpha=8)).fit([job(0), one]))
-    assert fits[1].last_loss < fits[1].first_loss
+    assert fits[1].stats.last_loss < fits[1].stats.first_loss
     after = {
         name.replace(".base.", "."): p
         for name, p in base.model.named_parameters()
@@ -255,7 +255,9 @@ def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkey
     monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.float32)
     recipe = replace(RECIPE, rank=8, alpha=16, learning_rate=2e-4)
     jobs = [
-        Job([(f"Film {n} of {user}: {WORDS[n]}.", ["fantasy", "dark comedy"][n % 2]) for n in range(6)], recipe, user)
+        TrainRequest(
+            [(f"Film {n} of {user}: {WORDS[n]}.", ["fantasy", "dark comedy"][n % 2]) for n in range(6)], recipe, user
+        )
         for user in range(2)
     ]
 
@@ -266,8 +268,8 @@ def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkey
     adapters = StackedAdapters(base(), slots=2, rank=8, alpha=16)
     for place, fit in Fleet(adapters).fit(jobs):
         alone = plain_loop(base(), jobs[place])
-        assert fit.steps == len(alone.losses) == 6
-        assert (fit.first_loss, fit.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-5)
+        assert fit.stats.steps == len(alone.losses) == 6
+        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-5)
         apart = torch.cat([(fit.weights[name] - weight).abs().flatten() for name, weight in alone.weights.items()])
         # Adam makes much of a gradient that is all but zero, and so of its rounding.
         assert (apart <= 1e-5).double().mean() >= 0.9999
@@ -281,14 +283,14 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     for module in (loading, language_fleet):
         monkeypatch.setattr(module, "compute_dtype", lambda device: torch.bfloat16)
     jobs = [
-        Job([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
+        TrainRequest([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
         for user in range(30)
     ]  # fmt: skip
 
     def losses(slots: int) -> torch.Tensor:
         base = load_causal(tiny_ref(folder), torch.device("cpu"), quantization="nf4" if quantised else "none")
         fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(jobs))
-        return torch.tensor([fits[place].last_loss for place in range(len(jobs))], dtype=torch.float64)
+        return torch.tensor([fits[place].stats.last_loss for place in range(len(jobs))], dtype=torch.float64)
 
     alone, packed = losses(1), losses(8)
     apart = packed - alone
@@ -314,7 +316,7 @@ def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: floa
 def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> None:
     wild = replace(job(0), recipe=replace(RECIPE, learning_rate=1e30, epochs=4))
 
-    def first_done(jobs: Sequence[Job]) -> tuple[int, Fit]:
+    def first_done(jobs: Sequence[TrainRequest]) -> tuple[int, Fit]:
         adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float64), slots=2, rank=4, alpha=8)
         return next(Fleet(adapters).fit(jobs))
 
@@ -328,7 +330,7 @@ def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -
     """Users of uneven size, whose rows repeat in the stacks, and a shared prefix, whose rows repeat in the cache."""
     wording = "Which tag fits the movie? " * 12
     jobs = [
-        Job(
+        TrainRequest(
             [(f"{wording}{n}", "fantasy") for n in range(size)],
             replace(RECIPE, batch_size=9, max_tokens=256),
             seed=size,

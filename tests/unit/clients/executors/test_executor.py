@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.models.requests import Answered, AnswerOrder, ScoreOrder, Trained, TrainOrder
+from cdcda_flower.models.requests import Answered, AnswerRequest, ScoreRequest, Trained, TrainRequest
 from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import Example, ModelRef, Provenance, SyntheticPair, TrainingSet
 from clients.device import Device
@@ -21,16 +21,16 @@ class Listener:
     """Models that only note what is asked of them."""
 
     def __init__(self) -> None:
-        self.orders: list[TrainOrder] = []
+        self.orders: list[TrainRequest] = []
 
-    def train(self, orders: Sequence[TrainOrder]) -> Pending[list[Trained]]:
+    def train(self, orders: Sequence[TrainRequest]) -> Pending[list[Trained]]:
         self.orders += orders
         return lambda: [Trained("weights", 1, 2, 1.0, 0.5, 0.0) for _ in orders]
 
-    def answer(self, order: AnswerOrder) -> Pending[Answered]:
+    def answer(self, order: AnswerRequest) -> Pending[Answered]:
         raise NotImplementedError
 
-    def score(self, order: ScoreOrder) -> Pending[list[float]]:
+    def score(self, order: ScoreRequest) -> Pending[list[float]]:
         raise NotImplementedError
 
 

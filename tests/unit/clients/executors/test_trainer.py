@@ -15,15 +15,14 @@ from cdcda_flower.models.device_model import device_model
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import (
     Answered,
-    AnswerOrder,
-    Job,
+    AnswerRequest,
     ModelSpec,
-    Order,
+    Request,
     Result,
-    ScoreOrder,
+    ScoreRequest,
     StoredAdapter,
     Trained,
-    TrainOrder,
+    TrainRequest,
 )
 from cdcda_flower.types import ModelRef
 from clients.executors.trainer import Trainer
@@ -43,17 +42,17 @@ def spec(tiny_llama: Path) -> ModelSpec:
     )  # fmt: skip
 
 
-def order(folder: Path, user: str) -> TrainOrder:
+def order(folder: Path, user: str) -> TrainRequest:
     """Users have from one to five pairs."""
     pairs = [(f"Which tag fits film {n} of {user}?", ["fantasy", "dark comedy"][n % 2]) for n in range(ord(user) - 96)]
-    return TrainOrder(Job(pairs, RECIPE, 7), str(folder / user))
+    return TrainRequest(pairs, RECIPE, 7, folder=str(folder / user))
 
 
 def run(work: Coroutine[object, object, T]) -> T:
     return asyncio.run(asyncio.wait_for(work, timeout=600))
 
 
-async def carried_out(trainer: Trainer, orders: Sequence[Order]) -> list[Result]:
+async def carried_out(trainer: Trainer, orders: Sequence[Request]) -> list[Result]:
     """Hands over one order after the other, then asks for all results."""
     for one in orders:
         await trainer.submit([one])
@@ -102,7 +101,7 @@ def test_an_order_that_comes_again_is_not_worked_again(spec: ModelSpec, tmp_path
 def test_one_users_failure_is_one_users(spec: ModelSpec, tmp_path: Path) -> None:
     good = [order(tmp_path, user) for user in "abd"]
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    bad = TrainOrder(order(tmp_path, "c").job, str(tmp_path / "file" / "c"))
+    bad = TrainRequest(order(tmp_path, "c").job, str(tmp_path / "file" / "c"))
 
     async def work() -> list[Result]:
         trainer = Trainer(spec)
@@ -124,7 +123,7 @@ def test_answers_of_many_users_come_back_to_each(
     async def work() -> None:
         trainer = Trainer(spec)
         adapters = {user: await adapter(trainer, user) for user in "abc"}
-        orders = [AnswerOrder((f"Which tag fits film 0 of {user}?",), (None, adapters[user])) for user in "abc"]
+        orders = [AnswerRequest((f"Which tag fits film 0 of {user}?",), (None, adapters[user])) for user in "abc"]
         together = await carried_out(trainer, orders)
         alone = [(await Trainer(spec).results([one]))[0] for one in orders]
         assert [a.outputs for a in together if isinstance(a, Answered)] == [
@@ -132,7 +131,7 @@ def test_answers_of_many_users_come_back_to_each(
         ]
         lost = replace(adapters["a"], weights_digest="0" * 64)
         with pytest.raises(DataError, match="it was changed"):
-            await trainer.results([AnswerOrder(("Which?",), (lost,))])
+            await trainer.results([AnswerRequest(("Which?",), (lost,))])
 
     async def adapter(trainer: Trainer, user: str) -> StoredAdapter:
         [trained] = await trainer.results([order(tmp_path, user)])
@@ -144,7 +143,7 @@ def test_answers_of_many_users_come_back_to_each(
 
 def test_a_training_set_without_pairs_is_refused_before_it_is_handed_over(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
-        TrainOrder(Job([], RECIPE, 7), str(tmp_path))
+        TrainRequest([], RECIPE, 7, folder=str(tmp_path))
 
 
 def test_a_model_that_does_not_load_is_everybodys_error_said_once(spec: ModelSpec, tmp_path: Path) -> None:
@@ -166,5 +165,5 @@ def test_a_model_that_does_not_load_is_everybodys_error_said_once(spec: ModelSpe
 
 def test_scores_alone_need_no_device_model(spec: ModelSpec, tmp_path: Path) -> None:
     none = replace(spec, base=ModelRef(name="none", path=str(tmp_path / "none"), digest=""))
-    [scores] = run(Trainer(none).results([ScoreOrder(("a cat",), ("a cat",), "embedded", 5)]))
+    [scores] = run(Trainer(none).results([ScoreRequest(("a cat",), ("a cat",), "embedded", 5)]))
     assert scores == pytest.approx([1.0], abs=1e-3)
