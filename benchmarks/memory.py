@@ -5,6 +5,7 @@ import resource
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from benchmarks.embedded import Rows, embedded_ref, jobs
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.loading import load_tokenizer
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import ModelSpec, TrainRequest
+from cdcda_flower.models.requests import ModelSpec
 
 FEW, SOME, MANY, MOST = 2, 20, 100, 300
 # The pool that two users fill, and the default one, which takes more than two users to fill.
@@ -57,9 +58,9 @@ def _trained(users: int, slots: int) -> float:
     model = DeviceModel(spec)
     trainings = jobs(load_tokenizer(base), RECIPE, ROWS, users=users, examples=1)
     with tempfile.TemporaryDirectory() as folder:
-        orders = iter([TrainRequest(job, str(Path(folder, str(user)))) for user, job in enumerate(trainings)])
-        for order, _ in model.train_as_they_come(lambda: next(orders, None)):
-            shutil.rmtree(order.folder)
+        requests = iter([replace(one, folder=str(Path(folder, str(user)))) for user, one in enumerate(trainings)])
+        for request, _ in model.train_as_they_come(lambda: next(requests, None)):
+            shutil.rmtree(request.folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.data.personas import write_corpus
+from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
@@ -54,6 +55,7 @@ class _Noting:
     """A cloud that notes what it is asked, and writes nothing."""
 
     name = "noting"
+    usage: CloudUsage | None = None
 
     def __init__(self) -> None:
         self.requests: list[GenerationRequest] = []
@@ -61,7 +63,7 @@ class _Noting:
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         self.requests = list(requests)
         for index, request in enumerate(requests):
-            on_answer(index, (Sample(text="", cut=False),) * request.samples, 0)
+            on_answer(index, (Sample(text="", cut=""),) * request.samples, 0)
 
     def close(self) -> None:
         """Nothing to free."""

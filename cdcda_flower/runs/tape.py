@@ -1,10 +1,11 @@
 """The tape: what the cloud wrote and what the scorer found, by content, in one SQLite file.
 
-A key is a digest that whoever asks has made of what was asked; no prompt stands here. Every row carries a seal, the digest
-of its cells, and what is added is committed at once: it survives the process that paid for it.
+A key is a digest that whoever asks has made of what was asked; no prompt stands here. What is added is committed at
+once, so it survives the process that paid for it. A damaged file is moved aside and a new tape begun.
 """
 
 import json
+import logging
 import os
 import sqlite3
 import uuid
@@ -21,13 +22,15 @@ from cdcda_flower.files import private_files
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import Sample
 
+log = logging.getLogger(__name__)
+
 # SQLite's own mark of a file's kind ("CDCA"), and of its form: a change of the tables, or of what a cell holds, is
 # another version.
-_APPLICATION, _VERSION = 0x43444341, 3
+_APPLICATION, _VERSION = 0x43444341, 4
 _SCHEMA = f"""
-CREATE TABLE models (id TEXT PRIMARY KEY, role TEXT, maker TEXT, asked TEXT, name TEXT, digest TEXT, seal TEXT);
-CREATE TABLE calls (key TEXT PRIMARY KEY, model TEXT, samples TEXT, tokens INTEGER, created TEXT, seal TEXT);
-CREATE TABLE scores (key TEXT PRIMARY KEY, model TEXT, value REAL, seal TEXT);
+CREATE TABLE models (id TEXT PRIMARY KEY, role TEXT, maker TEXT, asked TEXT, name TEXT, digest TEXT);
+CREATE TABLE calls (key TEXT PRIMARY KEY, model TEXT, samples TEXT, tokens INTEGER, created TEXT);
+CREATE TABLE scores (key TEXT PRIMARY KEY, model TEXT, value REAL);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
@@ -66,8 +69,19 @@ class TapedCall:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStats:
+    """What a tape holds of one model: calls with their samples and written tokens, or scores."""
+
+    model: TapedModel
+    calls: int
+    samples: int
+    tokens: int
+    scores: int
+
+
 class DamagedTapeError(DataError):
-    """A tape is not what was written."""
+    """SQLite finds a tape's file damaged."""
 
 
 class Tape:
@@ -83,88 +97,119 @@ class Tape:
     def __enter__(self) -> Self:
         if self.path is not None and self._writable and not self.path.exists():
             create_tape(self.path)
-        self._connection = open_connection(self.path, writable=self._writable)
+        try:
+            self._connection = _open(self.path, writable=self._writable)
+        except DamagedTapeError as error:
+            if self.path is None or not self._writable:
+                raise
+            log.warning("%s; it is kept as %s, and a new tape begins", error, _moved_aside(self.path))
+            create_tape(self.path)
+            self._connection = _open(self.path, writable=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connection is not None:
-            close(self._connection, writable=self._writable)
+            _close(self._connection, writable=self._writable)
             self._connection = None
 
     def models(self) -> tuple[TapedModel, ...]:
         """Returns the models that the tape has answers of, in the order in which they were first used."""
-        rows = self._rows("models", "id, role, maker, asked, name, digest, seal", "ORDER BY rowid")
-        return tuple(TapedModel(role=r, maker=m, asked=a, name=n, digest=d) for _, r, m, a, n, d in rows)
+        rows = self._rows("SELECT role, maker, asked, name, digest FROM models ORDER BY rowid")
+        return tuple(TapedModel(role=r, maker=m, asked=a, name=n, digest=d) for r, m, a, n, d in rows)
 
     def calls(self, keys: Sequence[str]) -> dict[str, TapedCall]:
         """Returns key -> answers, of those keys that the tape has."""
-        rows = self._rows("calls", "key, model, samples, tokens, created, seal", _AMONG, json.dumps(keys))
+        rows = self._rows(f"SELECT key, samples, tokens FROM calls {_AMONG}", json.dumps(keys))
         return {
             key: TapedCall(
                 samples=tuple(Sample(text=text, cut=cut) for text, cut in json.loads(samples)), tokens=tokens
             )
-            for key, _, samples, tokens, _ in rows
+            for key, samples, tokens in rows
         }
 
     def scores(self, keys: Sequence[str]) -> dict[str, float]:
         """Returns key -> score, of those keys that the tape has."""
-        rows = self._rows("scores", "key, model, value, seal", _AMONG, json.dumps(keys))
-        return {key: value for key, _, value in rows}
+        return dict(self._rows(f"SELECT key, value FROM scores {_AMONG}", json.dumps(keys)))
+
+    def stats(self) -> tuple[ModelStats, ...]:
+        """Returns what the tape holds, per model."""
+        rows = self._rows("""
+            SELECT role, maker, asked, name, digest, ifnull(calls.n, 0), ifnull(samples, 0), ifnull(tokens, 0),
+                ifnull(scores.n, 0)
+            FROM models
+            LEFT JOIN (SELECT model, count(*) AS n, sum(json_array_length(samples)) AS samples, sum(tokens) AS tokens
+                FROM calls GROUP BY model) AS calls ON calls.model = models.id
+            LEFT JOIN (SELECT model, count(*) AS n FROM scores GROUP BY model) AS scores ON scores.model = models.id
+            ORDER BY models.rowid
+        """)
+        return tuple(
+            ModelStats(
+                model=TapedModel(role=role, maker=maker, asked=asked, name=name, digest=digest),
+                calls=calls,
+                samples=samples,
+                tokens=tokens,
+                scores=scores,
+            )
+            for role, maker, asked, name, digest, calls, samples, tokens, scores in rows
+        )
 
     def add_model(self, model: TapedModel) -> None:
         """Adds a model, if the tape has it not yet."""
         m = model
-        self._write("INSERT OR IGNORE INTO models", [sealed(m.id, m.role, m.maker, m.asked, m.name, m.digest)])
+        self._write("INSERT OR IGNORE INTO models", [(m.id, m.role, m.maker, m.asked, m.name, m.digest)])
 
     def add_call(self, key: str, model: TapedModel, call: TapedCall) -> None:
         """Adds what the cloud answered; of two answers to one request the one with more samples stays."""
         samples = json.dumps([[sample.text, sample.cut] for sample in call.samples])
-        row = sealed(key, model.id, samples, call.tokens, datetime.now(UTC).isoformat("T", "seconds"))
+        row = (key, model.id, samples, call.tokens, datetime.now(UTC).isoformat("T", "seconds"))
         self._write("INSERT INTO calls", [row], _MORE_SAMPLES)
 
     def add_scores(self, model: TapedModel, scores: Mapping[str, float]) -> None:
         """Adds scores under their keys, all or none."""
-        self._write(
-            "INSERT OR IGNORE INTO scores", [sealed(key, model.id, float(value)) for key, value in scores.items()]
-        )
+        self._write("INSERT OR IGNORE INTO scores", [(key, model.id, float(value)) for key, value in scores.items()])
 
-    def _rows(self, table: str, columns: str, condition: str, *values: str) -> Iterator[tuple[Any, ...]]:
-        """Yields rows without their seal, which is checked: SQLite gives cells without types and does not guard them."""
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         assert self._connection is not None
-        with explained(self.path):
-            found = self._connection.execute(f"SELECT {columns} FROM {table} {condition}", values).fetchall()
-        for *cells, seal in found:
-            if seal != seal_of(cells):
-                raise _damaged(self.path, f"a row of its table {table!r} was changed")
-            yield tuple(cells)
+        with _explained(self.path):
+            return self._connection.execute(query, values).fetchall()
 
     def _write(self, insert: str, rows: Sequence[tuple[Cell, ...]], conflict: str = "") -> None:
         if rows:
             assert self._connection is not None
             marks = ", ".join("?" * len(rows[0]))
-            with explained(self.path), transaction(self._connection):
+            with _explained(self.path), _transaction(self._connection):
                 self._connection.executemany(f"{insert} VALUES ({marks}) {conflict}", rows)
 
 
 _AMONG = "WHERE key IN (SELECT value FROM json_each(?))"
 _MORE_SAMPLES = """
 ON CONFLICT (key) DO UPDATE SET
-    model = excluded.model, samples = excluded.samples, tokens = excluded.tokens, created = excluded.created,
-    seal = excluded.seal
+    model = excluded.model, samples = excluded.samples, tokens = excluded.tokens, created = excluded.created
 WHERE json_array_length(excluded.samples) > json_array_length(calls.samples)
 """
 
 
-def sealed(*cells: Cell) -> tuple[Cell, ...]:
-    """Returns a row with its seal behind it."""
-    return (*cells, seal_of(cells))
+def export(path: Path) -> Iterator[dict[str, object]]:
+    """Yields every call and score of a tape as one JSON object, as far as a damaged file can be read.
 
-
-def seal_of(cells: Sequence[Cell]) -> str:
-    """Returns the digest of a row's cells; a damaged one may hold bytes where text was written."""
-    return digest([repr(cell) if isinstance(cell, bytes) else cell for cell in cells])[:16]
+    Raises DamagedTapeError at the first row that cannot be.
+    """
+    with _explained(path), closing(_connected(path, writable=False)) as connection:
+        _check_kind(path, connection)
+        query = (
+            "SELECT key, role, asked, samples, tokens, created FROM calls JOIN models ON models.id = calls.model "
+            "ORDER BY calls.rowid"
+        )
+        for key, role, asked, samples, tokens, created in connection.execute(query):
+            texts = [{"text": text, "cut": cut} for text, cut in json.loads(samples)]
+            yield {"key": key, "role": role, "model": asked, "samples": texts, "tokens": tokens, "created": created}
+        query = (
+            "SELECT key, role, asked, value FROM scores JOIN models ON models.id = scores.model ORDER BY scores.rowid"
+        )
+        for key, role, asked, value in connection.execute(query):
+            yield {"key": key, "role": role, "model": asked, "score": value}
 
 
 @private_files()
@@ -174,7 +219,8 @@ def create_tape(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_empty(draft)
+            with closing(sqlite3.connect(draft)) as connection:
+                connection.executescript(_SCHEMA)
             with suppress(FileExistsError):
                 # Unlike a rename, a link never takes the name of a tape that another run has begun to write.
                 os.link(draft, path)
@@ -186,22 +232,17 @@ def create_tape(path: Path) -> None:
         ) from None
 
 
-@private_files()
-def write_empty(path: Path) -> None:
-    """Writes a tape without rows."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(_SCHEMA)
-
-
-def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
+def _open(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     """Returns a connection to a whole tape; raises DataError where there is none, or one of another version."""
-    with explained(path):
-        connection = connect(path, writable=writable)
+    with _explained(path):
+        connection = _connected(path, writable=writable)
         try:
             if path is None:
                 connection.executescript(_SCHEMA)
-            check_kind(path, connection)
-            _check_length(path, connection)
+            _check_kind(path, connection)
+            (first, *_) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if first != "ok":
+                raise _damaged(path, str(first).split("\n")[-1])
             if writable:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # What was committed survives the end of this process; a power cut may take the last seconds.
@@ -212,8 +253,7 @@ def open_connection(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     return connection
 
 
-def connect(path: Path | None, *, writable: bool) -> sqlite3.Connection:
-    """Returns a connection that has read nothing yet; raises DataError where there is no file."""
+def _connected(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
     if path is not None and path.exists() and not path.is_file():
         raise DataError(f"tape {path} is a folder, or no file for another reason; name a file in `tape`")
@@ -221,13 +261,10 @@ def connect(path: Path | None, *, writable: bool) -> sqlite3.Connection:
         raise DataError(
             f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
         )
-    connection = sqlite3.connect(place, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-    # Bytes that are no text any more must reach the seal's check.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-    return connection
+    return sqlite3.connect(place, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
 
 
-def close(connection: sqlite3.Connection, *, writable: bool) -> None:
+def _close(connection: sqlite3.Connection, *, writable: bool) -> None:
     """Ends a connection; a closed tape is one plain file, to copy or to read from a read-only disk."""
     if writable:
         # Another run that uses it keeps it in WAL; what is damaged was said before.
@@ -238,7 +275,7 @@ def close(connection: sqlite3.Connection, *, writable: bool) -> None:
     connection.close()
 
 
-def check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
+def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
     """Raises DataError where the file is no tape, or one of another version."""
     (kind,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -251,16 +288,17 @@ def check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
         )
 
 
-def _check_length(path: Path | None, connection: sqlite3.Connection) -> None:
-    # SQLite compares the file's length in pages with what its header says; it takes a part of a page for a page.
-    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    (page,) = connection.execute("PRAGMA page_size").fetchone()
-    if path is not None and path.stat().st_size % page:
-        raise _damaged(path, "its end is missing")
+def _moved_aside(path: Path) -> Path:
+    """Gives a damaged tape, and what lies beside it, a name that no file has; returns the name."""
+    kept = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
+    for ending in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(f"{path}{ending}", f"{kept}{ending}")
+    return kept
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commits what the block writes, all or none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -274,7 +312,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def explained(path: Path | None) -> Iterator[None]:
+def _explained(path: Path | None) -> Iterator[None]:
     """Turns SQLite's errors into ours, with the file and what to do."""
     try:
         yield
@@ -304,5 +342,6 @@ def _no_tape(path: Path | None) -> DataError:
 
 def _damaged(path: Path | None, what: str) -> DamagedTapeError:
     return DamagedTapeError(
-        f"tape {path} is damaged: {what}; `cdcda tape verify {path}` says what is left and how to mend it"
+        f"tape {path} is damaged: {what}; bring a copy back, or save what can be read with `cdcda tape export`: the next "
+        'run with tape-mode = "record" moves the file aside and begins a new tape'
     )

@@ -16,9 +16,9 @@ from cdcda_flower.models.roles import asks_cloud, judges, kinds_of, loaded_model
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import Tape
-from cdcda_flower.runs.tape_models import replayed_model
 from cdcda_flower.tasks import task_named
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
+from strategies.recording import replayed_model
 
 PORT_VARIABLE = "CDCDA_PORT"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"

@@ -1,20 +1,20 @@
-"""The commands `cdcda tape`: what a tape holds, and whether it is what was written (docs/tape.md)."""
+"""The commands `cdcda tape`: what a tape holds, whether its file is whole, and its rows as JSON lines."""
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.files import private_files
 from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.locations import tape_file
-from cdcda_flower.runs.tape_audit import Audit, audit, tape_stats
-from cdcda_flower.runs.tape_mend import fold, log_of, mend
+from cdcda_flower.runs.tape import DamagedTapeError, Tape
+from cdcda_flower.runs.tape import export as export_rows
 from experiments.launching.staging import find_app
-from experiments.terminal import Column, Line, Table, numbers, stderr, stdout
+from experiments.terminal import Column, Line, Table, numbers, stdout
 
 tape = typer.Typer(
     help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True, rich_markup_mode=None
@@ -27,10 +27,11 @@ File = Annotated[Path | None, typer.Argument(help="a tape; without it the one in
 def stats(file: File = None) -> None:
     """Say what a tape holds, per model."""
     path = _path(file)
-    _fold(path)
     columns = (*map(Column, ("role", "run by", "model", "digest")), *numbers("calls", "samples", "tokens", "scores"))
     lines = []
-    for one in tape_stats(path):
+    with Tape(path, writable=False) as opened:
+        found = opened.stats()
+    for one in found:
         counts = (one.calls, one.samples, one.tokens, one.scores)
         m = one.model
         lines.append(
@@ -42,54 +43,39 @@ def stats(file: File = None) -> None:
 
 
 @tape.command()
-def verify(
-    file: File = None,
-    drop: Annotated[
-        bool, typer.Option("--drop", help="make a new tape of the sound rows, keep the damaged one beside it")
-    ] = False,
-) -> None:
-    """Check every row of a tape; exit code 1 where one is damaged."""
+def verify(file: File = None) -> None:
+    """Check a tape's file; exit code 1 where it is damaged."""
     path = _path(file)
-    _fold(path)
-    found = audit(path)
-    if drop and found.damaged and found.sound:
-        kept = mend(path)
-        found = audit(path)
-        stdout().say(f"{path}: a new tape of the {found.sound:,} sound rows; the damaged one is kept as {kept}")
-    if found.damaged:
-        raise RunError(_damage(path, found))
-    if any(found.nameless.values()):
-        raise RunError(
-            f"tape {path} lacks the model of {_counted({table: n for table, n in found.nameless.items() if n})}: a replay does not find them; run once with "
-            'tape-mode = "record" and that model, which names it again and asks for none of these'
-        )
-    stdout().say(f"{path}: {found.sound:,} rows, all as they were written")
+    try:
+        with Tape(path, writable=False) as opened:
+            found = opened.stats()
+    except DamagedTapeError as error:
+        raise RunError(str(error)) from None
+    rows = sum(one.calls + one.scores for one in found)
+    stdout().say(f"{path}: {rows:,} calls and scores, the file is whole")
 
 
-def _damage(path: Path, found: Audit) -> str:
-    if not found.sound:
-        return (
-            f"tape {path} is damaged ({found.structure or 'every row was changed'}) and no sound row is left; bring a copy "
-            "back, or move the file away: lost is only the recording, and the next run with "
-            'tape-mode = "record" begins a new one'
-        )
-    where = f" in its structure ({found.structure})" if found.structure else ""
-    return (
-        f"tape {path} is damaged{where}: changed were {_counted(found.changed, of=found.rows)}; bring a copy back, or make a "
-        f"new tape of the {found.sound:,} sound rows with `cdcda tape verify {path} --drop`, which keeps the damaged file: "
-        'the next run with tape-mode = "record" asks for the rest again'
-    )
-
-
-def _counted(counts: Mapping[str, int], of: Mapping[str, int] = MappingProxyType({})) -> str:
-    return ", ".join(f"{count:,}{f' of {of[table]:,}' if of else ''} {table}" for table, count in counts.items())
-
-
-def _fold(path: Path) -> None:
-    fold(path)
-    log = log_of(path)
-    if log.exists() and log.stat().st_size:
-        stderr().say(f"{log} holds rows too (a run uses the tape, or it is damaged): a copy needs both files")
+@tape.command()
+def export(
+    file: File = None,
+    to: Annotated[Path, typer.Option("--to", help="the file of JSON lines to write; it must not exist")] = Path(
+        "tape.jsonl"
+    ),
+) -> None:
+    """Write a tape's calls and scores as JSON lines, of a damaged tape as many as can be read."""
+    path, target, rows = _path(file), expanded(to).absolute(), 0
+    try:
+        with private_files(), target.open("x", encoding="utf-8") as stream:
+            for row in export_rows(path):
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                rows += 1
+    except FileExistsError:
+        raise BadInputError(f"--to is {target}, which exists; name another file") from None
+    except OSError as error:
+        raise BadInputError(f"--to is {target}: {error.strerror}; name another file") from None
+    except DamagedTapeError as error:
+        raise RunError(f"{error}; {rows:,} rows were written to {target}") from None
+    stdout().say(f"{target}: {rows:,} calls and scores")
 
 
 def _path(file: Path | None) -> Path:

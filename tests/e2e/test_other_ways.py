@@ -11,9 +11,10 @@ import pytest
 
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, ROOT, Place, cdcda, listing, write_toml
+from commands import BIN, DOUBLES, LIMIT_S, PACKAGES, Place, cdcda, listing, write_toml
 from experiments.launching.launch import RAY_GAVE_UP
 from experiments.launching.processes import free_port
+from repository import ROOT
 
 SUPERLINK_GAVE_UP = "Failed to start local SuperLink within"
 

@@ -158,7 +158,7 @@ def _what_it_made(folder: RunFolder) -> object:
     """Returns everything in a ledger that may not change from run to run: all but seconds and paths."""
     ledger = LedgerReader(folder.ledger_path)
     trainings = [
-        (r.adapter.user_id, r.adapter.method, r.private, r.synthetic, r.adapter.weights_digest, r.last_loss)
+        (r.adapter.user_id, r.adapter.method, r.private, r.synthetic, r.adapter.weights_digest, r.stats.last_loss)
         for r in ledger.trainings()
     ]
     results = sorted((r.user_id, r.method, r.adapter_of or "", sorted(r.sums.items())) for r in ledger.results())

@@ -111,7 +111,7 @@ def _replaced(content: RecordDict) -> Damage:
 
 _texts = st.one_of(st.text(), st.sampled_from(["[" * 100_000, "{}", "null", "NaN", f'{{"user_id": "{SECRET}"}}']))
 _kinds = ["Upload", "Questions", "PersonalizeReply", "EvaluateReply", "Submitted", "Failed", "UserFailure", SECRET]
-_failed = {"kind": "Failed", "json": json.dumps({"user_id": "B", "code": SECRET})}
+_failed = ConfigRecord({"kind": "Failed", "json": json.dumps({"user_id": "B", "code": SECRET})})
 damages: st.SearchStrategy[Damage] = st.one_of(
     _other_value(),
     _other_shape(),
@@ -122,7 +122,7 @@ damages: st.SearchStrategy[Damage] = st.one_of(
     st.sampled_from(
         [RecordDict(), RecordDict({"domain": ConfigRecord()}), RecordDict({"domain": MetricRecord({"kind": 1})}),
          RecordDict({"domain": ConfigRecord({"kind": "Upload"})}), RecordDict({"domain": ConfigRecord({"kind": b"\0"})}),
-         RecordDict({"domain": ConfigRecord(_failed)})]
+         RecordDict({"domain": _failed})]
     ).map(_replaced),
     st.just(_of_another_user("ZZ")),
     st.just(_beside(ConfigRecord({"text": SECRET}), "more")),

@@ -46,10 +46,10 @@ ray.kill(trainer, no_restart=True)
 again = trained("c")[1]()[0]
 light = sorted({"torch", "transformers", "peft"} & sys.modules.keys())
 print(json.dumps({
-    "steps": [report.steps for report in reports.values()],
+    "steps": [report.stats.steps for report in reports.values()],
     "files": sorted(path.name for path in Path(stored.path).iterdir()),
     "answers": [len(own) for own in answered.outputs],
-    "again": again.steps,
+    "again": again.stats.steps,
     "light": light,
 }))
 """

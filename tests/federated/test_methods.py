@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cdcda_flower.config import Scalar
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
 from federation import USERS, Federation, Outcome
@@ -63,7 +64,7 @@ def test_the_pooled_adapter_is_nobodys_and_trained_once_on_all_that_was_shared(o
     assert (pooled.adapter.user_id, pooled.private) == ("", len(outcome.ledger.shared()))
     assert {r.adapter_of for r in outcome.ledger.results() if r.method == "global-ft"} == {None}
     [phase] = [phase for phase in outcome.folder.manifest().phases if phase.name == "pooled"]
-    assert phase.tokens == pooled.tokens
+    assert phase.tokens == pooled.stats.tokens
 
 
 def test_the_pooled_adapter_is_not_trained_on_what_another_user_is_asked(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_teachers_distributions_reach_the_device_and_its_training_and_are_repl
     four: Federation, tiny_llama: Path, tmp_path: Path
 ) -> None:
     teacher = shutil.copytree(tiny_llama, tmp_path / "teacher")
-    keys = {
+    keys: dict[str, Scalar] = {
         "methods": "direct-ft,rkd-ft", "share_policy": "ratio", "share_ratio": 0.5, "cloud_engine": "transformers",
         "cloud_model": str(teacher), "device_executor": "local", "device_model": str(tiny_llama), "base_epochs": 0,
         "epochs": 1, "device": "cpu", "quantization": "none", "rkd_top_k": 4, "tape": str(tmp_path / "tape.sqlite"),

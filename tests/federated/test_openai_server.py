@@ -2,14 +2,17 @@
 
 import pytest
 
+from cdcda_flower.config import Scalar
 from cdcda_flower.errors import RunError
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.types import SyntheticPair, Unparsable
 from federation import Federation
 from llama_server import MODEL, serving
 from strategies import server_app
 
 KEY = "sk-of-this-test"
 # Short answers: a small model on one thread writes them.
-API = {
+API: dict[str, Scalar] = {
     "cloud_engine": "openai", "cloud_model": MODEL, "prompt_form": "paper", "k": 2, "share_ratio": 0.2,
     "cloud_max_tokens": 16,
 }  # fmt: skip
@@ -24,7 +27,7 @@ def test_a_server_writes_the_pairs_of_a_whole_run(four: Federation, monkeypatch:
     asked = 2 * len(ledger.shared())
     assert asked
     assert len(ledger.pairs()) + len(ledger.unparsable()) == asked
-    written = [*ledger.pairs(), *ledger.unparsable()]
+    written: list[SyntheticPair | Unparsable] = [*ledger.pairs(), *ledger.unparsable()]
     assert {one.provenance.generator for one in written} == {f"{MODEL}@{manifest.models['cloud'].digest[:12]}"}
     assert manifest.models["cloud"].name == f"{MODEL} at {server.url}"
     usage = manifest.cloud_usage
@@ -43,7 +46,7 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_reason(
     config = four.config(cloud_url="http://127.0.0.1:9/v1", cloud_retries=1, run_name="no-server", **API)
     with pytest.raises(RunError, match="0 of 10 requests were done") as caught:
         server_app.main(four.grid(config), four.server_context(config))
-    manifest = server_app.RunFolder(four.base / "runs" / "no-server").manifest()
+    manifest = RunFolder(four.base / "runs" / "no-server").manifest()
     assert (manifest.status, manifest.error_kind, manifest.error) == ("failed", "run", str(caught.value))
     assert manifest.cloud_usage is not None
     assert manifest.cloud_usage.requests == 0

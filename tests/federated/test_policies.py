@@ -14,6 +14,8 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, Upload, UserHistory
 from clients import client_app
+from clients.questions import asked
+from clients.sharing.egress import guarded_upload
 from fakes import Fault
 from federation import Federation, Outcome
 from strategies import server_app
@@ -243,11 +245,10 @@ def test_a_policy_is_asked_once_and_retrieval_sends_a_part_of_what_was_shared(
     four: Federation, plugins: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: dict[str, tuple[Example, ...]] = {}
-    real = client_app.asked
 
     def noted(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:
         sent[own.user_id] = tuple(shared)
-        return real(own, config, methods, shared)
+        return asked(own, config, methods, shared)
 
     monkeypatch.setattr(client_app, "asked", noted)
     outcome = _run(four, plugins, "unseeded", methods="cloud+rag,cdcda")
@@ -268,12 +269,11 @@ def test_a_reply_that_is_lost_is_sent_again_with_the_same_choice(four: Federatio
         four.grid(config, faults=[Fault(partition=0, phase=SHARE, kind="lost", times=1)]),
         four.folder(config),
     )
-    real = client_app.guarded_upload
 
     def noted(upload: Upload, history: Sequence[Example]) -> RecordDict:
         if upload.user_id == "A":
             chosen.append(upload.examples)
-        return real(upload, history)
+        return guarded_upload(upload, history)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client_app, "guarded_upload", noted)

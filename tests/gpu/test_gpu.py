@@ -1,5 +1,6 @@
 """The same promises on a GPU; skipped on machines without CUDA."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,22 +55,22 @@ def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: 
         shared = DeviceModel(spec)
         shared.train(
             [
-                _order(TrainRequest(pairs_of("a"), RECIPE, 1), tmp_path),
-                _order(TrainRequest(pairs_of("c")[:1], RECIPE, 3), tmp_path),
+                _stored(TrainRequest(pairs_of("a"), RECIPE, 1), tmp_path),
+                _stored(TrainRequest(pairs_of("c")[:1], RECIPE, 3), tmp_path),
             ]
         )
         shared.answer([AnswerRequest(("Which tag fits?",), (None,))])
-        orders = [
-            _order(TrainRequest(pairs_of("b"), RECIPE, 2), tmp_path),
-            _order(TrainRequest(pairs_of("b")[:3], RECIPE, 2), tmp_path),
+        requests = [
+            _stored(TrainRequest(pairs_of("b"), RECIPE, 2), tmp_path),
+            _stored(TrainRequest(pairs_of("b")[:3], RECIPE, 2), tmp_path),
         ]
-        assert [t.weights_digest for t in shared.train(orders)] == [
-            t.weights_digest for t in DeviceModel(spec).train(orders)
+        assert [t.weights_digest for t in shared.train(requests)] == [
+            t.weights_digest for t in DeviceModel(spec).train(requests)
         ]
 
 
-def _order(job: TrainRequest, folder: Path) -> TrainRequest:
-    return TrainRequest(job, str(folder / f"{job.seed}-{len(job.pairs)}"))
+def _stored(request: TrainRequest, folder: Path) -> TrainRequest:
+    return replace(request, folder=str(folder / f"{request.seed}-{len(request.pairs)}"))
 
 
 def test_memory_returns_when_the_generator_closes(smollm2: ModelRef) -> None:

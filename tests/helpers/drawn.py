@@ -15,8 +15,8 @@ def check_whole(table: Table, width: int) -> None:
         text.removeprefix(as_text(Table(columns=(), lines=(), title=table.title), width=width)) if table.title else text
     )
     drawn = list(_columns(body))
-    for line in body.split("\n"):
-        assert cell_len(line) <= width or line in "\n".join(table.notes), line
+    for printed in body.split("\n"):
+        assert cell_len(printed) <= width or printed in "\n".join(table.notes), printed
     found = [_squeezed(text) for text in drawn or [body]]
     for place, column in enumerate(table.columns):
         assert any(_squeezed(column.head) in text for text in found), (column.head, text)

@@ -13,6 +13,7 @@ from cdcda_flower.types import (
     Provenance,
     SyntheticPair,
     TrainingReport,
+    TrainingStats,
     Unparsable,
     Upload,
     UserFailure,
@@ -51,11 +52,7 @@ def training_of(user: str, method: str, *, dropped: int = 0) -> TrainingReport:
         private=8,
         synthetic=0,
         dropped=dropped,
-        tokens=500,
-        steps=3,
-        first_loss=1.0,
-        last_loss=0.5,
-        seconds=2.0,
+        stats=TrainingStats(steps=3, tokens=500, first_loss=1.0, last_loss=0.5, seconds=2.0),
     )
 
 

@@ -108,4 +108,4 @@ def test_doubles_are_listed() -> None:
 
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        _config().k = 3  # type: ignore[misc]
+        _config().k = 3

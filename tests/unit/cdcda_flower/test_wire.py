@@ -20,7 +20,7 @@ from cdcda_flower.messages import (
     ShareRequest,
 )
 from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import Example, TrainingReport, Upload, UserResult
+from cdcda_flower.types import Example, TrainingStats, Upload, UserResult
 from cdcda_flower.wire import decode, encode, is_bare, payload_bytes, payload_fields, tokens_of
 
 MESSAGES = (
@@ -39,7 +39,7 @@ st.register_type_strategy(
     Questions, st.builds(Questions, prompts=st.dictionaries(st.text(), st.lists(st.text()).map(tuple), max_size=3))
 )
 st.register_type_strategy(
-    TrainingReport, st.builds(TrainingReport, first_loss=_finite, last_loss=_finite, seconds=_finite)
+    TrainingStats, st.builds(TrainingStats, first_loss=_finite, last_loss=_finite, seconds=_finite)
 )
 st.register_type_strategy(
     TeacherTargets,
@@ -118,7 +118,11 @@ def test_payload_is_the_values_json_in_utf8() -> None:
 def test_only_a_value_and_its_tokens_are_bare() -> None:
     assert is_bare(encode(UPLOAD))
     assert is_bare(encode(UPLOAD, tokens=12))
-    more = [ConfigRecord({"text": SECRET}), MetricRecord({"tokens": 1, "more": 2}), MetricRecord({"tokens": 1.5})]
+    more: list[ConfigRecord | MetricRecord] = [
+        ConfigRecord({"text": SECRET}),
+        MetricRecord({"tokens": 1, "more": 2}),
+        MetricRecord({"tokens": 1.5}),
+    ]
     for record in more:
         content = RecordDict({**encode(UPLOAD), "costs": record})
         assert not is_bare(content)

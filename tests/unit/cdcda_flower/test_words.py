@@ -116,7 +116,7 @@ def test_a_text_has_the_same_tokens_in_any_unicode_form(text: str, form: str) ->
 def test_equal_texts_are_equal_in_any_unicode_form_case_and_spacing(text: str) -> None:
     same = same_text(text)
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        assert same_text(unicodedata.normalize(form, text)) == same  # type: ignore[arg-type]
+        assert same_text(unicodedata.normalize(form, text)) == same
     assert same_text(text.lower()) == same_text(text.casefold()) == same
     assert same_text(f"\u2028{text}\u00a0\ufeff") == same
     assert same_text(same) == same

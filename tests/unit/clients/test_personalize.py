@@ -7,7 +7,7 @@ import pytest
 
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.messages import Plan
-from cdcda_flower.types import Example, Provenance, SyntheticPair, TrainingReport, TrainingSet
+from cdcda_flower.types import Example, Provenance, SyntheticPair, TrainingReport, TrainingSet, TrainingStats
 from clients.device import Device
 from clients.executors.executor import Pending
 from clients.personalize import personalize
@@ -30,7 +30,7 @@ class Listener:
         return lambda: [
             TrainingReport(
                 adapter=device.adapter_ref(one, "b", "w"), private=len(one.private), synthetic=len(one.synthetic),
-                dropped=0, tokens=1, steps=1, first_loss=1.0, last_loss=1.0, seconds=0.0,
+                dropped=0, stats=TrainingStats(steps=1, tokens=1, first_loss=1.0, last_loss=1.0, seconds=0.0),
             )
             for one in trainings
         ]  # fmt: skip

@@ -2,10 +2,8 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -160,72 +158,28 @@ def test_a_tape_is_counted_and_checked(tape: Path, capsys: pytest.CaptureFixture
         out = capsys.readouterr().out
         assert all(word in out for word in ("cloud", "transformers", "qwen", "2,000", str(tape), "MB"))
         assert run_command(["tape", "verify", *named]) == 0
-        assert capsys.readouterr().out == f"{tape}: 5 rows, all as they were written\n"
+        assert capsys.readouterr().out == f"{tape}: 4 calls and scores, the file is whole\n"
 
 
-def test_a_damaged_tape_is_exit_code_1_until_it_is_mended(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tape.write_bytes(tape.read_bytes().replace(b"another", b"anothes", 1))
+def test_a_damaged_tape_is_exit_code_1_and_stays_as_it_is(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tape.read_bytes()[:5000]
+    tape.write_bytes(cut)
     assert run_command(["tape", "verify"]) == 1
     err = capsys.readouterr().err
-    assert all(word in err for word in (str(tape), "1 of 4 calls", "0 of 1 models", "--drop", 'tape-mode = "record"'))
-    assert run_command(["tape", "verify", "--drop"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"{tape}: a new tape of the 4 sound rows; the damaged one is kept as {tape}.damaged",
-        f"{tape}: 4 rows, all as they were written",
-    ]
+    assert all(word in err for word in (f"tape {tape} is damaged", "cdcda tape export", 'tape-mode = "record"'))
+    assert tape.read_bytes() == cut
 
 
-def test_a_tape_whose_file_is_broken_is_saved_as_far_as_it_can_be_read(
-    tape: Path, capsys: pytest.CaptureFixture[str]
+def test_a_tape_is_written_as_json_lines_that_only_the_user_reads(
+    tape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = tape.read_bytes()
-    tape.write_bytes(whole[:9000])
-    assert run_command(["tape", "verify"]) == 1
-    err = capsys.readouterr().err
-    assert "damaged in its structure" in err
-    assert "the 1 sound rows" in err
-    assert run_command(["tape", "verify", "--drop"]) == 0
-    assert f"{tape}.damaged" in capsys.readouterr().out
-    tape.write_bytes(whole[:5000])
-    for options in ([], ["--drop"]):
-        assert run_command(["tape", "verify", *options]) == 1
-        assert "no sound row is left; bring a copy back, or move the file away" in capsys.readouterr().err
-    assert tape.read_bytes() == whole[:5000]
-
-
-def test_answers_without_their_model_are_said(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with closing(sqlite3.connect(tape)) as connection, connection:
-        connection.execute("DELETE FROM models")
-    assert run_command(["tape", "verify"]) == 1
-    assert "lacks the model of 4 calls: a replay does not find them; run once" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["stats", "verify"])
-def test_what_a_run_left_beside_a_tape_is_folded_in(
-    tape: Path, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d" * 64)
-    left, log = tape.with_name("left.sqlite"), tape.with_name("left.sqlite-wal")
-    with Tape(tape, writable=True) as used:
-        used.add_call("late", model, TapedCall(samples=SAMPLES, tokens=1))
-        left.write_bytes(tape.read_bytes())
-        log.write_bytes(tape.with_name("tape.sqlite-wal").read_bytes())
-    assert run_command(["tape", command, str(left)]) == 0
-    out, err = capsys.readouterr()
-    assert "2,001" in out or "6 rows" in out
-    assert err == ""
-    assert not log.exists()
-
-
-def test_rows_that_stay_beside_a_tape_in_use_are_said(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Tape(tape, writable=True) as used, closing(sqlite3.connect(tape)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM models").fetchall()
-        used.add_model(TapedModel(role="cloud", maker="echo", asked="b", name="b", digest=""))
-        assert run_command(["tape", "verify"]) == 0
-        out, err = capsys.readouterr()
-    assert out == f"{tape}: 6 rows, all as they were written\n"
-    assert f"{tape}-wal holds rows too" in err
+    to = tmp_path / "rows.jsonl"
+    assert run_command(["tape", "export", "--to", str(to)]) == 0
+    assert capsys.readouterr().out == f"{to}: 4 calls and scores\n"
+    rows = [json.loads(line) for line in to.read_text(encoding="utf-8").splitlines()]
+    assert [row["key"] for row in rows] == [f"key-{n}" for n in range(4)]
+    assert to.stat().st_mode & 0o777 == 0o600
+    assert f"--to is {to}, which exists" in _fails(capsys, "tape", "export", "--to", str(to))
 
 
 def test_a_tape_that_is_none_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

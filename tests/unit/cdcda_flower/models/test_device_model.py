@@ -1,5 +1,6 @@
 """A device's model as clients use it: NF4, answer then train, user after user."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,9 +128,9 @@ def test_methods_trained_side_by_side_are_returned_in_order(
     together = nf4(base, slots=3).train(orders)
     for order, trained in zip(orders, together, strict=True):
         [alone] = nf4(base, slots=1).train([order])
-        assert (trained.stats.steps, trained.stats.tokens) == (alone.steps, alone.tokens)
-        assert trained.stats.first_loss == pytest.approx(alone.first_loss, abs=1e-4)
-        assert trained.stats.last_loss == pytest.approx(alone.last_loss, abs=1e-3)
+        assert (trained.stats.steps, trained.stats.tokens) == (alone.stats.steps, alone.stats.tokens)
+        assert trained.stats.first_loss == pytest.approx(alone.stats.first_loss, abs=1e-4)
+        assert trained.stats.last_loss == pytest.approx(alone.stats.last_loss, abs=1e-3)
 
 
 def test_an_unpacked_base_trains_the_adapter_of_the_four_bit_one(
@@ -162,4 +163,5 @@ def test_real_weights_train_the_same_after_answering(smollm2: ModelRef, tmp_path
     ask(model, None)
     [other] = model.train([order])
     assert one.stats.last_loss < one.stats.first_loss
-    assert one[:5] == other[:5]
+    assert one.weights_digest == other.weights_digest
+    assert replace(one.stats, seconds=0) == replace(other.stats, seconds=0)

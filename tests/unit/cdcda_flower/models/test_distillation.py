@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_fleet import RECIPE, SIZES, Plain, answer_loss, assert_plain, fleet, job, plain_loop
 from torch.nn.functional import kl_div
 
 from cdcda_flower.errors import DataError, ModelError
@@ -31,6 +30,7 @@ from cdcda_flower.models.loading import LoadedModel
 from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import Teaching, TokenizedExample, tokenize
 from cdcda_flower.teacher_targets import TeacherTargets
+from plain_training import RECIPE, SIZES, Plain, answer_loss, assert_plain, fleet, plain_loop, request_of
 from tiny_models import SENTENCES, load_tiny, tiny_ref, write_tiny_model
 
 PAIRS = [(text.partition("\nAnswer: ")[0], text.partition("\nAnswer: ")[2]) for text in SENTENCES]
@@ -83,7 +83,8 @@ def test_it_is_trls_reverse_kl_on_the_same_tensors() -> None:
     labels = torch.zeros(4, 7, dtype=torch.long)
     labels[1, :3] = labels[3, :6] = -100
     student.requires_grad_(True)
-    theirs: Any = GKDTrainer.generalized_jsd_loss(student, teacher, labels, beta=1, reduction="batchmean")  # type: ignore[no-untyped-call]
+    trainer: Any = GKDTrainer
+    theirs = trainer.generalized_jsd_loss(student, teacher, labels, beta=1, reduction="batchmean")
     [their_gradient] = torch.autograd.grad(theirs, student)
     counted = labels != -100
     ours = reverse_kl(student[counted], *stated(teacher[counted], 60)).mean()
@@ -281,9 +282,9 @@ def test_another_vocabulary_is_one_error_that_names_both_models(student: Path, t
 # Training
 
 
-def taught_job(user: int, teacher: LoadedModel, top_k: int) -> TrainRequest:
+def taught_request(user: int, teacher: LoadedModel, top_k: int) -> TrainRequest:
     """Every other pair of the user has targets; a long x is cut, its answer is not."""
-    plain = job(user)
+    plain = request_of(user)
     pairs = [(query + " and the sea" * 20 * (n % 3), response) for n, (query, response) in enumerate(plain.pairs)]
     targets = said(teacher, pairs, top_k=top_k, max_tokens=RECIPE.max_tokens)
     return replace(
@@ -292,14 +293,14 @@ def taught_job(user: int, teacher: LoadedModel, top_k: int) -> TrainRequest:
 
 
 class PlainLoss:
-    """(1 - w) CE + w RKL of one job's pairs, written down a second time, in other words."""
+    """(1 - w) CE + w RKL of one request's pairs, written down a second time, in other words."""
 
-    def __init__(self, job: TrainRequest, vocabulary: int) -> None:
-        self._job, self._vocabulary = job, vocabulary
+    def __init__(self, request: TrainRequest, vocabulary: int) -> None:
+        self._request, self._vocabulary = request, vocabulary
 
     def __call__(self, pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
         ce = answer_loss(pair, logits, answer)
-        targets = self._job.targets[pair]
+        targets = self._request.targets[pair]
         if targets is None:
             return ce
         ids, log_q = written(targets)
@@ -312,29 +313,31 @@ class PlainLoss:
 
 
 @pytest.fixture(scope="module", params=[4, 0], ids=["top-4", "whole-vocabulary"])
-def jobs(request: pytest.FixtureRequest, teacher: Path) -> list[TrainRequest]:
+def requests(request: pytest.FixtureRequest, teacher: Path) -> list[TrainRequest]:
     loaded = load_tiny(teacher)
-    return [taught_job(user, loaded, request.param) for user in range(len(SIZES))]
+    return [taught_request(user, loaded, request.param) for user in range(len(SIZES))]
 
 
 @pytest.fixture(scope="module")
-def alone(student: Path, jobs: list[TrainRequest]) -> list[Plain]:
+def alone(student: Path, requests: list[TrainRequest]) -> list[Plain]:
     size = vocabulary_size(load_tiny(student).tokenizer)
-    return [plain_loop(load_tiny(student), one, PlainLoss(one, size)) for one in jobs]
+    return [plain_loop(load_tiny(student), one, PlainLoss(one, size)) for one in requests]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
 def test_every_user_gets_what_a_plain_loop_with_the_mixed_loss_gives_it(
-    student: Path, jobs: list[TrainRequest], alone: list[Plain], slots: int
+    student: Path, requests: list[TrainRequest], alone: list[Plain], slots: int
 ) -> None:
-    assert_plain(dict(fleet(student, slots=slots).fit(jobs)), alone)
+    assert_plain(dict(fleet(student, slots=slots).fit(requests)), alone)
 
 
 def test_small_passes_a_prefix_and_plain_users_beside_change_nothing(
-    student: Path, jobs: list[TrainRequest], alone: list[Plain], monkeypatch: pytest.MonkeyPatch
+    student: Path, requests: list[TrainRequest], alone: list[Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mixture = [one if user % 2 else job(user) for user, one in enumerate(jobs)]
-    expected = [taught if user % 2 else plain_loop(load_tiny(student), job(user)) for user, taught in enumerate(alone)]
+    mixture = [one if user % 2 else request_of(user) for user, one in enumerate(requests)]
+    expected = [
+        taught if user % 2 else plain_loop(load_tiny(student), request_of(user)) for user, taught in enumerate(alone)
+    ]
     monkeypatch.setattr(tokens, "_LEAST_SAVED_TOKENS", 1)
     for batch_tokens in (1, 4096):
         assert_plain(dict(fleet(student, slots=3, batch_tokens=batch_tokens).fit(mixture)), expected)
@@ -343,43 +346,45 @@ def test_small_passes_a_prefix_and_plain_users_beside_change_nothing(
 def test_targets_for_no_pair_train_the_plain_adapter_bit_for_bit(student: Path) -> None:
     [plain], [without] = (
         [fit for _, fit in fleet(student, slots=1).fit([one])]
-        for one in (job(0), replace(job(0), targets=[None] * SIZES[0], rkd_weight=1.0))
+        for one in (request_of(0), replace(request_of(0), targets=[None] * SIZES[0], rkd_weight=1.0))
     )
-    assert plain._replace(seconds=0, weights={}) == without._replace(seconds=0, weights={})
+    assert replace(plain.stats, seconds=0) == replace(without.stats, seconds=0)
     assert all(torch.equal(plain.weights[name], weight) for name, weight in without.weights.items())
 
 
 def test_a_students_distance_from_its_teacher_falls(student: Path, teacher: Path) -> None:
-    one = replace(taught_job(0, load_tiny(teacher), 0), rkd_weight=1.0, recipe=replace(RECIPE, epochs=8))
+    one = replace(taught_request(0, load_tiny(teacher), 0), rkd_weight=1.0, recipe=replace(RECIPE, epochs=8))
     [(_, fit)] = fleet(student, slots=1).fit([one])
     assert fit.stats.last_loss < fit.stats.first_loss
 
 
 def test_a_pass_takes_targets_of_different_sizes(student: Path, teacher: Path) -> None:
     loaded = load_tiny(teacher)
-    both = [taught_job(0, loaded, 4), taught_job(2, loaded, 9)]
+    both = [taught_request(0, loaded, 4), taught_request(2, loaded, 9)]
     size = vocabulary_size(loaded.tokenizer)
     for place, fit in fleet(student, slots=2).fit(both):
         alone = plain_loop(load_tiny(student), both[place], PlainLoss(both[place], size))
-        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-9)
+        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx(
+            (alone.losses[0], alone.losses[-1]), abs=1e-9
+        )
 
 
 def test_an_order_is_another_with_other_targets_or_another_weight(teacher: Path) -> None:
     def variants() -> Iterator[TrainRequest]:
-        first = taught_job(0, load_tiny(teacher), 4)
+        first = taught_request(0, load_tiny(teacher), 4)
         yield first
         yield replace(first, rkd_weight=0.4)
         yield replace(first, targets=[None, *first.targets[1:]])
         yield replace(first, targets=())
         yield replace(first, targets=first.targets[::-1], pairs=first.pairs)
-        yield taught_job(0, load_tiny(teacher), 5)
+        yield taught_request(0, load_tiny(teacher), 5)
 
-    keys = [TrainRequest(one, "folder").key for one in variants()]
-    assert keys[0] == TrainRequest(taught_job(0, load_tiny(teacher), 4), "folder").key
+    keys = [replace(one, folder="folder").key for one in variants()]
+    assert keys[0] == replace(taught_request(0, load_tiny(teacher), 4), folder="folder").key
     # The user's list of targets reads the same from behind only if its pairs are alike.
     assert len(set(keys)) == len(keys)
 
 
 def test_a_job_has_targets_for_each_pair_or_for_none() -> None:
     with pytest.raises(DataError, match="a training of 5 pairs has 1 teacher's targets"):
-        replace(job(0), targets=[None])
+        replace(request_of(0), targets=[None])

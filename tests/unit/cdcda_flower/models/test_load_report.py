@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_encoders import write_cross_encoder
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config, T5EncoderModel
 
 from cdcda_flower.errors import ModelError
@@ -17,6 +17,7 @@ from cdcda_flower.models.loading import load_causal
 from cdcda_flower.models.model_files import Kind, check_files
 from cdcda_flower.models.sources import EMBEDDED_ENCODER, embedded_path
 from tiny_models import load_tiny, tiny_ref
+from written_models import write_cross_encoder
 
 UP = "model.layers.1.mlp.up_proj.weight"
 Weights = dict[str, torch.Tensor]
@@ -41,7 +42,9 @@ def test_whole_models_load(tiny_llama: Path, tiny_qwen2: Path, kind: Kind) -> No
 def test_encoders_load_with_a_head_or_without_a_pooler_or_a_decoder(tmp_path: Path) -> None:
     minilm = embedded_path(EMBEDDED_ENCODER)
     masked, encoder = tmp_path / "masked", tmp_path / "t5"
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    }  # fmt: skip
     BertForMaskedLM(BertConfig(vocab_size=30522, **sizes)).save_pretrained(masked)
     T5EncoderModel(T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)).save_pretrained(encoder)
     for folder in (masked, encoder):

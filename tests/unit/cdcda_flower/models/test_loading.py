@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from test_model_files import write_gguf
 
 from cdcda_flower.errors import ModelError
 from cdcda_flower.models.loading import compute_dtype, load_causal, load_tokenizer, pick_device, resolve_causal
 from cdcda_flower.models.sources import embedded_path, files_digest, model_files
 from cdcda_flower.types import ModelRef
 from tiny_models import tiny_ref
+from written_models import write_gguf
 
 
 class Usage(NamedTuple):

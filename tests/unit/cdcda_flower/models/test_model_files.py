@@ -8,42 +8,10 @@ import pytest
 
 from cdcda_flower.errors import ModelError
 from cdcda_flower.models.model_files import Kind, check_files, check_gguf
+from written_models import write_folder, write_gguf, write_safetensors
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 538090408\n"
 LABELS = {"0": "contradiction", "1": "Entailment"}
-
-
-def write_safetensors(file: Path, *, missing: int = 0) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16 - missing))
-
-
-def write_folder(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"architectures": [architecture], **config}), encoding="utf-8")
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    write_safetensors(folder / "model.safetensors")
-    return folder
-
-
-def write_gguf(file: Path, *, kind: int = 0, missing: int = 0, **metadata: str | int) -> Path:
-    """Writes a GGUF of one tensor of 256 elements; `kind` is the number of its type (0: F32, 8: Q8_0, 41: Q1_0)."""
-
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value)) + value.encode()
-
-    parts = [struct.pack("<4sIQQ", b"GGUF", 3, 1, len(metadata) + 1)]
-    parts.append(text("tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"))
-    for key, value in metadata.items():
-        name = text(key.replace("_", "."))
-        parts.append(
-            name + (struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<I", 8) + text(value))
-        )
-    parts.append(text("blk.0.w") + struct.pack("<IQIQ", 1, 256, kind, 0))
-    head = b"".join(parts)
-    size = {0: 1024, 8: 272, 41: 36}[kind]
-    file.write_bytes(head + bytes(-len(head) % 32) + bytes(size - missing))
-    return file
 
 
 @pytest.mark.parametrize(

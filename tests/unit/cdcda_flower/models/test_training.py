@@ -2,15 +2,12 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from cdcda_flower.errors import RunError
@@ -18,105 +15,15 @@ from cdcda_flower.models import loading, tokens
 from cdcda_flower.models import training as language_fleet
 from cdcda_flower.models.loading import LoadedModel, load_causal, load_tokenizer
 from cdcda_flower.models.lora import StackedAdapters
-from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import TrainRequest
-from cdcda_flower.models.tokens import tokenize
 from cdcda_flower.models.training import Fit, Fleet, _linear
-from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef
+from plain_training import RECIPE, SIZES, WORDS, Plain, assert_plain, fleet, plain_loop, request_of
 from tiny_models import load_tiny, tiny_ref
-
-RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64, max_grad_norm=0.5)
-WORDS = ["a", "lonely", "sailor", "finds", "a", "map", "and", "crosses", "the", "sea", "with", "two", "old", "friends"]
-# Rows per user: a user with one row, and users whose last batch is not full.
-SIZES = (5, 1, 4, 3)
-
-
-class Plain(NamedTuple):
-    losses: list[float]
-    weights: dict[str, torch.Tensor]
-
-
-def job(user: int) -> TrainRequest:
-    pairs = [
-        (f"Which tag?\n\nFilm {n}: {' '.join(WORDS[user : user + 3 * n])}.", ["fantasy", "dark comedy"][(n + user) % 2])
-        for n in range(SIZES[user])
-    ]
-    return TrainRequest(pairs, RECIPE, seed=user)
-
-
-def answer_loss(pair: int, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-    return cross_entropy(logits, answer, reduction="sum")
-
-
-def plain_loop(
-    base: LoadedModel,
-    job: TrainRequest,
-    summed_loss: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] = answer_loss,
-) -> Plain:
-    """Trains with PEFT and torch alone, row by row without padding, in the base's type.
-
-    `summed_loss(pair, logits, answer)` is a pair's loss over its answer's tokens.
-    """
-    recipe = job.recipe
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(base.model, config).eval()
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    generator = torch.Generator().manual_seed(derive_seed(job.seed, "init"))
-    for name, weight in weights.items():
-        bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
-        if "lora_A" in name:
-            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
-    rows = list(enumerate(tokenize(base.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in job.pairs))
-    order = random.Random(derive_seed(job.seed, "order"))
-    batches = []
-    for _ in range(recipe.steps or recipe.epochs):  # a pass has one step at least
-        epoch = list(rows)
-        order.shuffle(epoch)
-        batches += [epoch[at : at + recipe.batch_size] for at in range(0, len(epoch), recipe.batch_size)]
-    batches = batches[: recipe.steps or None]
-    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=0.0, fused=False)
-    losses, clipped = [], 0
-    for step, batch in enumerate(batches):
-        # A tenth of the steps is less than one: the first at the full rate, then down in equal parts.
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (len(batches) - step) / len(batches)
-        answers = sum(row.answer for _, row in batch)
-        total = 0.0
-        for pair, row in batch:
-            logits = model(torch.tensor([row.ids])).logits[0, -row.answer - 1 : -1]
-            loss = summed_loss(pair, logits, torch.tensor(row.ids[-row.answer :])) / answers
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        grads = [weight.grad for weight in weights.values() if weight.grad is not None]
-        norm = math.sqrt(sum(float((grad**2).sum()) for grad in grads))
-        clipped += norm > recipe.max_grad_norm
-        for grad in grads:
-            grad *= min(1.0, recipe.max_grad_norm / (norm + 1e-6))
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(total)
-    assert clipped, "the gradients are small enough that clipping is not shown"
-    return Plain(losses, {name.replace(".default", ""): weight.detach() for name, weight in weights.items()})
-
-
-def fleet(folder: Path, *, slots: int, batch_tokens: int = 4096) -> Fleet:
-    adapters = StackedAdapters(load_tiny(folder), slots=slots, rank=RECIPE.rank, alpha=RECIPE.alpha)
-    return Fleet(adapters, batch_tokens=batch_tokens)
 
 
 def trained(fleet: Fleet, users: Sequence[int]) -> dict[int, Fit]:
-    return {users[place]: fit for place, fit in fleet.fit(job(user) for user in users)}
-
-
-def assert_plain(fits: dict[int, Fit], alone: list[Plain]) -> None:
-    assert fits.keys() == set(range(len(SIZES)))
-    for user, fit in fits.items():
-        losses, weights = alone[user]
-        assert fit.stats.steps == len(losses)
-        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((losses[0], losses[-1]), abs=1e-9)
-        assert fit.weights.keys() == weights.keys()
-        for name, weight in weights.items():
-            torch.testing.assert_close(fit.weights[name], weight, rtol=0, atol=1e-9)
+    return {users[place]: fit for place, fit in fleet.fit(request_of(user) for user in users)}
 
 
 @pytest.fixture(scope="module", params=["tiny_llama", "tiny_qwen2"])
@@ -127,7 +34,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> list[Plain]:
-    return [plain_loop(load_tiny(folder), job(user)) for user in range(len(SIZES))]
+    return [plain_loop(load_tiny(folder), request_of(user)) for user in range(len(SIZES))]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
@@ -139,12 +46,12 @@ def test_every_user_gets_what_a_plain_loop_gives_it_alone(folder: Path, alone: l
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_number_of_steps_holds_for_users_with_few_pairs_and_with_many(folder: Path, steps: int) -> None:
-    jobs = [replace(job(user), recipe=replace(RECIPE, steps=steps)) for user in range(len(SIZES))]
+    requests = [replace(request_of(user), recipe=replace(RECIPE, steps=steps)) for user in range(len(SIZES))]
     # One step is less than a pass for most of them, five are more than two passes for all, cut within one for some.
     assert {5 % math.ceil(size / RECIPE.batch_size) for size in SIZES} == {0, 1, 2}
-    fits = dict(fleet(folder, slots=2).fit(jobs))
+    fits = dict(fleet(folder, slots=2).fit(requests))
     assert {fit.stats.steps for fit in fits.values()} == {steps}
-    assert_plain(fits, [plain_loop(load_tiny(folder), one) for one in jobs])
+    assert_plain(fits, [plain_loop(load_tiny(folder), one) for one in requests])
 
 
 def test_small_passes_and_a_prefix_per_slot_change_nothing(
@@ -175,7 +82,9 @@ def test_out_of_memory_halves_the_passes_and_loses_nobody(
     monkeypatch.setattr(Fleet, "_losses", short_of_memory)
     seen: list[int] = []
     users = range(len(SIZES))
-    fits = fleet(folder, slots=4).fit((job(user) for user in users), on_step=lambda rows, tokens: seen.append(rows))
+    fits = fleet(folder, slots=4).fit(
+        (request_of(user) for user in users), on_step=lambda rows, tokens: seen.append(rows)
+    )
     assert_plain(dict(fits), alone)
     assert sum(seen) == RECIPE.epochs * sum(SIZES)
     # What was too much once is not tried again at each step.
@@ -197,7 +106,7 @@ def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(fol
     trained(shared, [0, 3])
     fits = trained(shared, [1, 2])
     again = trained(fleet(folder, slots=2), [1, 2])[1]
-    assert fits[1]._replace(seconds=0, weights={}) == again._replace(seconds=0, weights={})
+    assert replace(fits[1].stats, seconds=0) == replace(again.stats, seconds=0)
     assert all(torch.equal(fits[1].weights[name], again.weights[name]) for name in again.weights)
     assert not all(torch.equal(fits[2].weights[name], again.weights[name]) for name in again.weights)
 
@@ -205,13 +114,13 @@ def test_a_user_after_others_gets_the_adapter_of_a_fresh_process_bit_for_bit(fol
 def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
     asked: list[int] = []
 
-    def jobs() -> Iterator[TrainRequest]:
+    def requests() -> Iterator[TrainRequest]:
         for user in (0, 1, 2, 3):
             asked.append(user)
-            yield job(user)
+            yield request_of(user)
 
     finished, asked_by_then = [], []
-    for place, _ in fleet(folder, slots=2).fit(jobs()):
+    for place, _ in fleet(folder, slots=2).fit(requests()):
         finished.append(place)
         asked_by_then.append(len(asked))
     # The users take 6, 2, 4 and 4 steps: 1 makes room for 2; 0 and 2 are finished in the same step, which makes room for 3.
@@ -221,7 +130,7 @@ def test_a_free_slot_goes_to_the_next_user_at_once(folder: Path) -> None:
 
 def test_progress_counts_every_row_once(folder: Path) -> None:
     seen: list[tuple[int, int]] = []
-    fits = dict(fleet(folder, slots=2).fit([job(0), job(3)], on_step=lambda *step: seen.append(step)))
+    fits = dict(fleet(folder, slots=2).fit([request_of(0), request_of(3)], on_step=lambda *step: seen.append(step)))
     assert sum(rows for rows, _ in seen) == RECIPE.epochs * (SIZES[0] + SIZES[3])
     assert sum(tokens for _, tokens in seen) == sum(fit.stats.tokens for fit in fits.values())
 
@@ -229,8 +138,8 @@ def test_progress_counts_every_row_once(folder: Path) -> None:
 def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(folder: Path) -> None:
     base = load_tiny(folder)
     before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
-    one = TrainRequest(job(1).pairs, replace(RECIPE, epochs=6), 1)
-    fits = dict(Fleet(StackedAdapters(base, slots=2, rank=4, alpha=8)).fit([job(0), one]))
+    one = TrainRequest(request_of(1).pairs, replace(RECIPE, epochs=6), 1)
+    fits = dict(Fleet(StackedAdapters(base, slots=2, rank=4, alpha=8)).fit([request_of(0), one]))
     assert fits[1].stats.last_loss < fits[1].stats.first_loss
     after = {
         name.replace(".base.", "."): p
@@ -254,7 +163,7 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
 def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_fleet, "compute_dtype", lambda device: torch.float32)
     recipe = replace(RECIPE, rank=8, alpha=16, learning_rate=2e-4)
-    jobs = [
+    requests = [
         TrainRequest(
             [(f"Film {n} of {user}: {WORDS[n]}.", ["fantasy", "dark comedy"][n % 2]) for n in range(6)], recipe, user
         )
@@ -266,10 +175,12 @@ def test_real_weights_in_float32_follow_the_plain_loop(smollm2: ModelRef, monkey
         return LoadedModel(model, load_tokenizer(smollm2), torch.device("cpu"))
 
     adapters = StackedAdapters(base(), slots=2, rank=8, alpha=16)
-    for place, fit in Fleet(adapters).fit(jobs):
-        alone = plain_loop(base(), jobs[place])
+    for place, fit in Fleet(adapters).fit(requests):
+        alone = plain_loop(base(), requests[place])
         assert fit.stats.steps == len(alone.losses) == 6
-        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx((alone.losses[0], alone.losses[-1]), abs=1e-5)
+        assert (fit.stats.first_loss, fit.stats.last_loss) == pytest.approx(
+            (alone.losses[0], alone.losses[-1]), abs=1e-5
+        )
         apart = torch.cat([(fit.weights[name] - weight).abs().flatten() for name, weight in alone.weights.items()])
         # Adam makes much of a gradient that is all but zero, and so of its rounding.
         assert (apart <= 1e-5).double().mean() >= 0.9999
@@ -282,21 +193,21 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     """Rounding differs with what shares a pass, so single users differ; over users it is noise around zero."""
     for module in (loading, language_fleet):
         monkeypatch.setattr(module, "compute_dtype", lambda device: torch.bfloat16)
-    jobs = [
+    requests = [
         TrainRequest([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
         for user in range(30)
     ]  # fmt: skip
 
     def losses(slots: int) -> torch.Tensor:
         base = load_causal(tiny_ref(folder), torch.device("cpu"), quantization="nf4" if quantised else "none")
-        fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(jobs))
-        return torch.tensor([fits[place].stats.last_loss for place in range(len(jobs))], dtype=torch.float64)
+        fits = dict(Fleet(StackedAdapters(base, slots=slots, rank=4, alpha=8)).fit(requests))
+        return torch.tensor([fits[place].stats.last_loss for place in range(len(requests))], dtype=torch.float64)
 
     alone, packed = losses(1), losses(8)
     apart = packed - alone
     assert apart.abs().max() > 0
     # 30 users: a mean beyond 3 standard errors would come by chance once in 370 times, and these numbers are fixed.
-    assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(jobs))
+    assert apart.mean().abs() <= 3 * apart.std() / math.sqrt(len(requests))
     # What packing moves is small beside what tells users apart.
     assert apart.std() < 0.05 * alone.std()
 
@@ -304,7 +215,7 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
 @pytest.mark.parametrize("rate", [1e30])
 def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: float) -> None:
     """A rate that drives the training into infinity: the error names what to lower and nothing of the user's."""
-    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=rate, epochs=4))
+    wild = replace(request_of(0), recipe=replace(RECIPE, learning_rate=rate, epochs=4))
     adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=2, rank=4, alpha=8)
     with pytest.raises(
         RunError, match=r"came to NaN or infinite weights \(\d+ of \d+ tensors\); lower learning-rate"
@@ -314,13 +225,13 @@ def test_weights_that_are_no_numbers_are_no_adapter(tiny_llama: Path, rate: floa
 
 
 def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> None:
-    wild = replace(job(0), recipe=replace(RECIPE, learning_rate=1e30, epochs=4))
+    wild = replace(request_of(0), recipe=replace(RECIPE, learning_rate=1e30, epochs=4))
 
-    def first_done(jobs: Sequence[TrainRequest]) -> tuple[int, Fit]:
+    def first_done(requests: Sequence[TrainRequest]) -> tuple[int, Fit]:
         adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float64), slots=2, rank=4, alpha=8)
-        return next(Fleet(adapters).fit(jobs))
+        return next(Fleet(adapters).fit(requests))
 
-    (_, alone), (place, beside) = first_done([job(1)]), first_done([job(1), wild])
+    (_, alone), (place, beside) = first_done([request_of(1)]), first_done([request_of(1), wild])
     assert place == 0
     for name, weight in alone.weights.items():
         torch.testing.assert_close(beside.weights[name], weight, rtol=0, atol=1e-9)
@@ -329,7 +240,7 @@ def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> 
 def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -> None:
     """Users of uneven size, whose rows repeat in the stacks, and a shared prefix, whose rows repeat in the cache."""
     wording = "Which tag fits the movie? " * 12
-    jobs = [
+    requests = [
         TrainRequest(
             [(f"{wording}{n}", "fantasy") for n in range(size)],
             replace(RECIPE, batch_size=9, max_tokens=256),
@@ -343,7 +254,7 @@ def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -
         runs = []
         for _ in range(6):
             adapters = StackedAdapters(load_tiny(tiny_llama, dtype=torch.float32), slots=3, rank=4, alpha=8)
-            runs.append(dict(Fleet(adapters).fit(jobs)))
+            runs.append(dict(Fleet(adapters).fit(requests)))
     finally:
         torch.set_num_threads(threads)
     for run in runs[1:]:

@@ -1,8 +1,8 @@
 """The tape's file: what comes back, what is found damaged, who may write at once."""
 
+import logging
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from itertools import cycle
 from pathlib import Path
@@ -11,10 +11,7 @@ from typing import get_args
 import pytest
 
 from cdcda_flower.errors import DataError, RunError
-from cdcda_flower.runs import tape as tapes
-from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel
-from cdcda_flower.runs.tape_audit import audit, tape_stats
-from cdcda_flower.runs.tape_mend import fold, mend
+from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel, export
 from cdcda_flower.types import Cut, Sample
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
@@ -84,7 +81,8 @@ def test_two_runs_may_record_into_one_tape_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert audit(path).rows == {"models": 1, "calls": 150, "scores": 0}
+    with Tape(path, writable=False) as tape:
+        assert [(one.model, one.calls) for one in tape.stats()] == [(CLOUD, 150)]
 
 
 def test_what_was_added_outlives_a_process_that_never_closed(path: Path) -> None:
@@ -105,76 +103,83 @@ def test_a_tape_in_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_stats_count_by_model(path: Path) -> None:
-    cloud, judge = tape_stats(path)
+    with Tape(path, writable=False) as tape:
+        cloud, judge = tape.stats()
     assert (cloud.model, cloud.calls, cloud.samples, cloud.tokens, cloud.scores) == (CLOUD, 20, 40, 60, 0)
     assert (judge.model, judge.calls, judge.samples, judge.tokens, judge.scores) == (JUDGE, 0, 0, 0, 10)
 
 
-def _read_all(path: Path) -> None:
-    with Tape(path, writable=True) as tape:
-        tape.calls([f"call-{n}" for n in range(100)])
-        tape.scores([f"score-{n}" for n in range(100)])
-        tape.models()
-
-
-def _change(statement: str) -> Callable[[Path], None]:
-    def act(path: Path) -> None:
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute(statement)
-
-    return act
-
-
-def _flip(path: Path) -> None:
+def _scramble(path: Path, first: float, last: float) -> bytes:
+    """Overwrites a part of a file; returns what it holds then."""
     whole = bytearray(path.read_bytes())
-    place = whole.index(f"{HEARD} 7".encode())
-    whole[place] ^= 0x80  # no UTF-8 any more
+    start, end = (int(len(whole) * part) for part in (first, last))
+    whole[start:end] = bytes(n % 251 for n in range(start, end))
     path.write_bytes(whole)
+    return bytes(whole)
 
 
-@pytest.mark.parametrize(
-    ("change", "table"),
-    [
-        (_flip, "calls"),
-        (_change("UPDATE calls SET samples = '[\"other\"]' WHERE key = 'call-7'"), "calls"),
-        (_change("UPDATE calls SET tokens = 4 WHERE key = 'call-7'"), "calls"),
-        (_change("UPDATE calls SET key = 'call-70' WHERE key = 'call-7'"), "calls"),
-        (_change("UPDATE calls SET samples = x'00ff' WHERE key = 'call-7'"), "calls"),
-        (_change("UPDATE scores SET value = 0.5 WHERE key = 'score-7'"), "scores"),
-        (_change("UPDATE models SET digest = 'd2' WHERE digest = 'd1'"), "models"),
-    ],
-)
-def test_a_changed_row_is_found_named_and_left_out_of_a_new_tape(
-    path: Path, change: Callable[[Path], None], table: str
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A tape whose 400 calls fill many pages."""
+    path = tmp_path / "tape.sqlite"
+    with Tape(path, writable=True) as tape:
+        tape.add_model(CLOUD)
+        for n in range(400):
+            tape.add_call(f"call-{n:03}", CLOUD, call_of(f"{n:03} {HEARD}" * 20))
+    return path
+
+
+@pytest.mark.parametrize(("first", "last"), [(0.3, 0.4), (0.9, 1.0)])
+def test_a_damaged_tape_is_moved_aside_and_a_new_one_begins(
+    many: Path, first: float, last: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not audit(path).damaged
-    change(path)
-    found = audit(path)
-    assert {name: count for name, count in found.changed.items() if count} == {table: 1}
-    with pytest.raises(DamagedTapeError, match="cdcda tape verify") as caught:
-        _read_all(path)
-    assert HEARD not in str(caught.value)
-    before = path.read_bytes()
-    assert mend(path).read_bytes() == before
-    after = audit(path)
-    assert (after.damaged, after.rows[table], after.sound) == (False, found.rows[table] - 1, found.sound)
+    damaged = _scramble(many, first, last)
+    with caplog.at_level(logging.WARNING), Tape(many, writable=True) as tape:
+        assert tape.calls(["call-000"]) == {}
+        tape.add_model(CLOUD)
+        tape.add_call("new", CLOUD, call_of("x"))
+    (kept,) = many.parent.glob("tape.sqlite.damaged-*")
+    assert kept.read_bytes() == damaged
+    assert str(kept) in caplog.text
+    assert HEARD not in caplog.text
+    with Tape(many, writable=False) as tape:
+        assert tape.calls(["new"]) == {"new": call_of("x")}
 
 
 @pytest.mark.parametrize("left", [0.0, 0.001, 0.01, 0.4, 0.75, 0.99])
-def test_a_file_that_was_cut_off_is_never_read_as_a_whole_one(path: Path, left: float) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * left)])
-    with pytest.raises(DataError, match=r"is no tape, or nothing is left of it|is damaged"):
-        _read_all(path)
-    if left > 0.001:
-        found = audit(path)
-        assert found.structure
-        if found.sound:
-            mend(path)
-            assert (audit(path).damaged, audit(path).sound) == (False, found.sound)
-    else:
-        with pytest.raises(DataError, match="is no tape, or nothing is left of it"):
-            audit(path)
+def test_a_replay_refuses_a_file_that_was_cut_off_and_leaves_it_alone(many: Path, left: float) -> None:
+    whole = many.read_bytes()
+    cut = whole[: int(len(whole) * left)]
+    many.write_bytes(cut)
+    with (
+        pytest.raises(DataError, match=r"is no tape, or nothing is left of it|is damaged") as caught,
+        Tape(many, writable=False),
+    ):
+        pass
+    assert HEARD not in str(caught.value)
+    assert [file.name for file in many.parent.iterdir()] == ["tape.sqlite"]
+    assert many.read_bytes() == cut
+
+
+def test_a_tape_is_exported_row_by_row(path: Path) -> None:
+    rows = list(export(path))
+    assert len(rows) == 30
+    assert rows[7]["key"] == "call-7"
+    assert rows[7]["samples"] == [{"text": f"{HEARD} 7", "cut": ""}, {"text": "Ü\n2", "cut": "limit"}]
+    assert (rows[21]["key"], rows[21]["model"], rows[21]["score"]) == ("score-1", "wanli", 1 / 7)
+
+
+def test_of_a_damaged_tape_what_stands_before_the_damage_is_exported(many: Path) -> None:
+    _scramble(many, 0.6, 0.7)
+    found: list[object] = []
+
+    def read_all() -> None:
+        for row in export(many):
+            found.append(row["key"])
+
+    with pytest.raises(DamagedTapeError, match="cdcda tape export"):
+        read_all()
+    assert found[:3] == ["call-000", "call-001", "call-002"]
 
 
 def test_a_file_of_another_kind_or_version_is_refused_and_left_alone(tmp_path: Path, path: Path) -> None:
@@ -182,8 +187,9 @@ def test_a_file_of_another_kind_or_version_is_refused_and_left_alone(tmp_path: P
     text.write_text("hello " * 1000)
     with closing(sqlite3.connect(ledger)) as connection, connection:
         connection.execute("CREATE TABLE t (a)")
-    _change("PRAGMA user_version = 9")(path)
-    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 3")):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA user_version = 9")
+    for file, said in ((text, "is no tape"), (ledger, "is no tape"), (path, "has version 9 and this release reads 4")):
         before = file.read_bytes()
         for writable in (False, True):
             with pytest.raises(DataError, match=said) as caught, Tape(file, writable=writable):
@@ -222,111 +228,3 @@ def test_a_copy_made_after_the_run_is_whole_though_somebody_reads(path: Path, tm
     copy.write_bytes(path.read_bytes())
     with Tape(copy, writable=False) as tape:
         assert tape.calls(["late"])
-
-
-def test_answers_whose_model_is_lost_are_counted(path: Path) -> None:
-    assert not any(audit(path).nameless.values())
-    _change("DELETE FROM models WHERE role = 'cloud'")(path)
-    found = audit(path)
-    assert (found.damaged, found.nameless) == (False, {"models": 0, "calls": 20, "scores": 0})
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """A tape whose 400 calls fill many pages."""
-    path = tmp_path / "tape.sqlite"
-    with Tape(path, writable=True) as tape:
-        tape.add_model(CLOUD)
-        for n in range(400):
-            tape.add_call(f"call-{n:03}", CLOUD, call_of(f"{n:03} {HEARD}" * 20))
-    return path
-
-
-def _scramble(path: Path, first: float, last: float) -> None:
-    whole = bytearray(path.read_bytes())
-    start, end = (int(len(whole) * part) for part in (first, last))
-    whole[start:end] = bytes(n % 251 for n in range(start, end))
-    path.write_bytes(whole)
-
-
-@pytest.mark.parametrize(("first", "last"), [(0.3, 0.4), (0.9, 1.0)])
-def test_what_can_be_read_of_a_broken_file_is_saved_and_the_file_is_kept(many: Path, first: float, last: float) -> None:
-    _scramble(many, first, last)
-    many.chmod(0o600)
-    damaged, found = many.read_bytes(), audit(many)
-    assert found.structure
-    assert 300 < found.sound <= 401
-    assert mend(many) == many.with_name("tape.sqlite.damaged")
-    assert many.with_name("tape.sqlite.damaged").read_bytes() == damaged
-    assert (audit(many).damaged, audit(many).sound) == (False, found.sound)
-    assert many.stat().st_mode & 0o777 == 0o600
-    assert sorted(file.name for file in many.parent.iterdir()) == ["tape.sqlite", "tape.sqlite.damaged"]
-    with Tape(many, writable=False) as tape:
-        assert tape.models() == (CLOUD,)
-        assert tape.calls(["call-000"])["call-000"] == call_of(f"000 {HEARD}" * 20)
-
-
-def test_a_file_that_lost_its_last_bytes_loses_at_most_the_rows_that_stood_there(many: Path) -> None:
-    many.write_bytes(many.read_bytes()[:-100])
-    found = audit(many)
-    assert (found.structure, found.sound >= 395) == ("its end is missing", True)
-    mend(many)
-    assert (audit(many).damaged, audit(many).sound) == (False, found.sound)
-
-
-def test_what_was_kept_once_is_never_overwritten(many: Path) -> None:
-    for name in ("tape.sqlite.damaged", "tape.sqlite.damaged-2", "tape.sqlite.damaged-3"):
-        _change("UPDATE calls SET tokens = 4 WHERE rowid = (SELECT max(rowid) FROM calls)")(many)
-        assert mend(many).name == name
-    assert audit(many).sound == 398
-
-
-def test_a_tape_that_a_run_uses_is_not_replaced(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Tape(many, writable=True) as tape:
-        tape.add_call("late", CLOUD, call_of("x"))
-        monkeypatch.setattr(tapes, "_WAIT_S", 0.1)
-        with pytest.raises(RunError, match="was in use by another program"):
-            mend(many)
-        assert tape.calls(["late"])
-    assert [file.name for file in many.parent.iterdir()] == ["tape.sqlite"]
-
-
-def _killed(path: Path, to: Path) -> Path:
-    """Copies a tape and its log as a run that was killed would leave them."""
-    with Tape(path, writable=True) as tape:
-        tape.add_call("late", CLOUD, call_of("x"))
-        to.mkdir()
-        for file in path.parent.glob("tape.sqlite*"):
-            if not file.name.endswith("-shm"):
-                (to / file.name).write_bytes(file.read_bytes())
-    return to / "tape.sqlite"
-
-
-def test_what_a_killed_run_left_beside_the_tape_is_folded_in(path: Path, tmp_path: Path) -> None:
-    left = _killed(path, tmp_path / "killed")
-    assert left.with_name("tape.sqlite-wal").stat().st_size
-    fold(left)
-    assert [file.name for file in left.parent.iterdir()] == ["tape.sqlite"]
-    assert audit(left).rows["calls"] == 21
-
-
-def test_a_log_in_use_stays_and_nothing_is_made_where_no_tape_is(path: Path, tmp_path: Path) -> None:
-    with Tape(path, writable=True) as tape:
-        tape.add_call("late", CLOUD, call_of("x"))
-        fold(path)
-        tape.add_call("later", CLOUD, call_of("x"))
-        assert path.with_name("tape.sqlite-wal").exists()
-    assert audit(path).rows["calls"] == 22
-    fold(tmp_path / "none.sqlite")
-    assert not (tmp_path / "none.sqlite").exists()
-
-
-def test_what_stands_in_the_log_of_a_broken_tape_is_saved_too(many: Path, tmp_path: Path) -> None:
-    left = _killed(many, tmp_path / "killed")
-    left.write_bytes(left.read_bytes()[:-100])
-    fold(left)
-    mend(left)
-    assert not audit(left).damaged
-    with Tape(left, writable=False) as tape:
-        assert tape.calls(["late"])
-    assert {file.name for file in left.parent.iterdir()} == {"tape.sqlite", "tape.sqlite.damaged"}

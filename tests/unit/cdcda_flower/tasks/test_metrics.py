@@ -118,7 +118,8 @@ def test_the_lenient_reading_travels_beside_the_strict_one() -> None:
     assert values(task, both) == values(task, strict)
     assert (both["unparsed"], both["correct"]) == (4, 2)
     assert lenient_part(both).keys() == strict.keys()
-    assert (lenient_part(both)["unparsed"], values(task, lenient_part(both))["accuracy"]) == (2, pytest.approx(2 / 3))
+    assert lenient_part(both)["unparsed"] == 2
+    assert values(task, lenient_part(both))["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_text_has_one_reading() -> None:

@@ -1,4 +1,4 @@
-"""A training set becomes an order: every pair in it, and what a teacher says about the pairs that were shared."""
+"""A training set becomes a request: every pair in it, and what a teacher says about the pairs that were shared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.models.requests import Answered, AnswerRequest, ScoreRequest, Trained, TrainRequest
 from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import Example, ModelRef, Provenance, SyntheticPair, TrainingSet
+from cdcda_flower.types import Example, ModelRef, Provenance, SyntheticPair, TrainingSet, TrainingStats
 from clients.device import Device
 from clients.executors.executor import ModelExecutor, Pending, training_seed
 from repository import ROOT
@@ -21,16 +21,17 @@ class Listener:
     """Models that only note what is asked of them."""
 
     def __init__(self) -> None:
-        self.orders: list[TrainRequest] = []
+        self.requests: list[TrainRequest] = []
 
-    def train(self, orders: Sequence[TrainRequest]) -> Pending[list[Trained]]:
-        self.orders += orders
-        return lambda: [Trained("weights", 1, 2, 1.0, 0.5, 0.0) for _ in orders]
+    def train(self, requests: Sequence[TrainRequest]) -> Pending[list[Trained]]:
+        self.requests += requests
+        stats = TrainingStats(steps=1, tokens=2, first_loss=1.0, last_loss=0.5, seconds=0.0)
+        return lambda: [Trained("weights", stats) for _ in requests]
 
-    def answer(self, order: AnswerRequest) -> Pending[Answered]:
+    def answer(self, request: AnswerRequest) -> Pending[Answered]:
         raise NotImplementedError
 
-    def score(self, order: ScoreRequest) -> Pending[list[float]]:
+    def score(self, request: ScoreRequest) -> Pending[list[float]]:
         raise NotImplementedError
 
 
@@ -44,7 +45,7 @@ def test_targets_reach_the_pairs_that_they_are_of(tmp_path: Path) -> None:
         TrainingSet(user_id="u", method="direct-ft", private=PRIVATE, synthetic=()),
     ]
     reports = executor.train(sets, device)()
-    taught, plain = (order.job for order in models.orders)
+    taught, plain = models.requests
     assert list(taught.pairs) == [*((e.query, e.response) for e in PRIVATE), ("written", "5")]
     assert list(taught.targets) == [None, TARGETS, None, None]
     assert taught.rkd_weight == 0.25

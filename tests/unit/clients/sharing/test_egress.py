@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdcda_flower.errors import ConfigError, ShareError
 from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Questions, Submitted
-from cdcda_flower.types import AdapterRef, Example, TrainingReport, Upload, UserHistory, UserResult
+from cdcda_flower.types import AdapterRef, Example, TrainingReport, TrainingStats, Upload, UserHistory, UserResult
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode
 from clients import preflight
@@ -109,9 +109,8 @@ def test_the_guard_reads_what_was_serialised() -> None:
 
 RESULT = UserResult(user_id="u", method="device", adapter_of=None, queries=2, unparsed=0, sums={"n": 2.0}, seconds=0.5)
 ADAPTER = AdapterRef(user_id="u", method="cdcda", trained_as="direct-ft", base_digest="b", weights_digest="w")
-REPORT = TrainingReport(
-    adapter=ADAPTER, private=9, synthetic=1, dropped=0, tokens=9, steps=3, first_loss=2.0, last_loss=1.0, seconds=0.5
-)
+STATS = TrainingStats(steps=3, tokens=9, first_loss=2.0, last_loss=1.0, seconds=0.5)
+REPORT = TrainingReport(adapter=ADAPTER, private=9, synthetic=1, dropped=0, stats=STATS)
 SECRET = "what the user wrote"
 
 
@@ -140,7 +139,7 @@ def test_a_reply_as_the_table_says_leaves(reply: Any) -> None:
         (PersonalizeReply(user_id="v", reports=()), "user_id must be"),
         (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, trained_as=SECRET)),)), "a method"),
         (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, weights_digest=SECRET)),)), "digits"),
-        (PersonalizeReply(user_id="u", reports=(replace(REPORT, tokens=-1),)), "a whole number"),
+        (PersonalizeReply(user_id="u", reports=(replace(REPORT, stats=replace(STATS, tokens=-1)),)), "a whole number"),
         (EvaluateReply(user_id="u", results=(replace(RESULT, method=SECRET),)), "a method"),
         (EvaluateReply(user_id="u", results=(replace(RESULT, adapter_of="w"),)), "adapter_of must be"),
         (EvaluateReply(user_id="u", results=(replace(RESULT, sums={SECRET: 1.0}),)), "sums.keys must be"),

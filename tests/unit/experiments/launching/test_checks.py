@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from test_model_files import write_folder as write_model_folder
-from test_model_files import write_gguf
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
@@ -16,6 +14,8 @@ from experiments.launching.checks import check_before_start, chosen_port
 from experiments.launching.processes import port_is_free
 from experiments.launching.staging import find_app
 from lamp_folder import write_folder
+from written_models import write_folder as write_model_folder
+from written_models import write_gguf
 
 
 def _config(tmp_path: Path, **values: str) -> RunConfig:

@@ -34,7 +34,8 @@ def this(tmp_path: Path, said: io.StringIO) -> Launch:
 
 def _flower(monkeypatch: pytest.MonkeyPatch, *logs: str) -> list[str]:
     """Has Flower end as these logs say, one per start; "" finishes. Returns the statuses that each start found."""
-    left, found = list(logs), []
+    left = list(logs)
+    found: list[str] = []
 
     def run(this: Launch, folder: RunFolder) -> Manifest:
         found.append(folder.manifest().status)

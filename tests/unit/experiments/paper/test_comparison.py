@@ -158,6 +158,8 @@ def test_a_comparison_has_one_interval_wherever_and_whichever_way_it_is_shown(tm
     run = make_run(tmp_path, "a", {"device": [2, 3, 4, 1, 2], "direct-ft": [1, 3, 2, 2, 0]}, data="/lamp")
     grid = _grid(run, against=("device", "direct-ft"))
     forth, back = _numbers(grid, "device", "mae ↓", "direct-ft"), _numbers(grid, "direct-ft", "mae ↓", "device")
+    assert forth["low"] is not None
+    assert forth["high"] is not None
     assert (back["low"], back["high"]) == pytest.approx((-forth["high"], -forth["low"]))
     (shown,) = [c for c in read_report(run).comparisons if c.metric == "mae"]
     assert (shown.low, shown.high) == pytest.approx((forth["low"], forth["high"]))

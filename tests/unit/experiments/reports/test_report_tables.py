@@ -75,7 +75,7 @@ def ledger_pairs(folder: RunFolder) -> list[str]:
 
 
 def _long(training: TrainingReport) -> TrainingReport:
-    return replace(training, tokens=12_345_678_901, seconds=1_234_567.8)
+    return replace(training, stats=replace(training.stats, tokens=12_345_678_901, seconds=1_234_567.8))
 
 
 def test_the_report_of_a_run(tmp_path: Path, printed: list[Table]) -> None:

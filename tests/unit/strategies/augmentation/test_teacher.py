@@ -29,7 +29,8 @@ def supplied(
     uploads: Sequence[Upload],
     teacher: ModelRef,
     student: ModelRef,
-    on_progress: Callable[[int, int], object] = lambda done, tokens: None,
+    on_progress: Callable[[int, int], None] = lambda done, tokens: None,
+    /,
     **changes: Scalar,
 ) -> tuple[Mapping[str, Targets], Recording]:
     """Returns the supply and the run's account; without a `tape` it keeps none."""

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.config import FILTERS, RunConfig, read_defaults
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Provenance, SyntheticPair, Upload
 from repository import ROOT
-from strategies.selection.filters import FILTERS, Thresholds, consistency, diversity, length
+from strategies.selection.filters import Thresholds, consistency, diversity, length
 from strategies.selection.rouge_l import rouge_l_scores
 from strategies.selection.scorers import EchoScorer, make_scorer
 from strategies.selection.select import judge, selected
