@@ -1,6 +1,6 @@
 """Runs the benchmarks one after the other, each in a process of its own, and writes their tables into the report.
 
-`docs/BENCHMARKS.md` keeps what people wrote in it: only the text between a benchmark's two markers is replaced.
+`docs/benchmarks.md` keeps what people wrote in it: only the text between a benchmark's two markers is replaced.
 """
 
 import json
@@ -23,7 +23,7 @@ from benchmarks.sample_requests import ROOT
 from cdcda_flower.models.loading import compute_dtype, pick_device
 
 NAMES = ("train", "answer", "generate", "score", "memory", "flower")
-PAGE = ROOT / "docs" / "BENCHMARKS.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- {}: written by `python -m benchmarks` -->", "<!-- end of {} -->"
 COLUMNS = ("case", "ours", "peer", "unit", "ratio", "work")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -43,7 +43,7 @@ def main(
     run: Annotated[Path | None, typer.Option(help="A demo run's folder: where its time went.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A benchmark to run, instead of all; may be repeated.")] = None,
 ) -> None:
-    """Runs the benchmarks and writes docs/BENCHMARKS.md; exits with 1 where one of them failed."""
+    """Runs the benchmarks and writes docs/benchmarks.md; exits with 1 where one of them failed."""
     wanted = only or [*NAMES, *(["demo"] if full or run else [])]
     failed = []
     for name in wanted:

@@ -10,8 +10,8 @@ from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.embedded import embedded_ref, questions
 from benchmarks.sample_requests import SEED
 from benchmarks.train import CPU, wrapped
-from cdcda_flower.models.answering import answer
 from cdcda_flower.models.decoding import Stop, stops_of
+from cdcda_flower.models.device_model import answer
 from cdcda_flower.models.loading import LoadedModel, load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe

@@ -11,9 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.embedded import Rows, embedded_ref, jobs
-from cdcda_flower.models.loading import LoadedModel, compute_dtype, load_causal
+from cdcda_flower.models.loading import LoadedModel, compute_dtype, dequantised, load_causal
 from cdcda_flower.models.lora import StackedAdapters
-from cdcda_flower.models.quantized import dequantised
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import TokenizedExample, tokenize

@@ -65,7 +65,7 @@ class RunConfig(BaseModel):
 
     task: str = Field(description="LaMP task: " + ", ".join(TASKS))
     data: str = Field(description='"embedded" (synthetic personas) or a folder with LaMP_N/{train,dev}')
-    profile_form: str = Field(description="how a profile item becomes a training pair (docs/data.md)")
+    profile_form: str = Field(description="how a profile item becomes a training pair (docs/how-to/your-own-data.md)")
     num_users: Positive = Field(description="target users = simulated devices: those with the longest history")
     max_history: Count = Field(description="most recent history items kept per user; 0 = all")
     query_split: Literal["dev", "train"] = Field(
@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
     cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
-        description="transformers or llama-cpp here, an OpenAI-compatible server (docs/cloud.md), or echo, a test double"
+        description="transformers or llama-cpp here, an OpenAI-compatible server (docs/how-to/cloud-server.md), or echo, a test double"
     )
     prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_model: str = Field(
@@ -120,7 +120,7 @@ class RunConfig(BaseModel):
         description="absolute file of recorded answers and scores; empty = tape.sqlite in the cache folder"
     )
     tape_mode: Literal["record", "replay", "off"] = Field(
-        description="record: what the tape lacks is asked and recorded; replay: nothing is asked; off: all is (docs/tape.md)"
+        description="record: what the tape lacks is asked and recorded; replay: nothing is asked; off: all is (docs/how-to/reuse-cloud-answers.md)"
     )
     budget_calls: Count = Field(description="requests that one run may ask of the cloud; 0 = any number")
     budget_tokens: Count = Field(

@@ -52,6 +52,6 @@ def url_problem(key: str, url: str) -> str:
     except ValueError:
         return f"{key} is no url; {rule}"
     if parts.username or parts.password or parts.query or parts.fragment:
-        return f"{key} holds more than host and path; {rule}; a key belongs in an environment variable (docs/cloud.md)"
+        return f"{key} holds more than host and path; {rule}; a key belongs in an environment variable (docs/how-to/cloud-server.md)"
     known = parts.scheme in {"http", "https"} and parts.hostname and port != 0
     return "" if known else f"{key} is {url!r}; {rule}"

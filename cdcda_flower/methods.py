@@ -1,4 +1,4 @@
-"""The methods as one table, which config, cloud, devices and reports read. A method is a row here (docs/methods.md)."""
+"""The methods as one table, which config, cloud, devices and reports read. A method is a row here (docs/concepts/methods.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The one table of what leaves a device: each field of each reply, why it leaves, and its bound.
 
 The device's guard checks every reply against it as it was serialised, the cloud checks what arrives, and
-docs/share-policies.md shows it. A reply is plain JSON here.
+docs/concepts/who-sees-what.md shows it. A reply is plain JSON here.
 """
 
 import math
@@ -80,8 +80,8 @@ TABLE: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field(path="reports[].private", kind="count", why="items trained on"),
             Field(path="reports[].synthetic", kind="count", why="pairs trained on"),
             Field(path="reports[].dropped", kind="count", why="pairs that equal a held-out query, left out"),
-            Field(path="reports[].stats.tokens", kind="count", why="cost of the training"),
             Field(path="reports[].stats.steps", kind="count", why="cost of the training"),
+            Field(path="reports[].stats.tokens", kind="count", why="cost of the training"),
             Field(path="reports[].stats.first_loss", kind="number", why="whether the training learned"),
             Field(path="reports[].stats.last_loss", kind="number", why="whether the training learned"),
             Field(path="reports[].stats.seconds", kind="number", why="cost of the training"),

@@ -28,11 +28,10 @@ from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.wire import decode
 from clients.device import Device, open_device
-from clients.evaluate import ask, evaluate
-from clients.executors.table import make_executor
+from clients.evaluate import ask, asked, evaluate
+from clients.executors import make_executor
 from clients.failures import failed
 from clients.personalize import personalize
-from clients.questions import asked
 from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
 from clients.sharing.plugins import make_policy
 from clients.sharing.policies import NoShare

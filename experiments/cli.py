@@ -29,7 +29,7 @@ from experiments.settings import read_config
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.sweep_cells import read_cells
 from experiments.sweeps.sweep_file import read_sweep
-from experiments.sweeps.sweep_table import show_sweep
+from experiments.sweeps.sweep_results import show_sweep
 from experiments.terminal import Column, Line, Table, stderr, stdout
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -71,7 +71,7 @@ def run(
 
 @app.command()
 def sweep(  # noqa: PLR0913 - a command's options are its arguments
-    file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/sweeps.md)")],
+    file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/how-to/sweeps.md)")],
     overrides: Overrides = None,
     runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
     profile: Annotated[str, typer.Option(help="one of the file's profiles; the file names its default")] = "",

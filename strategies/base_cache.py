@@ -36,8 +36,8 @@ def base_model(
     folder = cache / "base" / content[:32]
     if not folder.is_dir():
         # torch takes seconds to import; a run with a cached M_base and an API as cloud needs none here.
-        from cdcda_flower.models.base_model import build_base
         from cdcda_flower.models.loading import load_causal, pick_device, release
+        from cdcda_flower.models.training import build_base
 
         with whole_folder(folder) as draft:
             build_base(

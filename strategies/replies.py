@@ -25,7 +25,7 @@ _PHASES = {
 _PAUSE_S = 0.2
 # Asking for 100 replies takes Flower some 50 ms, on the cores on which the devices train.
 _POLL_S = 1.0
-# A killed client process stays in Flower's pool and fails every later message within milliseconds (docs/running.md), so
+# A killed client process stays in Flower's pool and fails every later message within milliseconds (docs/how-to/flwr-run.md), so
 # a failed message is sent again after a pause, when a living process may be free to take it.
 _RETRIES = 3
 _RETRY_PAUSE_S = 3.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
-from cdcda_flower.models.roles import kinds_of, loaded_models
+from cdcda_flower.models.model_files import kinds_of, loaded_models
 from cdcda_flower.models.sources import files_digest, find_model
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.locations import cache_folder

@@ -11,21 +11,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.models.adapters import check_finite
 from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
-from cdcda_flower.models.loading import compute_dtype
-from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.loading import LoadedModel, compute_dtype
+from cdcda_flower.models.lora import StackedAdapters, check_finite
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import Batch, TokenizedExample, answer_logits, collate, packed, tokenize
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.types import TrainingStats
+from cdcda_flower.types import Example, TrainingStats
 
 OnStep = Callable[[int, int], None]
 
@@ -234,3 +234,28 @@ def _fitting_tokens(adapters: StackedAdapters) -> int:
     bytes_per_token = numbers * adapters.model.dtype.itemsize + config.vocab_size * 4 * 3 // 2
     memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total
     return min(int(_MEMORY_SHARE * memory / bytes_per_token), _ENOUGH_TOKENS[kind])
+
+
+def build_base(
+    source: LoadedModel,
+    rows: Sequence[Example],
+    recipe: Recipe,
+    into: Path,
+    *,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> None:
+    """Writes M_base as safetensors into an existing folder; uses `source` up.
+
+    Training runs on unquantised weights: an adapter merged into NF4 weights would ruin them (huggingface/peft#1043);
+    devices quantise the merged model when they load it.
+    """
+    adapters = StackedAdapters(source, slots=1, rank=recipe.rank, alpha=recipe.alpha)
+    job = TrainRequest([(row.query, row.response) for row in rows], recipe, seed)
+    list(Fleet(adapters).fit([job], on_step=on_step))
+    adapters.merge(0)
+    merged = source.model.to(torch.bfloat16)
+    check_finite(merged.state_dict())
+    merged.config._name_or_path = ""
+    merged.save_pretrained(into)
+    source.tokenizer.save_pretrained(into)

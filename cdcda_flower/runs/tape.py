@@ -14,13 +14,14 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
 from cdcda_flower.errors import CdcdaError, DataError, RunError
 from cdcda_flower.files import private_files
+from cdcda_flower.models.sources import is_path
 from cdcda_flower.seeding import digest
-from cdcda_flower.types import Sample
+from cdcda_flower.types import ModelRef, Sample
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ CREATE TABLE scores (key TEXT PRIMARY KEY, model TEXT, value REAL);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
+ROLES: Mapping[str, Literal["cloud", "consistency"]] = MappingProxyType(
+    {"cloud-model": "cloud", "consistency-model": "consistency"}
+)
 # A run writes for milliseconds at a time, so another one seldom waits.
 _WAIT_S = 60.0
 
@@ -295,6 +299,34 @@ def _moved_aside(path: Path) -> Path:
         with suppress(FileNotFoundError):
             os.replace(f"{path}{ending}", f"{kept}{ending}")
     return kept
+
+
+def asked_name(maker: str, name: str) -> str:
+    """Returns a model's name without its folder, which differs between machines."""
+    return Path(name).name if is_path(name) and maker != "openai" else name
+
+
+def replayed_model(tape: Tape, key: str, maker: str, name: str) -> ModelRef:
+    """Returns the model that a tape was recorded with under a config key's name.
+
+    Raises DataError where the tape has no answers of such a model, or of several.
+    """
+    role = ROLES[key]
+    known = [model for model in tape.models() if model.role == role]
+    named = [model for model in known if (model.maker, model.asked) == (maker, asked_name(maker, name))]
+    if not named:
+        have = ", ".join(sorted({f"{model.asked} ({model.maker})" for model in known})) or f"no {role} model"
+        raise DataError(
+            f"{key} is {name!r} ({maker}); tape {tape.path} has answers of {have}; "
+            'name that model, another tape, or take tape-mode = "record"'
+        )
+    if len({model.contents for model in named}) > 1:
+        digests = ", ".join(model.digest[:12] for model in named)
+        raise DataError(
+            f"{key} is {name!r}; tape {tape.path} has answers of several models of that name ({digests}), and a "
+            'replay looks at no model\'s files; take tape-mode = "record", which asks only for what is missing'
+        )
+    return ModelRef(name=named[0].name, path="", digest=named[0].digest)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _TABLE = (
         folder="LaMP_1",
         title="citation identification",
         kind="label",
-        # The profile holds papers, the test asks for one of two options (docs/data.md, "Two tasks without pairs").
+        # The profile holds papers, the test asks for one of two options (docs/how-to/your-own-data.md, "Two tasks without pairs").
         forms=(
             ProfileForm(
                 name="abstract-to-title", wording=_TITLE, query_field="abstract", response_field="title",

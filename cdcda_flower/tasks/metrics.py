@@ -2,7 +2,7 @@
 
 These sums leave a device, in place of answers and golds. They are no secret from the golds: with one query `correct` says
 whether the answer was the gold, and the counts per label, which F1 needs and no other metric gets, say which labels were in
-play (docs/share-policies.md).
+play (docs/concepts/who-sees-what.md).
 
 Definitions follow LaMP's own evaluator (Salemi et al. 2023): macro-F1 over all labels of the task, also those that no
 gold has; an answer that is no label is wrong; one that is no number counts as the farther end of the scale.

@@ -99,7 +99,7 @@ class Task:
         return strict_rating(output) if self.kind == "rating" else output.strip() or None
 
     def parse_lenient(self, output: str) -> str | None:
-        """Returns the answer as a lenient reader takes it (docs/score.md), or None; a text is read as `parse` does."""
+        """Returns the answer as a lenient reader takes it (docs/how-to/score-predictions.md), or None; a text is read as `parse` does."""
         if self.kind == "label":
             return lenient_label(output, self.labels)
         return lenient_rating(output) if self.kind == "rating" else self.parse(output)

@@ -40,7 +40,7 @@ def make_policy(config: RunConfig) -> SharePolicy:
         ) from error
     if not callable(getattr(policy, "select", None)) or not isinstance(getattr(policy, "name", None), str):
         raise ConfigError(
-            f"share-policy {name!r} lacks `name` or `select(history, *, seed)`; see docs/share-policies.md"
+            f"share-policy {name!r} lacks `name` or `select(history, *, seed)`; see docs/how-to/share-policy.md"
         )
     chosen: SharePolicy = policy
     return chosen

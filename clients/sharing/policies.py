@@ -1,7 +1,7 @@
 """The share policies: which examples of its history a device lets go (the paper's I_u).
 
 A policy of your own is a class with `name` and `select`, found by entry point (`cdcda_flower.share_policies`) or as
-`module:Class`; docs/share-policies.md shows one.
+`module:Class`; docs/how-to/share-policy.md shows one.
 """
 
 import random

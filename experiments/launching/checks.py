@@ -12,13 +12,12 @@ from cdcda_flower.cloud_api import api_key, is_this_machine, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.lamp_files import check_files
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
-from cdcda_flower.models.roles import asks_cloud, judges, kinds_of, loaded_models
+from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.runs.locations import tape_file
-from cdcda_flower.runs.tape import Tape
+from cdcda_flower.runs.tape import Tape, replayed_model
 from cdcda_flower.tasks import task_named
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
-from strategies.recording import replayed_model
 
 PORT_VARIABLE = "CDCDA_PORT"
 MIN_FREE_VARIABLE = "CDCDA_MIN_FREE_GB"

@@ -40,7 +40,7 @@ def findings() -> Iterator[tuple[str, str]]:
         # Found, not imported: importing a model's package may load it.
         found = importlib.util.find_spec(package) is not None
         yield model, "embedded" if found else f"absent; `make install` installs it ({package})"
-    yield "models", "unquantised folders and Hugging Face ids, .gguf files (docs/configuration.md, What can be loaded)"
+    yield "models", "unquantised folders and Hugging Face ids, .gguf files (docs/how-to/choose-a-model.md)"
 
 
 def _gpu() -> str:

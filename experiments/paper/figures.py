@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.statistics import LEVEL, Interval, interval_over_users
 from cdcda_flower.tasks import Task, task_named
+from experiments.paper.comparison import first_counts, repeated
 from experiments.paper.drawing import sheet
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.paper_runs import PaperRun, by_person
-from experiments.paper.repeated import first_counts, repeated
 from experiments.reports.recorded import METHOD, UNSHARED
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from experiments.paper.cells import (
     notes_of,
     paper_cell,
 )
+from experiments.paper.comparison import first_counts, repeated
 from experiments.paper.grid import Cell, Grid, Row, cell_of
 from experiments.paper.numbers import PaperNumbers
 from experiments.paper.paper_runs import PaperRun
-from experiments.paper.repeated import first_counts, repeated
 from experiments.reports.recorded import METHOD, UNSHARED
 
 TableBuilder = Callable[[Sequence[PaperRun], PaperNumbers, Collection[str]], Grid]

@@ -1,4 +1,4 @@
-"""A run's folder -> its results, as one value that tables, CSV and JSON show (docs/report.md)."""
+"""A run's folder -> its results, as one value that tables, CSV and JSON show (docs/reference/json.md)."""
 
 import json
 from collections import Counter

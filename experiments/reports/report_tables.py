@@ -111,7 +111,7 @@ def _methods(report: Report) -> Table:
         lines.append(Line(cells, ends_section=len(lines) + 1 == len(report.methods)))
     for name, method in report.references.items():
         lines.append(Line([*_method_cells(report, name, method), *([""] if gap else [])], style="dim"))
-    notes = ("Dim rows are references without a model (docs/report.md).",) if report.references else ()
+    notes = ("Dim rows are references without a model (docs/reference/metrics.md).",) if report.references else ()
     title = "Methods (pooled over queries | mean over users)"
     return Table(title=title, columns=(Column("method"), *numbers(*heads)), lines=tuple(lines), notes=notes)
 

@@ -1,4 +1,4 @@
-"""A run's results as frozen values, and their documented JSON form (docs/report.md)."""
+"""A run's results as frozen values, and their documented JSON form (docs/reference/json.md)."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ class Metric(_Value):
 
 
 class Lenient(_Value):
-    """The same answers as a lenient reader takes them (docs/score.md)."""
+    """The same answers as a lenient reader takes them (docs/reference/json.md)."""
 
     unparsed: int
     metrics: dict[str, Metric]

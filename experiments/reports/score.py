@@ -1,4 +1,4 @@
-"""Scores a predictions file against a golds file, both in LaMP's own format, as LaMP's evaluator does (docs/score.md)."""
+"""Scores a predictions file against a golds file, both in LaMP's own format, as LaMP's evaluator does (docs/how-to/score-predictions.md)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

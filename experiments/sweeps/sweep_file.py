@@ -61,7 +61,7 @@ class Profile(BaseModel):
 
 
 class SweepFile(BaseModel):
-    """What a sweep file may hold (docs/sweeps.md)."""
+    """What a sweep file may hold (docs/how-to/sweeps.md)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -194,7 +194,7 @@ def _problem(error: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"] if not _is_inner(part))
     message = str(error["msg"]).removeprefix("Value error, ")
     if message == "Extra inputs are not permitted":
-        return f"unknown entry {place!r}; a sweep has {', '.join(SweepFile.model_fields)} (docs/sweeps.md)"
+        return f"unknown entry {place!r}; a sweep has {', '.join(SweepFile.model_fields)} (docs/how-to/sweeps.md)"
     return f"{place}: {message[0].lower()}{message[1:]}"
 
 

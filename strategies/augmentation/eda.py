@@ -1,6 +1,6 @@
 """Easy data augmentation (Wei and Zou 2019, arXiv 1901.11196): four edits of a text that need no model.
 
-Synonym replacement, random insertion, random swap and random deletion; docs/methods.md says what is decided here.
+Synonym replacement, random insertion, random swap and random deletion; docs/concepts/methods.md says what is decided here.
 """
 
 import logging

@@ -1,16 +1,64 @@
 """The table of cloud engines, and the one place that opens and closes them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.types import ModelRef
 from strategies.cloud.echo_engine import EchoGenerator
-from strategies.cloud.engine import TextGenerator
-from strategies.cloud.llama_cpp_engine import LlamaCppEngine
+from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, generator_name
 from strategies.cloud.openai_engine import OpenAIGenerator
-from strategies.cloud.transformers_engine import TransformersGenerator
+
+
+class LlamaCppEngine:
+    """Samples with a GGUF file's own weights; close it before devices need the memory."""
+
+    usage = None
+
+    def __init__(self, config: RunConfig, model: ModelRef) -> None:
+        from cdcda_flower.models.llama_cpp import LlamaCppGenerator
+
+        self.name = generator_name(config, model)
+        self._model = LlamaCppGenerator(
+            Path(model.path), temperature=config.temperature, batch_tokens=config.cloud_batch_tokens
+        )
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request."""
+        self._model.generate(requests, on_answer=on_answer)
+
+    def close(self) -> None:
+        """Frees the model's memory."""
+        self._model.close()
+
+
+class TransformersGenerator:
+    """Samples with a local causal model; close it before devices need the memory."""
+
+    usage = None
+
+    def __init__(self, config: RunConfig, model: ModelRef) -> None:
+        from cdcda_flower.models.generation import CausalGenerator
+        from cdcda_flower.models.loading import loadable, pick_device
+
+        self.name = generator_name(config, model)
+        self._model = CausalGenerator(
+            loadable(model, cache_folder(config)),
+            pick_device(config.device),
+            temperature=config.temperature,
+            batch_tokens=config.cloud_batch_tokens,
+        )
+
+    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
+        """Writes `samples` texts per request."""
+        self._model.generate(requests, on_answer=on_answer)
+
+    def close(self) -> None:
+        """Frees the model's memory."""
+        self._model.close()
 
 
 def _echo(config: RunConfig, model: ModelRef) -> TextGenerator:

@@ -22,7 +22,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.types import Example, ModelRef, TrainingSet
 from clients import client_app
 from clients.device import Device
-from clients.executors.table import make_executor
+from clients.executors import make_executor
 
 config, base, home = json.loads(Path(sys.argv[1]).read_text())
 config, base, home = RunConfig.from_flwr(config), ModelRef(**base), Path(home)

@@ -14,7 +14,7 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, Upload, UserHistory
 from clients import client_app
-from clients.questions import asked
+from clients.evaluate import asked
 from clients.sharing.egress import guarded_upload
 from fakes import Fault
 from federation import Federation, Outcome

@@ -75,7 +75,10 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"cloud_url": "localhost:8000/v1"}, "cloud-url is 'localhost:8000/v1'; it must be http:// or https://"),
         ({"cloud_url": "http://127.0.0.1:port/v1"}, "cloud-url is no url"),
         ({"cloud_url": "https://me:sk-1@host/v1"}, "cloud-url holds more than host and path"),
-        ({"cloud_url": "https://host/v1?key=sk-1"}, "a key belongs in an environment variable (docs/cloud.md)"),
+        (
+            {"cloud_url": "https://host/v1?key=sk-1"},
+            "a key belongs in an environment variable (docs/how-to/cloud-server.md)",
+        ),
         ({"cloud_concurrency": 0}, "cloud-concurrency is 0"),
         ({"cloud_timeout_s": 0}, "cloud-timeout-s is 0"),
         ({"cloud_retries": -1}, "cloud-retries is -1"),

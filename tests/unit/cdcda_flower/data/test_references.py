@@ -38,7 +38,7 @@ def corpus_users(folder: Path, task: Task, form: str) -> tuple[list[UserHistory]
     return users, json.loads((folder / "oracle.json").read_text(encoding="utf-8"))["answers"]
 
 
-# Half of the margins measured at 100 users and seed 2025 (docs/corpus.md), in the headline metric.
+# Half of the margins measured at 100 users and seed 2025 (docs/reference/tasks.md), in the headline metric.
 @pytest.mark.parametrize(
     ("name", "form", "margin"),
     [

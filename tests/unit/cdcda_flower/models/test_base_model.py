@@ -6,13 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cdcda_flower.models.base_model import build_base
 from cdcda_flower.models.loading import load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.sources import files_digest
-from cdcda_flower.models.training import Fleet
+from cdcda_flower.models.training import Fleet, build_base
 from cdcda_flower.types import Example
 from tiny_models import load_tiny, tiny_ref
 

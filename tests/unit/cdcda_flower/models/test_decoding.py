@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.models import decoding
-from cdcda_flower.models.answering import answer
 from cdcda_flower.models.decoding import Row, Stop, decode, next_tokens, stops_of
+from cdcda_flower.models.device_model import answer
 from cdcda_flower.models.loading import LoadedModel
 from cdcda_flower.models.lora import StackedAdapters
 from tiny_models import SENTENCES, load_tiny

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdcda_flower.models import answering, loading, training
-from cdcda_flower.models.adapters import load_adapter
+from cdcda_flower.models import loading, training
 from cdcda_flower.models.device_model import DeviceModel, device_model
+from cdcda_flower.models.lora import load_adapter
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import AnswerRequest, ModelSpec, StoredAdapter, TrainRequest
 from cdcda_flower.types import ModelRef
@@ -92,7 +92,7 @@ def test_more_adapters_than_slots_answer_in_turn(
 ) -> None:
     in_float32(monkeypatch)
     # Three batches per decoding of four rows.
-    monkeypatch.setattr(answering, "_BATCH_TOKENS", 60)
+    monkeypatch.setattr("cdcda_flower.models.device_model._BATCH_TOKENS", 60)
     model = nf4(base)
     adapters = [stored(model, tmp_path / user, user) for user in "abc"]
     asked = (adapters[0], None, adapters[1], adapters[2], None)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 
-from cdcda_flower.models.loading import load_causal
-from cdcda_flower.models.quantized import dequantised
+from cdcda_flower.models.loading import dequantised, load_causal
 from tiny_models import tiny_ref
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [20, 19, 18, 17, 16, 15]])

@@ -37,7 +37,7 @@ def test_labels_are_counted_only_where_f1_needs_them_and_a_wrong_answer_hides_it
     task = task_named("lamp-1")
     # Which was the gold, the sums of a wrong answer do not say.
     assert sums_of(task, [("[1]", "[2]")]) == sums_of(task, [("[2]", "[1]")])
-    # An answer that cannot be read shows it, as docs/share-policies.md says.
+    # An answer that cannot be read shows it, as docs/concepts/who-sees-what.md says.
     assert sums_of(task, [("no label", "[2]")])["miss:[2]"] == 1
 
 

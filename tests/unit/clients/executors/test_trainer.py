@@ -25,7 +25,7 @@ from cdcda_flower.models.requests import (
     TrainRequest,
 )
 from cdcda_flower.types import ModelRef
-from clients.executors.trainer import Trainer
+from clients.executors.ray_trainer import Trainer
 from tiny_models import tiny_ref
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=1, batch_size=2, max_tokens=64)

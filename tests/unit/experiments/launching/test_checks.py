@@ -8,7 +8,7 @@ import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
-from cdcda_flower.models.roles import loaded_models
+from cdcda_flower.models.model_files import loaded_models
 from cdcda_flower.runs.tape import Tape, TapedModel
 from experiments.launching.checks import check_before_start, chosen_port
 from experiments.launching.processes import port_is_free

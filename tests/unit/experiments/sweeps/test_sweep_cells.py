@@ -151,7 +151,7 @@ def test_wrong_forms_come_all_at_once(tmp_path: Path) -> None:
         "axes.seed: an axis is a list of at least one value",
         "axes.task.1: values are numbers, strings, true or false",
         "profiles.p.k: an axis is a list of at least one value",
-        "unknown entry 'foo'; a sweep has name, base, profile, keys, axes, cells, skip, profiles (docs/sweeps.md)",
+        "unknown entry 'foo'; a sweep has name, base, profile, keys, axes, cells, skip, profiles (docs/how-to/sweeps.md)",
     ]
 
 
