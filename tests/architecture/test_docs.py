@@ -1,39 +1,48 @@
-"""What README and docs say is so: keys, defaults, commands, files and links."""
+"""What README and docs say is so: keys, commands, targets, files and links; and the site builds."""
 
-import json
+import os
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 
-from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.runs.identity import PACKAGES
+from cdcda_flower.config import RunConfig
 from experiments.cli import app
 from repository import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-KEY_ROW = re.compile(r"^\| `(?P<key>[a-z-]+)` \| `(?P<default>[^`]*)` \| (?P<meaning>.+) \|$", re.MULTILINE)
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+_FENCE = re.compile(r"^```(?:bash|console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_configuration_page_lists_every_key_once_with_its_default() -> None:
-    rows = KEY_ROW.findall((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
-    assert sorted(key for key, _, _ in rows) == sorted(RunConfig.keys())
-    assert {key: json.loads(default) for key, default, _ in rows} == read_defaults(ROOT / "pyproject.toml")
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_every_key_says_what_it_means() -> None:
+    fields = zip(RunConfig.keys(), RunConfig.model_fields.values(), strict=True)
+    assert [key for key, field in fields if not field.description] == []
+
+
+def _lines(page: Path) -> list[str]:
+    """The commands of a page's blocks, joined where a line goes on, without prompts."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in _FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^ {4}((?:cdcda|make) .+)$", text, re.MULTILINE)
+    return [line.strip().removeprefix("$ ") for line in lines]
 
 
 def _commands(page: Path) -> set[str]:
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^ {4}(cdcda .+)$", text, re.MULTILINE)
-    inline = re.findall(r"`(cdcda [^`\n]+)`", text)
+    inline = re.findall(r"`(cdcda [^`\n]+)`", page.read_text(encoding="utf-8"))
     # `cdcda run` in a sentence names the command; its arguments are left to the reader.
-    return {command for command in blocks + inline if len(shlex.split(command, comments=True)) > 2 or command in blocks}
+    inline = [command for command in inline if len(shlex.split(command, comments=True)) > 2]
+    return {line.split(" | ")[0].split(" > ")[0] for line in [*_lines(page), *inline] if line.startswith("cdcda ")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_command_parses(page: Path) -> None:
     for line in _commands(page):
         _, *arguments = shlex.split(line, comments=True)
@@ -44,30 +53,46 @@ def test_every_command_parses(page: Path) -> None:
         command.make_context("cdcda", arguments)
 
 
-def _tree() -> Iterator[Path]:
-    """The paths of README's tree, from the indentation of its lines."""
-    block = README.partition("<!-- tree -->\n```\n")[2].partition("```")[0]
-    folders: list[str] = []
-    for line in block.splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders = [*folders[:depth], name]
-        yield Path(*folders)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {line.split()[1] for line in _lines(page) if line.startswith("make ")}
+    named |= set(re.findall(r"`make ([a-z-]+)`", page.read_text(encoding="utf-8")))
+    assert named - targets == set()
 
 
-def test_the_tree_lists_every_module_and_nothing_else() -> None:
-    tree = list(_tree())
-    assert [path for path in tree if not (ROOT / path).exists()] == []
-    modules = {m.relative_to(ROOT) for package in (*PACKAGES, "benchmarks") for m in (ROOT / package).rglob("*.py")}
-    # A package's own file is its folder's line.
-    expected = {module.parent if module.name == "__init__.py" else module for module in modules}
-    assert expected - set(tree) == set()
-    assert len(tree) == len(set(tree))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (page.parent / link).exists()]
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
     names = re.findall(r"`((?:cdcda_flower|clients|strategies|experiments|docs|tests|benchmarks)/[^`\s]*)`", text)
-    assert links + [name for name in names if not (ROOT / name).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    files = [file for folder in ("cdcda_flower", "clients", "strategies", "experiments") for file in _texts(folder)]
+    named = {name for file in files for name in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8"))}
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+def _texts(folder: str) -> list[Path]:
+    return [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.toml")]
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    keys = (tmp_path / "site" / "reference" / "configuration" / "index.html").read_text(encoding="utf-8")
+    assert all(f"<code>{key}</code>" in keys for key in list(RunConfig.keys()))
