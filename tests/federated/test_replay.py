@@ -8,6 +8,7 @@ import pytest
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.runs.folder import RunFolder
 from federation import Federation, Outcome
 from strategies import server_app
 from strategies.cloud import engines
@@ -43,7 +44,7 @@ def _written(outcome: Outcome) -> dict[str, list[tuple[object, ...]]]:
 def test_a_recorded_run_equals_one_without_a_tape(
     recorded: Outcome, four: Federation, keys: Mapping[str, Scalar]
 ) -> None:
-    assert _written(recorded) == _written(four.run(four.config(k=5, **keys | {"tape": ""})))
+    assert _written(recorded) == _written(four.run(four.config(k=5, **{**keys, "tape": ""})))
     use = recorded.folder.manifest().tape
     assert use is not None
     assert (use.path, use.mode, use.calls_taken) == (keys["tape"], "record", 0)
@@ -105,7 +106,7 @@ def test_what_a_tape_cannot_answer_ends_the_run_with_one_reason(
     config = four.config(**{"tape_mode": "replay", "k": 5, **keys, **changes, "run_name": f"no-{next(iter(changes))}"})
     with pytest.raises(BadInputError, match=said) as caught:
         server_app.main(four.grid(config), four.server_context(config))
-    manifest = server_app.RunFolder(four.base / "runs" / config.run_name).manifest()
+    manifest = RunFolder(four.base / "runs" / config.run_name).manifest()
     assert (manifest.status, manifest.error_kind, manifest.error) == ("failed", "input", str(caught.value))
 
 

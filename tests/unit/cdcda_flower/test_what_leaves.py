@@ -12,7 +12,7 @@ from cdcda_flower.what_leaves import BOUNDS, TABLE
 from repository import ROOT
 
 REPLIES = (Upload, Questions, Submitted, PersonalizeReply, EvaluateReply, Failed)
-PAGE = (ROOT / "docs" / "share-policies.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "concepts" / "who-sees-what.md").read_text(encoding="utf-8")
 
 
 def _paths(kind: Any, path: str = "") -> Iterator[str]:
