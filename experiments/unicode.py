@@ -20,11 +20,7 @@ _PLAIN: Mapping[str, str] = MappingProxyType(
 
 def is_obeyed(character: str) -> bool:
     """Says whether a terminal or a viewer acts on a character instead of showing it."""
-    kind = unicodedata.category(character)
-    if kind == "Cn":
-        # Not assigned, and of no width where Unicode says that programs ignore what they do not know.
-        return "\U000e0000" <= character <= "\U000e0fff"
-    return kind in _OBEYED or unicodedata.bidirectional(character) in _TURNING
+    return unicodedata.category(character) in _OBEYED or unicodedata.bidirectional(character) in _TURNING
 
 
 def escaped(text: str, encoding: str = "utf-8") -> str:

@@ -36,4 +36,5 @@ def _columns(text: str) -> Iterator[str]:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"\s", "", text)
+    # A text without a width shows nothing, and a column of such texts is not drawn.
+    return re.sub(r"\s", "", text) if cell_len(text) else ""

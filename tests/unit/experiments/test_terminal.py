@@ -118,7 +118,6 @@ def test_no_text_is_obeyed_wherever_it_is_printed(attack: str) -> None:
 
 def test_a_text_is_spelled_as_a_programmer_reads_it() -> None:
     assert escaped("\x1b[31m\x9b1m\x07\r\n\t\x7f") == r"\x1b[31m\x9b1m\x07\r\n\t\x7f"
-    assert escaped("\U000e0000") == r"\U000e0000"
     assert escaped("\u202eabc\u2069 a\u2028b\u0085 \ud800") == r"\u202eabc\u2069 a\u2028b\x85 \ud800"
     whole = "naïve Привет عربي हिन्दी 中文 日本語 ไทย 👍🏽 👨‍👩‍👧 [bold] [/INST] ± ↓"
     assert escaped(whole) == whole

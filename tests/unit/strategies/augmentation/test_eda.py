@@ -256,5 +256,5 @@ def test_golden_variants_which_the_documentation_shows() -> None:
         "Bought this soundbar for my wife. It is passable and I could take it or parting it.",
         "Bought this soundbar for my wife. It is passable adequate and I could take it or leave it.",
     )
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert all(f"    {line} " in page or f"    {line}\n" in page for line in (text, *variants))
+    page = (ROOT / "docs" / "concepts" / "methods.md").read_text(encoding="utf-8")
+    assert all(f"\n{line} " in page or f"\n{line}\n" in page for line in (text, *variants))
