@@ -172,10 +172,18 @@ def end_all(place: Place) -> None:
 
 def copy_tree(target: Path) -> Path:
     """Copies what makes the app into a folder, as a clone would hold it."""
-    # flwr refuses a pattern of fab-exclude that matches no file, so the folders that it names must be there.
+    # flwr refuses a pattern of fab-exclude that matches no file, so what it names must be there.
     for folder in (*PACKAGES, "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "mkdocs.yml",
+        ".gitignore",
+    ):
         shutil.copyfile(ROOT / name, target / name)
     return target
 
