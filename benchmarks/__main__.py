@@ -63,8 +63,11 @@ def _outcome(name: str, options: Sequence[str]) -> Outcome:
     print(f"{name} ...", file=sys.stderr, flush=True)
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--json", *options],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         last = "\n".join(done.stderr.rstrip().splitlines()[-_TAIL_LINES:])
         return Outcome(name, [], f"it ended with exit code {done.returncode}:\n\n    " + last.replace("\n", "\n    "))

@@ -151,9 +151,15 @@ class _OneByOne:
         text = self._loaded.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         prompt = self._loaded.tokenizer(text + request.prefix, add_special_tokens=False, return_tensors="pt")
         written = self._loaded.model.generate(
-            **prompt.to(self._loaded.device), do_sample=True, temperature=TEMPERATURE, top_k=0, num_return_sequences=1,
-            max_new_tokens=request.max_new_tokens, eos_token_id=self._ends, pad_token_id=self._ends[0],
-        )  # fmt: skip
+            **prompt.to(self._loaded.device),
+            do_sample=True,
+            temperature=TEMPERATURE,
+            top_k=0,
+            num_return_sequences=1,
+            max_new_tokens=request.max_new_tokens,
+            eos_token_id=self._ends,
+            pad_token_id=self._ends[0],
+        )
         return int(written.shape[1] - prompt["input_ids"].shape[1])
 
 

@@ -20,13 +20,23 @@ from cdcda_flower.types import ModelRef
 
 # The shapes of Qwen2.5-0.5B and -3B, from their config.json.
 SMALL = Qwen2Config(
-    num_hidden_layers=24, hidden_size=896, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864,
-    vocab_size=151936, tie_word_embeddings=True,
-)  # fmt: skip
+    num_hidden_layers=24,
+    hidden_size=896,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    intermediate_size=4864,
+    vocab_size=151936,
+    tie_word_embeddings=True,
+)
 LARGE = Qwen2Config(
-    num_hidden_layers=36, hidden_size=2048, num_attention_heads=16, num_key_value_heads=2, intermediate_size=11008,
-    vocab_size=151936, tie_word_embeddings=True,
-)  # fmt: skip
+    num_hidden_layers=36,
+    hidden_size=2048,
+    num_attention_heads=16,
+    num_key_value_heads=2,
+    intermediate_size=11008,
+    vocab_size=151936,
+    tie_word_embeddings=True,
+)
 
 
 class Sizes(NamedTuple):
@@ -115,8 +125,10 @@ def _decoding(settings: Settings, sizes: Sizes, tokenizer: ModelRef, device: tor
     for texts in sizes.texts:
         [taken] = _warm(
             [lambda texts=texts: _write(loaded, sizes, texts)],  # type: ignore[misc]
-            settings, label=f"decoding {texts} texts", device=device,
-        )  # fmt: skip
+            settings,
+            label=f"decoding {texts} texts",
+            device=device,
+        )
         read = weights + texts * (sizes.prompt + sizes.new_tokens / 2) * position * size
         note = (
             f"{texts} texts of {sizes.prompt} + {sizes.new_tokens} tokens, prefill included; peer: the bound of "

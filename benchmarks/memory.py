@@ -36,11 +36,14 @@ def measure(settings: Settings) -> Sequence[Case]:
     note = f"NF4 base unpacked, one step of {ROWS.tokens} tokens per user, adapters written to disk; slots: "
     return [
         Case(
-            f"users-{many}-vs-{few}", peaks[many, slots], peaks[few, slots], "GiB at the peak (smaller is better)",
+            f"users-{many}-vs-{few}",
+            peaks[many, slots],
+            peaks[few, slots],
+            "GiB at the peak (smaller is better)",
             f"{note}{slots}",
         )
         for many, few, slots in pairs
-    ]  # fmt: skip
+    ]
 
 
 def peak_gib(users: int, slots: int) -> float:
@@ -52,9 +55,17 @@ def peak_gib(users: int, slots: int) -> float:
 def _trained(users: int, slots: int) -> float:
     base = embedded_ref()
     spec = ModelSpec(
-        base=base, quantization="nf4", dequantised=True, device="cpu", rank=RECIPE.rank, alpha=RECIPE.alpha,
-        slots=slots, max_tokens=RECIPE.max_tokens, max_new_tokens=1, threads=0,
-    )  # fmt: skip
+        base=base,
+        quantization="nf4",
+        dequantised=True,
+        device="cpu",
+        rank=RECIPE.rank,
+        alpha=RECIPE.alpha,
+        slots=slots,
+        max_tokens=RECIPE.max_tokens,
+        max_new_tokens=1,
+        threads=0,
+    )
     model = DeviceModel(spec)
     trainings = jobs(load_tokenizer(base), RECIPE, ROWS, users=users, examples=1)
     with tempfile.TemporaryDirectory() as folder:

@@ -95,10 +95,23 @@ def _ours(clients: int) -> float:
         place = Path(name)
         folders = {"CDCDA_RUNS_DIR": str(place / "runs"), "CDCDA_CACHE_DIR": str(place / "cache")}
         done = subprocess.run(
-            [sys.executable, "-c", "from experiments.cli import main; main()", "run", "experiments/conf/smoke.toml",
-             "--set", f"num-users={clients}", "--name", "run"],
-            env={**os.environ, **folders, "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True, capture_output=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                "from experiments.cli import main; main()",
+                "run",
+                "experiments/conf/smoke.toml",
+                "--set",
+                f"num-users={clients}",
+                "--name",
+                "run",
+            ],
+            env={**os.environ, **folders, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             raise RunError(f"the run with {clients} clients ended with {done.returncode}: {done.stderr[-2000:]}")
         phases = RunFolder(place / "runs" / "run").manifest().phases
@@ -117,16 +130,32 @@ def floor_seconds(clients: int) -> float:
         given = {**environment(scratch, scratch / "cache"), RESULT_VARIABLE: str(result)}
         try:
             server = superlink(
-                free_port(), home=scratch / "home", log=scratch / "superlink.log", environment=given, cwd=scratch,
+                free_port(),
+                home=scratch / "home",
+                log=scratch / "superlink.log",
+                environment=given,
+                cwd=scratch,
                 timeout_s=LIMIT_S,
-            )  # fmt: skip
+            )
             with server, log.open("w") as output:
                 flwr = subprocess.Popen(
-                    [Path(sys.executable).parent / "flwr", "run", app, "--stream", "--run-config", f"nodes={clients}",
-                     "--federation-config", federation],
-                    env=given, cwd=scratch, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                    [
+                        Path(sys.executable).parent / "flwr",
+                        "run",
+                        app,
+                        "--stream",
+                        "--run-config",
+                        f"nodes={clients}",
+                        "--federation-config",
+                        federation,
+                    ],
+                    env=given,
+                    cwd=scratch,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
                     start_new_session=True,
-                )  # fmt: skip
+                )
                 _wait_for(result, log, flwr)
         finally:
             processes.stop()

@@ -14,11 +14,7 @@ from clients.executors.executor import Executor, Pending
 
 
 def prompts(
-    own: UserHistory,
-    config: RunConfig,
-    *,
-    among: Sequence[Example] | None,
-    is_whole: Callable[[str], bool],
+    own: UserHistory, config: RunConfig, *, among: Sequence[Example] | None, is_whole: Callable[[str], bool]
 ) -> list[str]:
     """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone.
 

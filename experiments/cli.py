@@ -35,9 +35,12 @@ from experiments.terminal import Column, Line, Table, stderr, stdout
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 app = typer.Typer(
-    help="Federated simulation of personal language models on devices.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    help="Federated simulation of personal language models on devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 data = typer.Typer(help="Prepare or download data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(tape, name="tape")
@@ -138,11 +141,15 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
 ) -> None:
     """Show a run's results, compare methods over the runs of several seeds, or build the paper's tables and figures."""
     order = PaperOrder(
-        tables=tuple(dict.fromkeys(table or ())), figures=tuple(dict.fromkeys(figure or ())),
-        against=tuple(dict.fromkeys(against or ())), form=form, to=to,
-        partial=partial, mixed=tuple(dict.fromkeys(mixed or ())),
+        tables=tuple(dict.fromkeys(table or ())),
+        figures=tuple(dict.fromkeys(figure or ())),
+        against=tuple(dict.fromkeys(against or ())),
+        form=form,
+        to=to,
+        partial=partial,
+        mixed=tuple(dict.fromkeys(mixed or ())),
         case=CaseOrder(user=user, query=query, golds=golds) if user or query or golds else None,
-    )  # fmt: skip
+    )
     folders = [_find_run(run) for run in runs]
     if order.tables or order.figures or order.against:
         if csv or as_json or pairs:

@@ -71,9 +71,13 @@ class Terminal:
     def __init__(self, stream: TextIO, *, width: int | None = None, plain: bool = False) -> None:
         piped = not stream.isatty() and "COLUMNS" not in os.environ
         self._console = Console(
-            file=stream, width=width or (PIPED_WIDTH if piped else None), markup=False, emoji=False, highlight=False,
+            file=stream,
+            width=width or (PIPED_WIDTH if piped else None),
+            markup=False,
+            emoji=False,
+            highlight=False,
             color_system=None if plain else "auto",
-        )  # fmt: skip
+        )
 
     @property
     def width(self) -> int:

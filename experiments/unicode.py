@@ -11,11 +11,25 @@ _TURNING = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "P
 # What our tables and lines say beyond ASCII, for terminals without it; the bars are a histogram's.
 _PLAIN: Mapping[str, str] = MappingProxyType(
     {
-        "±": "+-", "×": "x", "·": "-", "†": "*", "↑": "^", "↓": "v", "→": "->", "…": "...", "–": "-", "—": "-",
-        "≤": "<=", "≥": ">=", "‘": "'", "’": "'", "“": '"', "”": '"',
+        "±": "+-",
+        "×": "x",
+        "·": "-",
+        "†": "*",
+        "↑": "^",
+        "↓": "v",
+        "→": "->",
+        "…": "...",
+        "–": "-",
+        "—": "-",
+        "≤": "<=",
+        "≥": ">=",
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
         **dict(zip("▁▂▃▄▅▆▇█", ".:-=+*#@", strict=True)),
     }
-)  # fmt: skip
+)
 
 
 def is_obeyed(character: str) -> bool:

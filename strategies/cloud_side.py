@@ -53,11 +53,7 @@ class CloudSide:
             return ()
         # Before the first answer is paid for: a scorer that is not there is said now.
         self.models.consistency()
-        with (
-            self._counted(PAIRS),
-            self.phases.phase("generate", shared * self.config.k),
-            self._cloud() as cloud,
-        ):
+        with self._counted(PAIRS), self.phases.phase("generate", shared * self.config.k), self._cloud() as cloud:
             augmented = augment(uploads, self._task, self.config, cloud, self.phases.advance)
         self.ledger.add_pairs(augmented.pairs)
         self.ledger.add_unparsable(augmented.unparsable)

@@ -55,11 +55,9 @@ def pooled_adapter(
     double = config.device_executor == "echo"
     trained = _doubled(pairs, base, config.epochs, on_step) if double else _trained(config, base, request, on_step)
     adapter = AdapterRef(
-        user_id="", method=METHOD, trained_as=METHOD, base_digest=base.digest, weights_digest=trained.weights_digest,
-    )  # fmt: skip
-    return TrainingReport(
-        adapter=adapter, private=len(pairs), synthetic=0, dropped=0, stats=trained.stats,
-    )  # fmt: skip
+        user_id="", method=METHOD, trained_as=METHOD, base_digest=base.digest, weights_digest=trained.weights_digest
+    )
+    return TrainingReport(adapter=adapter, private=len(pairs), synthetic=0, dropped=0, stats=trained.stats)
 
 
 def _trained(config: RunConfig, base: ModelRef, request: TrainRequest, on_step: Callable[[int, int], None]) -> Trained:

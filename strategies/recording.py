@@ -107,9 +107,14 @@ def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[
     path = None if config.tape_mode == "off" else tape_file(config)
     with Tape(path, writable=config.tape_mode != "replay") as tape:
         use = TapeUse(
-            path=str(path or ""), mode=config.tape_mode, calls_taken=0, calls_asked=0, tokens=0, scores_taken=0,
+            path=str(path or ""),
+            mode=config.tape_mode,
+            calls_taken=0,
+            calls_asked=0,
+            tokens=0,
+            scores_taken=0,
             scores_computed=0,
-        )  # fmt: skip
+        )
         yield Recording(
             tape=tape,
             replays=config.tape_mode == "replay",

@@ -61,13 +61,7 @@ class PatientGrid(Grid):
     """Flower's grid with a deadline per phase, progress per reply, and retries of messages that a dead process failed."""
 
     def __init__(
-        self,
-        grid: Grid,
-        phases: Phases,
-        *,
-        timeout_s: float,
-        in_flight: int,
-        retry_pause_s: float = _RETRY_PAUSE_S,
+        self, grid: Grid, phases: Phases, *, timeout_s: float, in_flight: int, retry_pause_s: float = _RETRY_PAUSE_S
     ) -> None:
         self._grid, self._phases, self._timeout_s, self._retry_pause_s = grid, phases, timeout_s, retry_pause_s
         self._in_flight = in_flight

@@ -33,12 +33,7 @@ def quiet(name: str, done: int, total: int) -> None:
 
 
 def download(
-    task: Task,
-    folder: Path,
-    *,
-    splits: Sequence[str] = SPLITS,
-    base_url: str = OFFICIAL,
-    on_progress: Progress = quiet,
+    task: Task, folder: Path, *, splits: Sequence[str] = SPLITS, base_url: str = OFFICIAL, on_progress: Progress = quiet
 ) -> tuple[Path, ...]:
     """Returns the task's files under `folder` in LaMP's layout, fetching those that are not there yet.
 

@@ -33,9 +33,13 @@ def open_json(path: Path) -> TextIO:
 def kind(value: object) -> str:
     """Returns what a value is, for messages."""
     names = {
-        dict: "a JSON object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+        dict: "a JSON object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
         float: "a decimal number",
-    }  # fmt: skip
+    }
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)  # NaN, Infinity
     return "null" if value is None else names[type(value)]

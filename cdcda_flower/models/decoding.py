@@ -254,11 +254,15 @@ def decode(
             mask, batched, tokens = mask[keep], [batched[index] for index in left], [tokens[index] for index in left]
             route(torch.tensor([row.slot for row in batched], device=device))
         mask = torch.cat([mask, mask.new_ones(len(batched), 1)], -1)
-        scores = model(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            attention_mask=mask,
-            position_ids=mask.sum(-1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1].float()  # fmt: skip
+        scores = (
+            model(
+                input_ids=torch.tensor(tokens, device=device)[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            .logits[:, -1]
+            .float()
+        )
     return sum(len(row.written) for row in rows)

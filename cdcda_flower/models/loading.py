@@ -85,9 +85,13 @@ def _convert(gguf: Path, into: Path) -> None:
     try:
         with quiet():
             model, report = loader.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{gguf} cannot be read as a GGUF model: {error}") from error
@@ -157,11 +161,7 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
     if quantization == "nf4":
         _keep_autograd(model)
     model.requires_grad_(False)
-    return LoadedModel(
-        model.to(device) if config is None else model,
-        load_tokenizer(ref),
-        device,
-    )
+    return LoadedModel(model.to(device) if config is None else model, load_tokenizer(ref), device)
 
 
 def release() -> None:

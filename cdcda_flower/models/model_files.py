@@ -27,10 +27,7 @@ WORDS: Mapping[Kind, str] = MappingProxyType(
 )
 # The endings of the classes that a folder's config.json may name; an encoder is taken out of any class.
 _CLASSES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {
-        "causal": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
-        "nli": ("ForSequenceClassification",),
-    }
+    {"causal": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"), "nli": ("ForSequenceClassification",)}
 )
 # What transformers looks for, in its order.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -43,7 +40,7 @@ _INSTEAD: Mapping[Kind, str] = MappingProxyType(
     dict.fromkeys(WORDS, "give the unquantised model that it was made from")
     | {
         "causal": 'give the unquantised model that it was made from (devices load it in 4 bits with quantization = "nf4"), '
-        'a .gguf file, or for the cloud the name under which a server has it (cloud-engine = "openai")',
+        'a .gguf file, or for the cloud the name under which a server has it (cloud-engine = "openai")'
     }
 )
 _AGAIN = "get the file again"

@@ -19,13 +19,33 @@ PACKAGES = (*APP, "experiments")
 # Where an installed package offers share policies.
 POLICY_ENTRY_POINTS = "cdcda_flower.share_policies"
 _VERSIONED = (
-    "cdcda-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "evaluate",
-    "sentence-transformers", "bert-score", "rouge-score", "accelerate", "numpy", "scipy",
-)  # fmt: skip
+    "cdcda-flower",
+    "flwr",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "evaluate",
+    "sentence-transformers",
+    "bert-score",
+    "rouge-score",
+    "accelerate",
+    "numpy",
+    "scipy",
+)
 # Where a run lies, whether its cloud is asked or read from a tape, and with which key, does not change what it is.
 _PLACES = (
-    "runs-dir", "run-name", "cache-dir", "tape", "tape-mode", "budget-calls", "budget-tokens", "cloud-key-variable",
-)  # fmt: skip
+    "runs-dir",
+    "run-name",
+    "cache-dir",
+    "tape",
+    "tape-mode",
+    "budget-calls",
+    "budget-tokens",
+    "cloud-key-variable",
+)
 
 
 def config_digest(config: RunConfig) -> str:

@@ -99,9 +99,14 @@ def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Laun
         port = chosen_port()
         scratch = temporary_folder()
         this = Launch(
-            config=config, app=app, scratch=scratch, port=port, processes=RunProcesses(scratch), terminal=terminal,
+            config=config,
+            app=app,
+            scratch=scratch,
+            port=port,
+            processes=RunProcesses(scratch),
+            terminal=terminal,
             environment=environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable}),
-        )  # fmt: skip
+        )
         stack.callback(_clean_up, this)
         write_ray_token(scratch)
         stage(app, this.staged)
@@ -139,9 +144,15 @@ def _prepare_data(this: Launch) -> Path:
 def _run_module(this: Launch, module: str) -> str:
     """Returns what a module of the staged app says; a process of its own keeps this one light."""
     done = subprocess.run(
-        [sys.executable, "-m", module, str(this.config_file)], env=this.environment, cwd=this.empty, check=False,
-        encoding="utf-8", errors="surrogateescape", capture_output=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", module, str(this.config_file)],
+        env=this.environment,
+        cwd=this.empty,
+        check=False,
+        encoding="utf-8",
+        errors="surrogateescape",
+        capture_output=True,
+        start_new_session=True,
+    )
     if done.returncode == BAD_INPUT:
         raise BadInputError(done.stderr.strip())
     if done.returncode:
@@ -154,11 +165,17 @@ def _create_folder(this: Launch, prepared: Path) -> RunFolder:
     data = open_prepared(prepared)
     folder = RunFolder.create(Path(config.runs_dir), config.run_name)
     folder.update(
-        config=config.to_flwr(), config_digest=config_digest(config), source_digest=source_digest(this.staged),
+        config=config.to_flwr(),
+        config_digest=config_digest(config),
+        source_digest=source_digest(this.staged),
         policy_digest=policy_digest(config),
-        versions=versions(), hardware=hardware(), synthetic=data.synthetic, base_rows=data.base_row_count,
-        data_digest=data.contents, started=_now(),
-    )  # fmt: skip
+        versions=versions(),
+        hardware=hardware(),
+        synthetic=data.synthetic,
+        base_rows=data.base_row_count,
+        data_digest=data.contents,
+        started=_now(),
+    )
     (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
     return folder
 
@@ -221,21 +238,32 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
         hand_over(api_key(this.config), key_file)
         environment[KEY_FILE_VARIABLE] = str(key_file)
     server = superlink(
-        this.port, home=this.scratch / "home", log=folder.logs / "superlink.log", environment=environment, cwd=this.empty,
+        this.port,
+        home=this.scratch / "home",
+        log=folder.logs / "superlink.log",
+        environment=environment,
+        cwd=this.empty,
         timeout_s=this.config.start_timeout_s,
-    )  # fmt: skip
+    )
     log = _flower_log(folder)
     with server, log.open("wb") as output:
         command = subprocess.Popen(
-            _command(this), env=environment, cwd=this.empty, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            _command(this),
+            env=environment,
+            cwd=this.empty,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         display = BarDisplay(this.terminal) if this.terminal.shows_bars else LineDisplay(partial(_say, this))
         try:
             return Watcher(
-                folder=folder, is_alive=lambda: command.poll() is None, display=display,
+                folder=folder,
+                is_alive=lambda: command.poll() is None,
+                display=display,
                 start_timeout_s=this.config.start_timeout_s,
-            ).wait()  # fmt: skip
+            ).wait()
         except RunError as error:
             raise RunError(
                 f"{error}; the end of {log}:\n{_tail(log.read_text(encoding='utf-8', errors='replace'))}"

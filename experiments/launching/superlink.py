@@ -31,16 +31,34 @@ def superlink(
     address = f'address = "127.0.0.1:{port}"\ninsecure = true\n'
     (home / "config.toml").write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\n{address}', encoding="utf-8")
     command = [
-        sys.executable, "-P", str(Path(__file__).with_name("own_superlink.py")), "--insecure", "--simulation", "--isolation", "subprocess",
-        "--host", "127.0.0.1", "--port", str(port), "--database", str(home / "state.db"), "--log-file", str(log),
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        str(Path(__file__).with_name("own_superlink.py")),
+        "--insecure",
+        "--simulation",
+        "--isolation",
+        "subprocess",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--database",
+        str(home / "state.db"),
+        "--log-file",
+        str(log),
+    ]
     # Also what it says before it has a log.
     words = home / "superlink.out"
     with words.open("wb") as output:
         process = subprocess.Popen(
-            command, env=dict(environment), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            command,
+            env=dict(environment),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-        )  # fmt: skip
+        )
     try:
         _wait(process, port, timeout_s, words)
         yield

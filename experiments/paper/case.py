@@ -60,10 +60,13 @@ def figure3(runs: Sequence[PaperRun], order: CaseOrder, mixed: Collection[str] =
         rows.append(Row(labels=(column, " ".join(answer.output.split())), cells=(Cell(value=score),)))
     over = "" if gold is not None else f", the user's {count} queries" if count > 1 else ""
     return Grid(
-        name="figure3", title=f"one query, every method's answer ({task.name}, user {order.user}, query {query})",
-        heads=("method", "answer"), columns=(f"{task.headline} {'↑' if task.better(task.headline) > 0 else '↓'}{over}",),
-        rows=tuple(rows), notes=(*_notes(gold), *setting_notes(runs), *run_notes(runs, mixed=mixed)),
-    )  # fmt: skip
+        name="figure3",
+        title=f"one query, every method's answer ({task.name}, user {order.user}, query {query})",
+        heads=("method", "answer"),
+        columns=(f"{task.headline} {'↑' if task.better(task.headline) > 0 else '↓'}{over}",),
+        rows=tuple(rows),
+        notes=(*_notes(gold), *setting_notes(runs), *run_notes(runs, mixed=mixed)),
+    )
 
 
 def _notes(gold: str | None) -> tuple[str, ...]:

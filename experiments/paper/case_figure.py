@@ -41,6 +41,12 @@ def draw(grid: Grid) -> "Figure":
 def _write(plane: "Axes", x: float, y: float, lines: list[str], *, size: int, weight: str) -> None:
     for place, line in enumerate(lines):
         plane.text(
-            x, y + place * line_height(size), line, fontsize=size, fontweight=weight, va="top",
-            ha="right" if x == _SCORE else "left", parse_math=False,
-        )  # fmt: skip
+            x,
+            y + place * line_height(size),
+            line,
+            fontsize=size,
+            fontweight=weight,
+            va="top",
+            ha="right" if x == _SCORE else "left",
+            parse_math=False,
+        )

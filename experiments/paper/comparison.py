@@ -18,8 +18,20 @@ from experiments.reports.results import Comparison
 # What the swap test is called where a method's name is expected.
 SWAP = "swap"
 _COLUMNS = (
-    "people", "seeds", "mean", "other", "difference", "low", "high", "better", "equal", "worse", "p", "p (Holm)", "effect",
-)  # fmt: skip
+    "people",
+    "seeds",
+    "mean",
+    "other",
+    "difference",
+    "low",
+    "high",
+    "better",
+    "equal",
+    "worse",
+    "p",
+    "p (Holm)",
+    "effect",
+)
 
 # The answers of one column, in the runs that have it.
 _Found = Sequence[tuple[PaperRun, Answers]]
@@ -63,16 +75,22 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
     if not rows:
         raise BadInputError(f"--against {', '.join(against)}: nothing to compare. {' '.join(apart)}".strip())
     return Grid(
-        name="comparison", title="methods against others, paired over people",
-        heads=("task", "against", "metric", "method"), columns=_COLUMNS, rows=tuple(rows),
+        name="comparison",
+        title="methods against others, paired over people",
+        heads=("task", "against", "metric", "method"),
+        columns=_COLUMNS,
+        rows=tuple(rows),
         notes=(
             *data_notes(runs),
             f"difference: mean - other, over people, with its {LEVEL:.0%} bootstrap interval (low, high); of several seeds "
             "a person's mean counts. better, equal, worse: people. p: Wilcoxon signed-rank; "
             "p (Holm): corrected over the rows of a task's first metric against the same method; 0.0000 is less than 0.00005.",
-            *apart, *_first_of_both(repeated(runs)), *encoder_notes(runs), *run_notes(runs, mixed=mixed),
+            *apart,
+            *_first_of_both(repeated(runs)),
+            *encoder_notes(runs),
+            *run_notes(runs, mixed=mixed),
         ),
-    )  # fmt: skip
+    )
 
 
 def _asked(task: Task, runs: Sequence[PaperRun], against: Sequence[str]) -> dict[str, list[_Pair]]:
@@ -169,10 +187,14 @@ def _row(task: Task, line: _Compared, corrected: float | None) -> Row:
     numbers = (*line.means, test.difference, test.low, test.high)
     counts = (test.wins, test.ties, test.losses)
     cells = (
-        Cell(value=test.users, digits=0), Cell(value=line.seeds, digits=0), *(Cell(value=number) for number in numbers),
-        *(Cell(value=count, digits=0) for count in counts), Cell(value=test.p, digits=4), Cell(value=corrected, digits=4),
+        Cell(value=test.users, digits=0),
+        Cell(value=line.seeds, digits=0),
+        *(Cell(value=number) for number in numbers),
+        *(Cell(value=count, digits=0) for count in counts),
+        Cell(value=test.p, digits=4),
+        Cell(value=corrected, digits=4),
         Cell(value=test.effect, digits=2),
-    )  # fmt: skip
+    )
     return Row(labels=(task.name, test.a, f"{test.metric} {arrow}", test.b), cells=cells)
 
 

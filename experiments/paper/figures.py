@@ -63,11 +63,14 @@ def _curves(task: Task, runs: Sequence[PaperRun]) -> list[Curve]:
         without = _users(task, metric, UNSHARED, runs)
         found.append(
             Curve(
-                task=task, metric=metric, users={k: len(own) for k, own in by_k.items() if own},
+                task=task,
+                metric=metric,
+                users={k: len(own) for k, own in by_k.items() if own},
                 by_k={k: interval_over_users(own) for k, own in by_k.items() if own},
-                without=interval_over_users(without) if without else None, without_users=len(without),
+                without=interval_over_users(without) if without else None,
+                without_users=len(without),
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -96,10 +99,13 @@ def numbers_of(found: Sequence[Curve], *, notes: Sequence[str]) -> Grid:
             cells = (Cell(value=users, digits=0), *(Cell(value=number) for number in interval))
             rows.append(Row(labels=(curve.task.name, f"{curve.metric} {arrow}", method, k), cells=cells))
     return Grid(
-        name="figure2", title="quality by k, the synthetic pairs per shared example",
-        heads=("task", "metric", "method", "k"), columns=("users", *Interval._fields), rows=tuple(rows),
+        name="figure2",
+        title="quality by k, the synthetic pairs per shared example",
+        heads=("task", "metric", "method", "k"),
+        columns=("users", *Interval._fields),
+        rows=tuple(rows),
         notes=(f"mean: over users, each averaged over seeds; low, high: its {LEVEL:.0%} bootstrap interval.", *notes),
-    )  # fmt: skip
+    )
 
 
 def figure2(found: Sequence[Curve], *, heading: str, notes: Sequence[str]) -> "Figure":
@@ -127,9 +133,14 @@ def _panel(panel: "Axes", curve: Curve) -> None:
     ks = list(curve.by_k)
     intervals = list(curve.by_k.values())
     panel.fill_between(
-        ks, [i.low for i in intervals], [i.high for i in intervals], color=_BLUE, alpha=0.18, linewidth=0,
+        ks,
+        [i.low for i in intervals],
+        [i.high for i in intervals],
+        color=_BLUE,
+        alpha=0.18,
+        linewidth=0,
         label=f"{LEVEL:.0%} bootstrap over users",
-    )  # fmt: skip
+    )
     panel.plot(ks, [i.mean for i in intervals], color=_BLUE, marker="o", markersize=4, label=METHOD)
     if curve.without is not None:
         panel.axhline(curve.without.mean, color=_RED, linestyle="--", linewidth=1.2, label=f"{UNSHARED} (no pairs)")

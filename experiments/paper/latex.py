@@ -18,12 +18,27 @@ _PARAGRAPH = r">{\raggedright\arraybackslash}p{0.55\textwidth}"
 _BREAK = "\u200b"
 _ESCAPED = str.maketrans(
     {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}", "|": r"\textbar{}",
-        "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "†": r"$^{\dagger}$", "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$", _BREAK: r"\allowbreak{}",
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "`": r"\textasciigrave{}",
+        "|": r"\textbar{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "†": r"$^{\dagger}$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        _BREAK: r"\allowbreak{}",
     }
-)  # fmt: skip
+)
 # What pdfLaTeX sets in T1 beyond ASCII: tried, character by character, with TeX Live 2022.
 _T1 = ({chr(code) for code in range(0xA1, 0x17F)} - set("\xadĦħĸĿŀŉŦŧ")) | set("‘’‚“”„‹›–—…•€™‡")
 
@@ -56,10 +71,16 @@ def _float(grid: Grid) -> str:
     long = [any(len(row.labels[place]) > _LONG for row in grid.rows) for place in range(len(grid.heads))]
     shape = "".join(_PARAGRAPH if is_long else "l" for is_long in long) + "r" * len(grid.columns)
     lines = [
-        r"\begin{table*}", r"\centering", rf"\caption{{{_text(grid.title)}}}", rf"\label{{tab:{grid.name}}}",
-        r"\begin{adjustbox}{max width=\textwidth}", rf"\begin{{tabular}}{{{shape}}}", r"\toprule",
-        _line([_text(head) for head in (*grid.heads, *grid.columns)]), r"\midrule",
-    ]  # fmt: skip
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_text(grid.title)}}}",
+        rf"\label{{tab:{grid.name}}}",
+        r"\begin{adjustbox}{max width=\textwidth}",
+        rf"\begin{{tabular}}{{{shape}}}",
+        r"\toprule",
+        _line([_text(head) for head in (*grid.heads, *grid.columns)]),
+        r"\midrule",
+    ]
     for last, row, labels in grouped(grid.rows):
         texts = [_text(_breakable(x) if is_long else x) for x, is_long in zip(labels, long, strict=True)]
         lines.append(_line([*texts, *map(_number, row.cells)]))

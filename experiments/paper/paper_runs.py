@@ -21,11 +21,30 @@ _AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio", "po
 # What says where and how fast a run runs, not what it measures.
 _OPERATION = frozenset(
     {
-        "device", "device-executor", "fleet-slots", "cloud-batch-tokens", "cloud-url", "cloud-key-variable", "cloud-concurrency",
-        "cloud-timeout-s", "cloud-retries", "client-memory-gb", "client-gpu-share", "start-timeout-s", "reply-timeout-s", "runs-dir",
-        "run-name", "cache-dir", "plugin-dir", "swap-test", "tape", "tape-mode", "budget-calls", "budget-tokens",
+        "device",
+        "device-executor",
+        "fleet-slots",
+        "cloud-batch-tokens",
+        "cloud-url",
+        "cloud-key-variable",
+        "cloud-concurrency",
+        "cloud-timeout-s",
+        "cloud-retries",
+        "client-memory-gb",
+        "client-gpu-share",
+        "start-timeout-s",
+        "reply-timeout-s",
+        "runs-dir",
+        "run-name",
+        "cache-dir",
+        "plugin-dir",
+        "swap-test",
+        "tape",
+        "tape-mode",
+        "budget-calls",
+        "budget-tokens",
     }
-)  # fmt: skip
+)
 # What makes other data: no option lets these differ.
 _DATA = frozenset({"data", "profile-form", "num-users", "max-history", "query-split", "max-queries", "max-words"})
 
@@ -75,10 +94,16 @@ def open_runs(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], *, p
             )
         runs.append(
             PaperRun(
-                folder=folder, manifest=manifest, config=opened.config, own=opened.own, swapped=opened.swapped(),
-                methods=opened.methods(), values={**defaults, **manifest.config}, uploads=opened.ledger.uploads(),
+                folder=folder,
+                manifest=manifest,
+                config=opened.config,
+                own=opened.own,
+                swapped=opened.swapped(),
+                methods=opened.methods(),
+                values={**defaults, **manifest.config},
+                uploads=opened.ledger.uploads(),
             )
-        )  # fmt: skip
+        )
     for one, other in combinations(runs, 2):
         if one.folder.path.resolve() == other.folder.path.resolve():
             raise BadInputError(f"run {one.name} is given twice; name each run once")

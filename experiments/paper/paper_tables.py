@@ -46,10 +46,13 @@ def table1(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
             points, task, columns, numbers.table1.get(task.name, {}), comparable=task.name in comparable
         )
     return Grid(
-        name="table1", title="methods by task; method@percent of the history that users share",
-        heads=("task", "metric", "source"), columns=columns, rows=tuple(rows),
+        name="table1",
+        title="methods by task; method@percent of the history that users share",
+        heads=("task", "metric", "source"),
+        columns=columns,
+        rows=tuple(rows),
         notes=_notes(runs, numbers, mixed),
-    )  # fmt: skip
+    )
 
 
 def table2(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[str] = ()) -> Grid:
@@ -66,14 +69,17 @@ def table2(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         for row in metric_rows(zero, task, columns, theirs, comparable=task.name in comparable):
             rows.append(row if row.labels[-1] == PAPER else _averaged(row, shares, printed))
     return Grid(
-        name="table2", title="cdcda by the part of the history that users share",
-        heads=("task", "metric", "source"), columns=(*(_percent(share) for share in shares), AVERAGE), rows=tuple(rows),
+        name="table2",
+        title="cdcda by the part of the history that users share",
+        heads=("task", "metric", "source"),
+        columns=(*(_percent(share) for share in shares), AVERAGE),
+        rows=tuple(rows),
         notes=(
             *_notes(runs, numbers, mixed),
             f"0% without a run of its own is {UNSHARED}, which trains on the same data.",
             f"The average is over the paper's percentages ({', '.join(sorted(printed, key=_share_order))}); - where one is missing.",
         ),
-    )  # fmt: skip
+    )
 
 
 def _zero_filled(points: Points, task: str) -> Points:
@@ -119,11 +125,13 @@ def table3(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
         # What neither the runs nor the paper has of these tasks is no row.
         rows += [*ours, *paper] if paper or any(c.value is not None for c in ours[0].cells) else []
     return Grid(
-        name="table3", title="ablations of the data selection and of the augmentation",
+        name="table3",
+        title="ablations of the data selection and of the augmentation",
         heads=("method", "shared", "source"),
         columns=tuple(f"{task.name} {metric} {'↑' if task.better(metric) > 0 else '↓'}" for task, metric in pairs),
-        rows=tuple(rows), notes=_notes(runs, numbers, mixed),
-    )  # fmt: skip
+        rows=tuple(rows),
+        notes=_notes(runs, numbers, mixed),
+    )
 
 
 def _ablation_order(column: str) -> tuple[int, tuple[bool, float, str]]:
@@ -167,8 +175,11 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
             )
             rows.append(Row(labels=(task, PAPER), cells=tuple(theirs)))
     return Grid(
-        name="table4", title="data of the target users, and the selected pairs",
-        heads=("task", "source"), columns=tuple(_STATISTICS), rows=tuple(rows),
+        name="table4",
+        title="data of the target users, and the selected pairs",
+        heads=("task", "source"),
+        columns=tuple(_STATISTICS),
+        rows=tuple(rows),
         notes=(
             *notes_of(runs, numbers, mixed=mixed),
             *first_counts(apart),
@@ -177,7 +188,7 @@ def table4(runs: Sequence[PaperRun], numbers: PaperNumbers, mixed: Collection[st
             "users' queries, on LaMP-1 and LaMP-7 other texts than a history's items.",
             "† Lengths of the paper are tokens of a tokenizer that it does not name.",
         ),
-    )  # fmt: skip
+    )
 
 
 def _statistics(run: PaperRun) -> dict[str, float]:

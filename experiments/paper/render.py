@@ -65,9 +65,11 @@ def csv_text(grid: Grid) -> str:
 def render(grid: Grid, form: Format, *, width: int) -> str:
     """Returns the grid as text in one of the four forms."""
     forms: Mapping[Format, Callable[[], str]] = {
-        "terminal": lambda: as_text(table_of(grid), width=width), "markdown": lambda: markdown(grid),
-        "latex": lambda: latex(grid), "csv": lambda: csv_text(grid),
-    }  # fmt: skip
+        "terminal": lambda: as_text(table_of(grid), width=width),
+        "markdown": lambda: markdown(grid),
+        "latex": lambda: latex(grid),
+        "csv": lambda: csv_text(grid),
+    }
     return forms[form]()
 
 

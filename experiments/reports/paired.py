@@ -36,9 +36,20 @@ def paired(names: tuple[str, str, str], first: Sequence[float], second: Sequence
     interval = interval_over_users([y - x for x, y in zip(first, second, strict=True)])
     counts, test = tally(first, second, better=better), signed_rank(first, second, better=better)
     return Comparison(
-        a=a, b=b, metric=metric, users=len(first), difference=interval.mean, low=interval.low, high=interval.high,
-        wins=counts.wins, ties=counts.ties, losses=counts.losses, p=test.p, p_holm=None, effect=test.effect,
-    )  # fmt: skip
+        a=a,
+        b=b,
+        metric=metric,
+        users=len(first),
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        wins=counts.wins,
+        ties=counts.ties,
+        losses=counts.losses,
+        p=test.p,
+        p_holm=None,
+        effect=test.effect,
+    )
 
 
 def swapped_of(method: str, results: Sequence[UserResult]) -> Answers:
@@ -75,7 +86,16 @@ def _swap(own: Sequence[float], swapped: Sequence[float], *, better: int) -> Swa
     counts, test = tally(swapped, own, better=better), signed_rank(swapped, own, better=better)
     n = len(own)
     return Swap(
-        users=n, own=sum(own) / n, swapped=sum(swapped) / n, difference=interval.mean, low=interval.low,
-        high=interval.high, wins=counts.wins, ties=counts.ties, losses=counts.losses, p=test.p, p_holm=None,
+        users=n,
+        own=sum(own) / n,
+        swapped=sum(swapped) / n,
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        wins=counts.wins,
+        ties=counts.ties,
+        losses=counts.losses,
+        p=test.p,
+        p_holm=None,
         effect=test.effect,
-    )  # fmt: skip
+    )

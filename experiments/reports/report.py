@@ -55,9 +55,13 @@ def open_run(folder: RunFolder) -> OpenedRun:
         where = f"{folder.ledger_path}, user {result.user_id!r} under {result.method!r}"
         check_sums(task, result.sums, where=where)
     return OpenedRun(
-        manifest=manifest, config=config, task=task, ledger=ledger, results=results,
+        manifest=manifest,
+        config=config,
+        task=task,
+        ledger=ledger,
+        results=results,
         own=_own_results(results, config.method_names),
-    )  # fmt: skip
+    )
 
 
 def read_report(folder: RunFolder) -> Report:
@@ -192,13 +196,19 @@ def _user_rows(
             upload, training = upload_of.get(user), training_of.get((user, method))
             rows.append(
                 UserRow(
-                    user_id=user, method=method, queries=result.queries, unparsed=result.unparsed,
-                    metrics=values(task, result.sums), history=upload.history_size if upload else 0,
-                    shared=upload.shared if upload and shares(method) else 0, generated=generated[user] if augmented else 0,
-                    kept=kept[user], train_tokens=training.stats.tokens if training else 0,
+                    user_id=user,
+                    method=method,
+                    queries=result.queries,
+                    unparsed=result.unparsed,
+                    metrics=values(task, result.sums),
+                    history=upload.history_size if upload else 0,
+                    shared=upload.shared if upload and shares(method) else 0,
+                    generated=generated[user] if augmented else 0,
+                    kept=kept[user],
+                    train_tokens=training.stats.tokens if training else 0,
                     seconds=result.seconds + (training.stats.seconds if training else 0.0),
                 )
-            )  # fmt: skip
+            )
     return tuple(rows)
 
 

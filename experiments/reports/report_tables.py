@@ -19,8 +19,15 @@ _TESTED = (f"{LEVEL:.0%} interval", "better / equal / worse", "p (Holm)", "effec
 _PAIRED = ("b against a", "b - a", *_TESTED)
 _SWAPPED = ("method", "users", "own", "swapped", "own - swapped", *_TESTED)
 _COSTS = (
-    "method", "cloud tokens", "bytes up", "bytes down", "train tokens", "device s", "adapter bytes / user", "answer s / query",
-)  # fmt: skip
+    "method",
+    "cloud tokens",
+    "bytes up",
+    "bytes down",
+    "train tokens",
+    "device s",
+    "adapter bytes / user",
+    "answer s / query",
+)
 
 
 def show(report: Report, terminal: Terminal) -> None:

@@ -117,10 +117,13 @@ def grid_of(sweep: SweepFile, path: Path, profile: str = "") -> Grid:
     fixed = {key: value for key, value in given.items() if key not in axes and not isinstance(value, list)}
     base = (f"profiles.{chosen}.base", over.base) if over.base else ("base", sweep.base)
     grid = Grid(
-        name=sweep.name, folder=folder, layers=(*_base(*base, path=path), Layer(values=sweep.keys | fixed, folder=folder)),
-        axes={key: tuple(values) for key, values in axes.items()}, cells=tuple(over.cells or sweep.cells),
+        name=sweep.name,
+        folder=folder,
+        layers=(*_base(*base, path=path), Layer(values=sweep.keys | fixed, folder=folder)),
+        axes={key: tuple(values) for key, values in axes.items()},
+        cells=tuple(over.cells or sweep.cells),
         skip=(*sweep.skip, *over.skip),
-    )  # fmt: skip
+    )
     if problems := _strays(grid):
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return grid
@@ -167,8 +170,11 @@ def _contradictions(sweep: SweepFile) -> list[str]:
 def _named(sweep: SweepFile) -> Iterator[tuple[str, str]]:
     """Yields every key that the file names, with the place where it stands."""
     tables: dict[str, list[Mapping[str, object]]] = {
-        "keys": [sweep.keys], "axes": [sweep.axes], "cells": [*sweep.cells], "skip": [*sweep.skip]
-    }  # fmt: skip
+        "keys": [sweep.keys],
+        "axes": [sweep.axes],
+        "cells": [*sweep.cells],
+        "skip": [*sweep.skip],
+    }
     for name, profile in sweep.profiles.items():
         place = f"profiles.{name}"
         tables |= {

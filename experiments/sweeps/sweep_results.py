@@ -36,9 +36,13 @@ def sweep_results(name: str, outcomes: Sequence[Outcome]) -> Grid | None:
     columns = tuple(dict.fromkeys(method for *_, methods in measured for method in methods))
     notes += [note for label, _, methods in measured if (note := _unparsed(label, methods))]
     return Grid(
-        name="results", title=f"sweep {name}, pooled over queries", heads=("cell", "metric"), columns=columns,
-        rows=tuple(_row(label, run.task, methods, columns) for label, run, methods in measured), notes=tuple(notes),
-    )  # fmt: skip
+        name="results",
+        title=f"sweep {name}, pooled over queries",
+        heads=("cell", "metric"),
+        columns=columns,
+        rows=tuple(_row(label, run.task, methods, columns) for label, run, methods in measured),
+        notes=tuple(notes),
+    )
 
 
 def _row(label: str, task: Task, methods: Mapping[str, MethodReport], columns: Sequence[str]) -> Row:

@@ -10,15 +10,7 @@ from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Example, Provenance, SyntheticPair, Unparsable, Upload, same_text
 from strategies.cloud.engine import GenerationRequest, TextGenerator, answers
-from strategies.cloud.prompts import (
-    ParsedPair,
-    Reason,
-    choices,
-    guided_prefix,
-    guided_then,
-    paper_prompt,
-    read_pair,
-)
+from strategies.cloud.prompts import ParsedPair, Reason, choices, guided_prefix, guided_then, paper_prompt, read_pair
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,20 @@ RARE = "-"  # ends a word that means what its set says, but in none of its first
 _ENDINGS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         "noun": (
-            ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"),
+            ("s", ""),
+            ("ses", "s"),
+            ("xes", "x"),
+            ("zes", "z"),
+            ("ches", "ch"),
+            ("shes", "sh"),
+            ("men", "man"),
             ("ies", "y"),
         ),
-        "verb": (
-            ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
-        ),
+        "verb": (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
         "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
         "adv": (),
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,12 +66,7 @@ def _echo(config: RunConfig, model: ModelRef) -> TextGenerator:
 
 
 ENGINES: Mapping[str, Callable[[RunConfig, ModelRef], TextGenerator]] = MappingProxyType(
-    {
-        "transformers": TransformersGenerator,
-        "llama-cpp": LlamaCppEngine,
-        "openai": OpenAIGenerator,
-        "echo": _echo,
-    }
+    {"transformers": TransformersGenerator, "llama-cpp": LlamaCppEngine, "openai": OpenAIGenerator, "echo": _echo}
 )
 
 

@@ -13,19 +13,44 @@ from repository import ROOT
 
 # The longest prefix counts. A module imports from its own layer or from a lower one.
 LAYERS = {
-    "cdcda_flower.types": 0, "cdcda_flower.errors": 0, "cdcda_flower.seeding": 0, "cdcda_flower.teacher_targets": 0, "cdcda_flower.files": 0,
-    "cdcda_flower.key_rules": 1, "cdcda_flower.config": 1, "cdcda_flower.tasks": 1, "cdcda_flower.statistics": 1, "cdcda_flower.messages": 1,
-    "cdcda_flower.methods": 1, "cdcda_flower.what_leaves": 1, "cdcda_flower.words": 1,
-    "cdcda_flower.wire": 2, "cdcda_flower.models": 2, "cdcda_flower.data": 2, "cdcda_flower.runs": 2,
+    "cdcda_flower.types": 0,
+    "cdcda_flower.errors": 0,
+    "cdcda_flower.seeding": 0,
+    "cdcda_flower.teacher_targets": 0,
+    "cdcda_flower.files": 0,
+    "cdcda_flower.key_rules": 1,
+    "cdcda_flower.config": 1,
+    "cdcda_flower.tasks": 1,
+    "cdcda_flower.statistics": 1,
+    "cdcda_flower.messages": 1,
+    "cdcda_flower.methods": 1,
+    "cdcda_flower.what_leaves": 1,
+    "cdcda_flower.words": 1,
+    "cdcda_flower.wire": 2,
+    "cdcda_flower.models": 2,
+    "cdcda_flower.data": 2,
+    "cdcda_flower.runs": 2,
     "cdcda_flower.cloud_api": 2,
-    "strategies": 3, "clients": 3,
-    "strategies.server_app": 4, "clients.client_app": 4, "clients.preflight": 4,
+    "strategies": 3,
+    "clients": 3,
+    "strategies.server_app": 4,
+    "clients.client_app": 4,
+    "clients.preflight": 4,
     "experiments": 5,
-}  # fmt: skip
+}
 MODEL_LIBRARIES = {
-    "torch", "transformers", "peft", "accelerate", "bitsandbytes", "sentence_transformers", "bert_score", "evaluate",
-    "tokenizers", "safetensors", "gguf",
-}  # fmt: skip
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "sentence_transformers",
+    "bert_score",
+    "evaluate",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+}
 
 
 @dataclass(frozen=True, slots=True)

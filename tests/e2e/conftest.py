@@ -26,11 +26,27 @@ class Newest:
 
 # Everything is real but small: untrained models of 32 dimensions in NF4, MiniLM as judge, thresholds that let pairs by.
 REAL = {
-    "task": "lamp-3", "num-users": 4, "max-history": 6, "max-words": 20, "max-base-rows": 16, "seed": 7,
-    "methods": "device,direct-ft,cdcda", "share-policy": "policies:Newest", "policy-args": '{"count": 3}', "k": 2,
-    "device": "cpu", "device-model": "./model", "cloud-model": "./model", "epsilon-scf": 0.0, "epsilon-tdf": 1.0,
-    "epsilon-min-len": 0.0, "epsilon-max-len": 100.0, "cloud-max-tokens": 900, "epochs": 1, "base-epochs": 1,
-}  # fmt: skip
+    "task": "lamp-3",
+    "num-users": 4,
+    "max-history": 6,
+    "max-words": 20,
+    "max-base-rows": 16,
+    "seed": 7,
+    "methods": "device,direct-ft,cdcda",
+    "share-policy": "policies:Newest",
+    "policy-args": '{"count": 3}',
+    "k": 2,
+    "device": "cpu",
+    "device-model": "./model",
+    "cloud-model": "./model",
+    "epsilon-scf": 0.0,
+    "epsilon-tdf": 1.0,
+    "epsilon-min-len": 0.0,
+    "epsilon-max-len": 100.0,
+    "cloud-max-tokens": 900,
+    "epochs": 1,
+    "base-epochs": 1,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,9 +63,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     temporary = Path(tempfile.mkdtemp(prefix="ce-", dir="/tmp"))
     (base / "work").mkdir()
     made = Place(
-        tree=copy_tree(base / "any name"), temporary=temporary, cache=base / "cache", runs=base / "runs",
+        tree=copy_tree(base / "any name"),
+        temporary=temporary,
+        cache=base / "cache",
+        runs=base / "runs",
         work=base / "work",
-    )  # fmt: skip
+    )
     yield made
     end_all(made)
     shutil.rmtree(temporary, ignore_errors=True)

@@ -24,18 +24,20 @@ def test_plain_flwr_run_makes_a_run_folder_of_its_own(
 ) -> None:
     home = place.temporary / "flwr"
     environment = place.environment(
-        FLWR_HOME=str(home), RAY_TMPDIR=str(place.temporary), CDCDA_RUNS_DIR=str(tmp_path / "runs"),
+        FLWR_HOME=str(home),
+        RAY_TMPDIR=str(place.temporary),
+        CDCDA_RUNS_DIR=str(tmp_path / "runs"),
         FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=str(free_port()),
-        FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1", FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1",
+        FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1",
+        FLWR_TELEMETRY_ENABLED="0",
+        FLWR_DISABLE_UPDATE_CHECK="1",
         PATH=os.pathsep.join([str(BIN), os.environ["PATH"]]),
-    )  # fmt: skip
+    )
     # The bundle is the app here: the copied tree must not be found on the path as well.
     environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     conf = write_toml(tmp_path / "smoke.toml", DOUBLES)
     federation = "num-supernodes=4 client-resources-num-cpus=1"
-    command = [
-        str(BIN / "flwr"), "run", ".", "--stream", "--run-config", str(conf), "--federation-config", federation,
-    ]  # fmt: skip
+    command = [str(BIN / "flwr"), "run", ".", "--stream", "--run-config", str(conf), "--federation-config", federation]
     for _ in range(5):
         done = subprocess.run(
             command, cwd=place.tree, env=environment, text=True, capture_output=True, timeout=LIMIT_S, check=False
@@ -79,9 +81,13 @@ def test_the_installed_wheel_runs_from_any_folder(installed: Path, place: Place,
     search = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
     where = "from experiments.launching.staging import find_app; print(find_app().pyproject)"
     asked = subprocess.run(
-        [sys.executable, "-c", where], cwd=place.work, env=place.environment(PYTHONPATH=search), capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", where],
+        cwd=place.work,
+        env=place.environment(PYTHONPATH=search),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert asked.stdout.strip() == str(installed / "experiments" / "app" / "pyproject.toml")
     before = listing(installed)
     done = cdcda(place, "run", str(conf), "--name", "wheel", PYTHONPATH=search)

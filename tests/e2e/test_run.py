@@ -71,12 +71,27 @@ def test_cdcda_trained_on_pairs_that_the_cloud_wrote(first: Done) -> None:
 def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> None:
     document = json.loads(cdcda(place, "report", "first", "--json").out)
     assert list(document) == [
-        "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user", "history",
-        "costs", "dropped",
-    ]  # fmt: skip
+        "run",
+        "status",
+        "task",
+        "seed",
+        "query_split",
+        "models",
+        "methods",
+        "comparisons",
+        "pairs",
+        "swap",
+        "per_user",
+        "history",
+        "costs",
+        "dropped",
+    ]
     assert (document["run"], document["status"], document["task"], document["seed"]) == (
-        "first", "finished", "lamp-3", 7,
-    )  # fmt: skip
+        "first",
+        "finished",
+        "lamp-3",
+        7,
+    )
     assert all(model.keys() == {"name", "digest"} for model in document["models"].values())
     assert list(document["methods"]) == ["device", "direct-ft", "cdcda"]
     for method in document["methods"].values():
@@ -87,11 +102,25 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
         assert method["metrics"].keys() == {"mae", "rmse"}
         assert all(metric.keys() == {"pooled", "user_mean"} for metric in method["metrics"].values())
     assert {(c["a"], c["b"]) for c in document["comparisons"]} == {
-        ("device", "direct-ft"), ("device", "cdcda"), ("direct-ft", "cdcda"),
-    }  # fmt: skip
+        ("device", "direct-ft"),
+        ("device", "cdcda"),
+        ("direct-ft", "cdcda"),
+    }
     wanted = {
-        "a", "b", "metric", "users", "difference", "low", "high", "wins", "ties", "losses", "p", "p_holm", "effect",
-    }  # fmt: skip
+        "a",
+        "b",
+        "metric",
+        "users",
+        "difference",
+        "low",
+        "high",
+        "wins",
+        "ties",
+        "losses",
+        "p",
+        "p_holm",
+        "effect",
+    }
     assert all(comparison.keys() == wanted for comparison in document["comparisons"])
     assert document["pairs"].keys() == {"generated", "unparsable", "kept", "rejected_by", "reasons", "cut_share"}
     assert document["swap"].keys() == {"direct-ft", "cdcda"}
@@ -101,9 +130,19 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
 def test_the_csv_has_one_row_per_user_and_method(first: Done, place: Place) -> None:
     rows = list(csv.DictReader(io.StringIO(cdcda(place, "report", "first", "--csv", "-").out)))
     assert list(rows[0]) == [
-        "user_id", "method", "mae", "rmse", "queries", "unparsed", "history", "shared", "generated", "kept",
-        "train_tokens", "seconds",
-    ]  # fmt: skip
+        "user_id",
+        "method",
+        "mae",
+        "rmse",
+        "queries",
+        "unparsed",
+        "history",
+        "shared",
+        "generated",
+        "kept",
+        "train_tokens",
+        "seconds",
+    ]
     assert len({(row["user_id"], row["method"]) for row in rows}) == len(rows) == 4 * 3
     assert {row["shared"] for row in rows if row["method"] == "cdcda"} == {"3"}
     assert all(int(row["train_tokens"]) > 0 for row in rows if row["method"] != "device")

@@ -70,15 +70,28 @@ def test_the_clouds_key_reaches_its_server_and_no_policy_and_a_broken_proxy_stop
     (tmp_path / "notes").mkdir()
     (tmp_path / "curious.py").write_text(CURIOUS, encoding="utf-8")
     own = {
-        "task": "lamp-4", "cloud-engine": "openai", "cloud-model": "m", "prompt-form": "paper", "cloud-url": url,
-        "cloud-key-variable": "VENDOR_KEY", "share-policy": "curious:Curious", "tape-mode": "off",
+        "task": "lamp-4",
+        "cloud-engine": "openai",
+        "cloud-model": "m",
+        "prompt-form": "paper",
+        "cloud-url": url,
+        "cloud-key-variable": "VENDOR_KEY",
+        "share-policy": "curious:Curious",
+        "tape-mode": "off",
         "policy-args": json.dumps({"notes": str(tmp_path / "notes")}),
-    }  # fmt: skip
+    }
     conf = write_toml(tmp_path / "vendor.toml", {**DOUBLES, **own})
     done = cdcda(
-        place, "run", str(conf), "--name", "vendor", VENDOR_KEY=KEY, OPENAI_API_KEY="sk-another",
-        ALL_PROXY="socks4://127.0.0.1:9", HTTPS_PROXY="garbage",
-    )  # fmt: skip
+        place,
+        "run",
+        str(conf),
+        "--name",
+        "vendor",
+        VENDOR_KEY=KEY,
+        OPENAI_API_KEY="sk-another",
+        ALL_PROXY="socks4://127.0.0.1:9",
+        HTTPS_PROXY="garbage",
+    )
     assert done.code == 0, done.out + done.err
     assert set(keys) == {f"Bearer {KEY}"}
     notes = [json.loads(file.read_text()) for file in (tmp_path / "notes").iterdir()]

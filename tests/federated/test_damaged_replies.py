@@ -120,16 +120,21 @@ damages: st.SearchStrategy[Damage] = st.one_of(
     ),
     st.just(lambda content: _with(content, {"user_id": "B"}, "Submitted")),
     st.sampled_from(
-        [RecordDict(), RecordDict({"domain": ConfigRecord()}), RecordDict({"domain": MetricRecord({"kind": 1})}),
-         RecordDict({"domain": ConfigRecord({"kind": "Upload"})}), RecordDict({"domain": ConfigRecord({"kind": b"\0"})}),
-         RecordDict({"domain": _failed})]
+        [
+            RecordDict(),
+            RecordDict({"domain": ConfigRecord()}),
+            RecordDict({"domain": MetricRecord({"kind": 1})}),
+            RecordDict({"domain": ConfigRecord({"kind": "Upload"})}),
+            RecordDict({"domain": ConfigRecord({"kind": b"\0"})}),
+            RecordDict({"domain": _failed}),
+        ]
     ).map(_replaced),
     st.just(_of_another_user("ZZ")),
     st.just(_beside(ConfigRecord({"text": SECRET}), "more")),
-    st.sampled_from([MetricRecord({"tokens": float("nan")}), MetricRecord({"tokens": [1]}), MetricRecord({"all": 1})]).map(
-        lambda record: _beside(record, "costs")
-    ),
-)  # fmt: skip
+    st.sampled_from(
+        [MetricRecord({"tokens": float("nan")}), MetricRecord({"tokens": [1]}), MetricRecord({"all": 1})]
+    ).map(lambda record: _beside(record, "costs")),
+)
 
 
 def _run(four: Federation, phase: str, damage: Callable[[Message, Message], Message]) -> Outcome:

@@ -269,6 +269,9 @@ def test_a_message_lives_as_long_as_its_phase_may_take_also_when_it_is_sent_agai
     grid = InProcessGrid(contexts(config, range(config.num_users)), faults=once, answer=answer)
     assert server_app.run(grid, config, four.folder(config)) == ""
     assert {phase: len(seconds) for phase, seconds in left.items()} == {
-        "query.share": 5, "train.personalize": 5, "evaluate.personal": 4, "replies": 14,
-    }  # fmt: skip
+        "query.share": 5,
+        "train.personalize": 5,
+        "evaluate.personal": 4,
+        "replies": 14,
+    }
     assert all(86_400 - 60 < seconds <= 86_401 for phase in left.values() for seconds in phase)

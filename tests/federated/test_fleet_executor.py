@@ -70,9 +70,13 @@ def test_a_light_process_trains_and_answers_through_the_fleet_and_survives_its_d
     # Ray's sockets lie below it, and their paths may not be long.
     with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
         done = subprocess.run(
-            [sys.executable, "-c", CLIENT, str(file), temporary], cwd=ROOT, text=True, capture_output=True, check=False,
+            [sys.executable, "-c", CLIENT, str(file), temporary],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            check=False,
             timeout=600,
-        )  # fmt: skip
+        )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "steps": [1, 1],

@@ -120,8 +120,13 @@ def test_a_run_of_the_cloud_alone_trains_and_loads_nothing_on_devices(four: Fede
     alone = four.run(four.config(methods="cloud"))
     assert alone.failures == ""
     assert [phase.name for phase in alone.folder.manifest().phases] == [
-        "prepare", "connect", "share", "ask", "answer", "evaluate",
-    ]  # fmt: skip
+        "prepare",
+        "connect",
+        "share",
+        "ask",
+        "answer",
+        "evaluate",
+    ]
     assert alone.ledger.uploads()[0].shared == 0
 
 
@@ -137,10 +142,20 @@ def test_a_teachers_distributions_reach_the_device_and_its_training_and_are_repl
 ) -> None:
     teacher = shutil.copytree(tiny_llama, tmp_path / "teacher")
     keys: dict[str, Scalar] = {
-        "methods": "direct-ft,rkd-ft", "share_policy": "ratio", "share_ratio": 0.5, "cloud_engine": "transformers",
-        "cloud_model": str(teacher), "device_executor": "local", "device_model": str(tiny_llama), "base_epochs": 0,
-        "epochs": 1, "device": "cpu", "quantization": "none", "rkd_top_k": 4, "tape": str(tmp_path / "tape.sqlite"),
-    }  # fmt: skip
+        "methods": "direct-ft,rkd-ft",
+        "share_policy": "ratio",
+        "share_ratio": 0.5,
+        "cloud_engine": "transformers",
+        "cloud_model": str(teacher),
+        "device_executor": "local",
+        "device_model": str(tiny_llama),
+        "base_epochs": 0,
+        "epochs": 1,
+        "device": "cpu",
+        "quantization": "none",
+        "rkd_top_k": 4,
+        "tape": str(tmp_path / "tape.sqlite"),
+    }
     outcome = four.run(four.config(**keys, tape_mode="record"))
     assert outcome.failures == ""
     shared = {upload.user_id: upload.shared for upload in outcome.ledger.uploads() if upload.shared}

@@ -13,9 +13,13 @@ from strategies import server_app
 KEY = "sk-of-this-test"
 # Short answers: a small model on one thread writes them.
 API: dict[str, Scalar] = {
-    "cloud_engine": "openai", "cloud_model": MODEL, "prompt_form": "paper", "k": 2, "share_ratio": 0.2,
+    "cloud_engine": "openai",
+    "cloud_model": MODEL,
+    "prompt_form": "paper",
+    "k": 2,
+    "share_ratio": 0.2,
     "cloud_max_tokens": 16,
-}  # fmt: skip
+}
 
 
 def test_a_server_writes_the_pairs_of_a_whole_run(four: Federation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,17 @@ def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
 def test_user_b_after_user_a_equals_user_b_alone(smollm2: ModelRef, tiny_qwen2: Path, tmp_path: Path) -> None:
     for base in (smollm2, tiny_ref(tiny_qwen2)):
         spec = ModelSpec(
-            base=base, quantization="nf4", dequantised=False, device="cuda", rank=16, alpha=8, slots=2, max_tokens=64,
-            max_new_tokens=8, threads=0,
-        )  # fmt: skip
+            base=base,
+            quantization="nf4",
+            dequantised=False,
+            device="cuda",
+            rank=16,
+            alpha=8,
+            slots=2,
+            max_tokens=64,
+            max_new_tokens=8,
+            threads=0,
+        )
         shared = DeviceModel(spec)
         shared.train(
             [

@@ -23,9 +23,15 @@ BIN = Path(sys.executable).parent
 LIMIT_S = 1800
 
 DOUBLES = {
-    "task": "lamp-3", "num-users": 4, "share-ratio": 0.5, "k": 2, "cloud-engine": "echo",
-    "consistency-scorer": "echo", "device-executor": "echo", "bertscore-model": "none",
-}  # fmt: skip
+    "task": "lamp-3",
+    "num-users": 4,
+    "share-ratio": 0.5,
+    "k": 2,
+    "cloud-engine": "echo",
+    "consistency-scorer": "echo",
+    "device-executor": "echo",
+    "bertscore-model": "none",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +121,15 @@ def _toml(value: object) -> str:
 def start(place: Place, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Starts one `cdcda` command of the copied tree."""
     return subprocess.Popen(
-        [str(BIN / "cdcda"), *arguments], cwd=place.work, env=place.environment(**environment), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_listen_to_ctrl_c,
-    )  # fmt: skip
+        [str(BIN / "cdcda"), *arguments],
+        cwd=place.work,
+        env=place.environment(**environment),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_listen_to_ctrl_c,
+    )
 
 
 def _listen_to_ctrl_c() -> None:

@@ -20,10 +20,20 @@ from strategies import server_app
 
 USERS = {"A": 9, "B": 8, "C": 7, "D": 1}  # user -> history items
 TABLES = (
-    "uploads", "shared", "questions", "pairs", "unparsable", "verdicts", "selected", "variants", "sent", "taught",
+    "uploads",
+    "shared",
+    "questions",
+    "pairs",
+    "unparsable",
+    "verdicts",
+    "selected",
+    "variants",
+    "sent",
+    "taught",
     "trainings",
-    "results", "failures",
-)  # fmt: skip
+    "results",
+    "failures",
+)
 _VARYING = ("seconds", "path")  # of a row: how long it took and where it lies
 
 

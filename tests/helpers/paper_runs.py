@@ -38,9 +38,11 @@ def make_run(runs: Path, name: str, scores: Scores, **config: Scalar) -> RunFold
         "cloud": {"name": "/models/large.gguf", "digest": "c"},
     }
     folder.update(
-        config={**values, "methods": ",".join(scores)}, status="finished", models=models,
+        config={**values, "methods": ",".join(scores)},
+        status="finished",
+        models=models,
         synthetic=values["data"] == "embedded",
-    )  # fmt: skip
+    )
     with Ledger(folder.ledger_path) as ledger:
         for number in range(users):
             _share(ledger, f"u{number}", 4 + number)
@@ -60,10 +62,15 @@ def _add_results(ledger: Ledger, task: str, scores: Scores, *, adapter_of: str |
         for number, score in enumerate(numbers):
             ledger.add_result(
                 UserResult(
-                    user_id=f"u{number}", method=method, adapter_of=adapter_of, queries=1, unparsed=0,
-                    sums=sums_of(task, score), seconds=1.0,
+                    user_id=f"u{number}",
+                    method=method,
+                    adapter_of=adapter_of,
+                    queries=1,
+                    unparsed=0,
+                    sums=sums_of(task, score),
+                    seconds=1.0,
                 )
-            )  # fmt: skip
+            )
 
 
 def _share(ledger: Ledger, user: str, history: int) -> None:
@@ -73,11 +80,13 @@ def _share(ledger: Ledger, user: str, history: int) -> None:
     )
     pairs = [
         SyntheticPair(
-            id=f"{user}/i/{sample}", query="one two", response="five six",
+            id=f"{user}/i/{sample}",
+            query="one two",
+            response="five six",
             provenance=Provenance(user_id=user, source_id="i", generator="g", prompt_digest="d", seed=1, sample=sample),
         )
         for sample in range(2)
-    ]  # fmt: skip
+    ]
     ledger.add_pairs(pairs)
     ledger.add_selected(user, [pairs[1].id])
 

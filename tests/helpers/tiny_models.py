@@ -71,9 +71,14 @@ def load_tiny(folder: Path, *, dtype: torch.dtype = torch.float64) -> LoadedMode
 def _config(family: Family, tokenizer: PreTrainedTokenizerFast, padding_rows: int) -> LlamaConfig | Qwen2Config:
     kind: type[LlamaConfig] | type[Qwen2Config] = LlamaConfig if family == "llama" else Qwen2Config
     sizes: dict[str, Any] = {
-        "vocab_size": len(tokenizer) + padding_rows, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer) + padding_rows,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+    }
     return kind(
         **sizes,
         initializer_range=_SPREAD,

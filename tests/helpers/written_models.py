@@ -59,9 +59,19 @@ def write_cross_encoder(folder: Path, labels: list[str]) -> Path:
     inner.save(str(folder / "tokenizer.json"))
     torch.manual_seed(7)
     config = RobertaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=40, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        initializer_range=1.0, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        initializer_range=1.0,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+    )
     RobertaForSequenceClassification(config).save_pretrained(folder)
     return folder

@@ -128,8 +128,5 @@ class Scholar:
 def make_scholar(rng: random.Random) -> Scholar:
     """Returns a user with drawn traits."""
     return Scholar(
-        form=rng.choice(tuple(_FORMS)),
-        pet=rng.choice(_PETS),
-        tail=rng.choice(_TAILS),
-        casing=rng.choice(_CASINGS),
+        form=rng.choice(tuple(_FORMS)), pet=rng.choice(_PETS), tail=rng.choice(_TAILS), casing=rng.choice(_CASINGS)
     )

@@ -21,9 +21,16 @@ from tiny_models import tiny_ref
 CPU = torch.device("cpu")
 ONCE = Settings(full=False, repeats=1)
 TINY = train.Sizes(
-    rows=Rows(tokens=24, answer=8), users=2, steps=1, rank=2, reload_users=2, reload_all=3, reload_sample=1,
-    reload_examples=2, reload_batch=1,
-)  # fmt: skip
+    rows=Rows(tokens=24, answer=8),
+    users=2,
+    steps=1,
+    rank=2,
+    reload_users=2,
+    reload_all=3,
+    reload_sample=1,
+    reload_examples=2,
+    reload_batch=1,
+)
 
 
 def assert_figures(cases: Sequence[Case], names: Sequence[str]) -> None:
@@ -54,9 +61,14 @@ def test_answering_has_its_cases_and_the_peer_says_the_same(tiny_llama: Path, mo
 
 def test_the_gpu_benchmark_has_its_cases(tiny_qwen2: Path) -> None:
     shape = Qwen2Config(
-        num_hidden_layers=1, hidden_size=16, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
-        vocab_size=512, tie_word_embeddings=True,
-    )  # fmt: skip
+        num_hidden_layers=1,
+        hidden_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        vocab_size=512,
+        tie_word_embeddings=True,
+    )
     sizes = gpu.Sizes(
         trained=TINY, small=shape, large=shape, texts=(1, 2), prompt=4, new_tokens=3, copied_bytes=1 << 12
     )

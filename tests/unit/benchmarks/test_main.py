@@ -47,10 +47,13 @@ def test_a_missing_benchmark_is_said_and_not_run() -> None:
 def test_the_demo_s_parts_make_its_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.demo.floor_seconds", lambda clients: clients * 0.3)
     manifest = Manifest(
-        run="demo", status="finished", config={"num-users": 20},
-        started="2026-01-01T00:00:00+00:00", finished="2026-01-01T00:01:40+00:00",
+        run="demo",
+        status="finished",
+        config={"num-users": 20},
+        started="2026-01-01T00:00:00+00:00",
+        finished="2026-01-01T00:01:40+00:00",
         phases=(PhaseCost(name="connect", seconds=5, tokens=0), PhaseCost(name="share", seconds=75, tokens=9)),
-    )  # fmt: skip
+    )
     found = {case.case: case for case in cases(manifest)}
     assert [case.peer for case in found.values()] == [100, 100, 100]
     assert found["flower-share"].ours == pytest.approx(20 + 5 + 2)

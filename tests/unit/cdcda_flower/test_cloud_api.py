@@ -99,8 +99,20 @@ def _own_addresses() -> list[str]:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "127.1", "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", *_own_addresses()],
-)  # fmt: skip
+    [
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.1",
+        "127.8.9.1",
+        "127.1",
+        "0.0.0.0",
+        "0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        *_own_addresses(),
+    ],
+)
 def test_this_machine_is_known_by_every_address(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     url = f"http://{host}:8000/v1"
     assert is_this_machine(url)

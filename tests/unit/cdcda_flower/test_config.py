@@ -36,14 +36,31 @@ def test_a_whole_number_is_a_fine_float() -> None:
 
 def test_all_problems_stand_in_one_message() -> None:
     lines = _lines(
-        task="lamp-9", num_users=0, methods="device,magic", share_ratio=1.5, k="5", policy_args="{", runs_dir="here",
-        cloud_engine="vllm", shared_ratio=0.5, epsilon_max_len=0.1, learning_rate=0.0,
-    )  # fmt: skip
+        task="lamp-9",
+        num_users=0,
+        methods="device,magic",
+        share_ratio=1.5,
+        k="5",
+        policy_args="{",
+        runs_dir="here",
+        cloud_engine="vllm",
+        shared_ratio=0.5,
+        epsilon_max_len=0.1,
+        learning_rate=0.0,
+    )
     for key in (
-        "task is 'lamp-9'", "num-users is 0", "'magic'", "share-ratio is 1.5", "k is '5'", "policy-args", "runs-dir is 'here'",
-        "cloud-engine is 'vllm'", "unknown key 'shared-ratio'; did you mean 'share-ratio'?", "epsilon-max-len is 0.1",
+        "task is 'lamp-9'",
+        "num-users is 0",
+        "'magic'",
+        "share-ratio is 1.5",
+        "k is '5'",
+        "policy-args",
+        "runs-dir is 'here'",
+        "cloud-engine is 'vllm'",
+        "unknown key 'shared-ratio'; did you mean 'share-ratio'?",
+        "epsilon-max-len is 0.1",
         "learning-rate is 0.0",
-    ):  # fmt: skip
+    ):
         assert sum(key in line for line in lines) == 1, key
     assert len(lines) == 11
 

@@ -10,15 +10,7 @@ from hypothesis import strategies as st
 from cdcda_flower import errors
 from cdcda_flower.errors import DataError
 from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import (
-    Example,
-    Prediction,
-    Provenance,
-    SyntheticPair,
-    TrainingSet,
-    UserHistory,
-    same_text,
-)
+from cdcda_flower.types import Example, Prediction, Provenance, SyntheticPair, TrainingSet, UserHistory, same_text
 
 SECRET = "my private diary"
 ORIGIN = Provenance(user_id="u", source_id="1", generator="g", prompt_digest="d", seed=1, sample=0)

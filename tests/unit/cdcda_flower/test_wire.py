@@ -24,8 +24,16 @@ from cdcda_flower.types import Example, TrainingStats, Upload, UserResult
 from cdcda_flower.wire import decode, encode, is_bare, payload_bytes, payload_fields, tokens_of
 
 MESSAGES = (
-    ShareRequest, Upload, AskRequest, Questions, PersonalizeRequest, PersonalizeReply, EvaluateRequest, EvaluateReply, Failed,
-)  # fmt: skip
+    ShareRequest,
+    Upload,
+    AskRequest,
+    Questions,
+    PersonalizeRequest,
+    PersonalizeReply,
+    EvaluateRequest,
+    EvaluateReply,
+    Failed,
+)
 SECRET = "my private diary"
 UPLOAD = Upload(
     user_id="u", policy="all", history_size=1, query_count=0, examples=(Example(id="1", query=SECRET, response="ü"),)
@@ -42,8 +50,7 @@ st.register_type_strategy(
     TrainingStats, st.builds(TrainingStats, first_loss=_finite, last_loss=_finite, seconds=_finite)
 )
 st.register_type_strategy(
-    TeacherTargets,
-    st.binary(min_size=4, max_size=4).map(lambda raw: TeacherTargets.of_bytes(raw, raw, top_k=1)),
+    TeacherTargets, st.binary(min_size=4, max_size=4).map(lambda raw: TeacherTargets.of_bytes(raw, raw, top_k=1))
 )
 
 

@@ -125,10 +125,16 @@ def test_equal_texts_are_equal_in_any_unicode_form_case_and_spacing(text: str) -
 @pytest.mark.parametrize(
     "other",
     [
-        "Cafe\u0301 am Straße", "CAFÉ AM STRASSE", "Café\u00a0am\u2028Straße", "Café \u200bam\u200b Straße", "Café\u0085am\u3000Straße",
-        "Ca\u00adfé am Stra\u200cße", "\ufeffCafé am Straße\n", "Ｃａｆé am Straße",
+        "Cafe\u0301 am Straße",
+        "CAFÉ AM STRASSE",
+        "Café\u00a0am\u2028Straße",
+        "Café \u200bam\u200b Straße",
+        "Café\u0085am\u3000Straße",
+        "Ca\u00adfé am Stra\u200cße",
+        "\ufeffCafé am Straße\n",
+        "Ｃａｆé am Straße",
     ],
-)  # fmt: skip
+)
 def test_what_readers_cannot_tell_apart_is_one_text(other: str) -> None:
     assert same_text(other) == same_text("Café am Straße")
 

@@ -29,11 +29,14 @@ class Listener:
         self.sets += trainings
         return lambda: [
             TrainingReport(
-                adapter=device.adapter_ref(one, "b", "w"), private=len(one.private), synthetic=len(one.synthetic),
-                dropped=0, stats=TrainingStats(steps=1, tokens=1, first_loss=1.0, last_loss=1.0, seconds=0.0),
+                adapter=device.adapter_ref(one, "b", "w"),
+                private=len(one.private),
+                synthetic=len(one.synthetic),
+                dropped=0,
+                stats=TrainingStats(steps=1, tokens=1, first_loss=1.0, last_loss=1.0, seconds=0.0),
             )
             for one in trainings
-        ]  # fmt: skip
+        ]
 
 
 def _pair(number: int, query: str, response: str) -> SyntheticPair:

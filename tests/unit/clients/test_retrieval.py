@@ -44,12 +44,14 @@ def test_the_items_that_share_words_come_first_in_lamps_words() -> None:
         ("lamp-3", "fine lamp", "5", '5 is the score for "fine lamp". '),
         ("lamp-4", "the bridge closed", "Old bridge", '"Old bridge" is the title for "the bridge closed". '),
         (
-            "lamp-5", "we prove it", "A proof",
+            "lamp-5",
+            "we prove it",
+            "A proof",
             '"A proof" is the title for "we prove it". Following the given patterns, ',
         ),
         ("lamp-7", "", "so tired today", '"so tired today" are written by a person. Following the given patterns, '),
     ],
-)  # fmt: skip
+)
 def test_each_task_has_its_own_words(name: str, x: str, y: str, before: str) -> None:
     task = task_named(name)
     query = task.test_wording + "something else"

@@ -219,8 +219,12 @@ def test_a_terminal_of_any_encoding_gets_a_readable_report(finished: RunFolder, 
         (["report", "n\u4e2d\x1b[31m"], 2, r"run 'n\u4e2d\x1b[31m': neither"),
     ):
         asked = subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=environment, cwd=find_app().root, capture_output=True, check=False
-        )  # fmt: skip
+            [sys.executable, "-c", code, *arguments],
+            env=environment,
+            cwd=find_app().root,
+            capture_output=True,
+            check=False,
+        )
         said = (asked.stdout + asked.stderr).decode(encoding)
         assert asked.returncode == exit_code, said
         assert shown in said

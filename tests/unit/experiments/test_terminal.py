@@ -13,12 +13,13 @@ from experiments.terminal import PIPED_WIDTH, Column, Line, Table, Terminal, as_
 from experiments.unicode import escaped, spelled
 
 TABLE = Table(
-    title="Paired over users", columns=(Column("b against a"), *numbers("b - a", "better / equal / worse", "p (Holm)")),
+    title="Paired over users",
+    columns=(Column("b against a"), *numbers("b - a", "better / equal / worse", "p (Holm)")),
     lines=(
         Line(("cdcda:random against device", "-0.9700", "58 / 27 / 15", "< 0.0001"), ends_section=True),
         Line(("cdcda:all against device", "-0.1030", "64 / 22 / 14", "0.1767"), style="dim"),
     ),
-)  # fmt: skip
+)
 # What a terminal would act on: colours, a C1 sequence, a bell, a title, a return, turned text, line ends that are no "\n".
 ATTACKS = (
     "\x1b[31mred",
@@ -78,9 +79,11 @@ def test_a_narrower_one_gets_heads_of_several_lines_then_two_tables_then_a_list(
     assert two.count("Paired over users") == 1
     listed = as_text(TABLE, width=40).split("\n")
     assert listed[2:6] == [
-        "b against a: cdcda:random against device"[:40], "b - a: -0.9700", "better / equal / worse: 58 / 27 / 15",
+        "b against a: cdcda:random against device"[:40],
+        "b - a: -0.9700",
+        "better / equal / worse: 58 / 27 / 15",
         "p (Holm): < 0.0001",
-    ]  # fmt: skip
+    ]
 
 
 def test_prose_is_broken_at_words_and_a_tables_words_are_not_torn_apart() -> None:
@@ -91,8 +94,13 @@ def test_prose_is_broken_at_words_and_a_tables_words_are_not_torn_apart() -> Non
     assert "│ share-ratio │ 1.0     │ how much of the history may   │\n" in as_text(table, width=57)
     # Beside what it is about, never in a table of its own.
     assert as_text(table, width=40).split("\n") == [
-        "", "key: share-ratio", "default: 1.0", "meaning: how much of the history may ", "leave the device, between 0 and 1", "",
-    ]  # fmt: skip
+        "",
+        "key: share-ratio",
+        "default: 1.0",
+        "meaning: how much of the history may ",
+        "leave the device, between 0 and 1",
+        "",
+    ]
 
 
 def test_what_a_list_repeats_is_said_in_every_part() -> None:
@@ -143,9 +151,11 @@ def test_brackets_are_shown_as_they_are(word: str) -> None:
 def test_every_encoding_gets_a_table_that_is_straight(encoding: str) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     table = Table(
-        title="0.5 ± 0.1 · mae ↓", columns=(Column("метод"), *numbers("mae ↓", "0.00 ▁█ 1.00")),
-        lines=(Line(("中文", "0.5 ± 0.1†", "×")), Line(("cdcda:all", "…", "1"))), notes=("≤ 3 → …",),
-    )  # fmt: skip
+        title="0.5 ± 0.1 · mae ↓",
+        columns=(Column("метод"), *numbers("mae ↓", "0.00 ▁█ 1.00")),
+        lines=(Line(("中文", "0.5 ± 0.1†", "×")), Line(("cdcda:all", "…", "1"))),
+        notes=("≤ 3 → …",),
+    )
     terminal = Terminal(stream, width=100)
     terminal.show(table)
     terminal.say("naïve 👍")

@@ -96,22 +96,46 @@ GOOD = _content(ROWS)
         (_content([(True, "comedy")]), GOOD, "entry 1 of golds has an id that is true or false; an id must be a text"),
         (_content(ROWS, "LaMP_3"), GOOD, "P.json: task is \"LaMP_3\", but files of lamp-2 say 'LaMP_2'"),
         (GOOD, _content(ROWS, ["LaMP_2"]), "G.json: task is [\"LaMP_2\"], but files of lamp-2 say 'LaMP_2'"),
-        (_content([*ROWS, ("q1", "x")]), GOOD, "P.json: two entries have the id 'q1'; ids must be unique in a file: keep one"),
+        (
+            _content([*ROWS, ("q1", "x")]),
+            GOOD,
+            "P.json: two entries have the id 'q1'; ids must be unique in a file: keep one",
+        ),
         (_content([*ROWS, ("1", "x"), (1, "x")]), GOOD, "P.json: two entries have the id '1'"),
         (_content([*ROWS[1:], ("q1", None)]), GOOD, "P.json: the output of 'q1' is null; it must be a text"),
         (_content([*ROWS[1:], ("q1", 4)]), GOOD, "P.json: the output of 'q1' is a number; it must be a text"),
         (_content([*ROWS[1:], ("q1", ["a"])]), GOOD, "P.json: the output of 'q1' is a list; it must be a text"),
         (_content([*ROWS[1:], ("q1", {})]), GOOD, "P.json: the output of 'q1' is a JSON object; it must be a text"),
-        (GOOD, _content([*ROWS[1:], ("q1", "Comedy")]), "G.json, query 'q1': 'Comedy' is no label of lamp-2; labels: sci-fi"),
+        (
+            GOOD,
+            _content([*ROWS[1:], ("q1", "Comedy")]),
+            "G.json, query 'q1': 'Comedy' is no label of lamp-2; labels: sci-fi",
+        ),
         (GOOD, _content([*ROWS[1:], ("q1", None)]), "G.json: the output of 'q1' is null; a gold must be a text"),
-        (GOOD, _content([*ROWS[1:], ("q1", 4.0)]), "G.json: the output of 'q1' is a decimal number; a gold must be a text"),
+        (
+            GOOD,
+            _content([*ROWS[1:], ("q1", 4.0)]),
+            "G.json: the output of 'q1' is a decimal number; a gold must be a text",
+        ),
         (GOOD, _content([*ROWS[1:], ("q1", float("nan"))]), "G.json: the output of 'q1' is NaN; a gold must be a text"),
         (GOOD, _content([*ROWS[1:], ("q1", 4)]), "G.json: the output of 'q1' is a number; a gold must be a text"),
-        (GOOD, _content([*ROWS[1:], ("q1", False)]), "G.json: the output of 'q1' is true or false; a gold must be a text"),
+        (
+            GOOD,
+            _content([*ROWS[1:], ("q1", False)]),
+            "G.json: the output of 'q1' is true or false; a gold must be a text",
+        ),
         (_content([*ROWS[1:], ("q1", float("nan"))]), GOOD, "P.json: the output of 'q1' is NaN; it must be a text"),
         (_content([(float("nan"), "x")]), GOOD, "entry 1 of golds has an id that is NaN; an id must be a text"),
-        (GOOD, '{"id": "q1", "output": "x"}\n{"id": "q2", "output": "y"}', "G.json holds more than one JSON value, as JSON lines do"),
-        (GOOD, _content([*ROWS[1:], ("q1", "\u200b")]), "G.json: the output of 'q1' is empty; every query needs a gold"),
+        (
+            GOOD,
+            '{"id": "q1", "output": "x"}\n{"id": "q2", "output": "y"}',
+            "G.json holds more than one JSON value, as JSON lines do",
+        ),
+        (
+            GOOD,
+            _content([*ROWS[1:], ("q1", "\u200b")]),
+            "G.json: the output of 'q1' is empty; every query needs a gold",
+        ),
         (GOOD, _content([*ROWS[1:], ("q1", " ")]), "G.json: the output of 'q1' is empty; every query needs a gold"),
         (_content([]), _content([]), "G.json: golds is empty"),
         (GOOD, _content([]), "G.json: golds is empty"),
@@ -121,7 +145,7 @@ GOOD = _content(ROWS)
         (_content([*ROWS[2:], ("q6", "")]), GOOD, "P.json ('q6') and 2 are only in "),
         (_content([*ROWS[2:], ("q6", "")]), GOOD, "G.json ('q1', 'q2'); give files of the same queries"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_are_named(tmp_path: Path, predictions: str, golds: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_answers(*_write(tmp_path, predictions, golds), MOVIES)

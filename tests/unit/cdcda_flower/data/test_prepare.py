@@ -154,8 +154,14 @@ def test_a_user_of_train_only_trains_the_base_model(tmp_path: Path) -> None:
     write_split(tmp_path / "lamp", "dev", rows({"b": 3}, "d-"))
     prepared = _prepare(tmp_path, num_users=1)
     assert [example.id for example in base_rows(prepared)] == [
-        "a/item/a-0", "a/item/a-1", "a/item/a-2", "a/train/t-a", "c/item/c-0", "c/item/c-1", "c/train/t-c",
-    ]  # fmt: skip
+        "a/item/a-0",
+        "a/item/a-1",
+        "a/item/a-2",
+        "a/train/t-a",
+        "c/item/c-0",
+        "c/item/c-1",
+        "c/train/t-c",
+    ]
 
 
 def test_limits(tmp_path: Path) -> None:
@@ -192,8 +198,12 @@ def test_tuning_asks_train_queries_over_the_history_of_train(tmp_path: Path) -> 
     assert [query.id for query in read_examples(prepared.private / "b" / "queries.jsonl")] == ["t-b"]
     # Of the others their history of train, of dev where train lacks them; of the targets nothing, not even what dev adds.
     assert {example.id for example in base_rows(prepared)} == {
-        "c/item/c-0", "c/item/c-1", "c/train/t-c", "d/item/d-0", "d/item/d-1",
-    }  # fmt: skip
+        "c/item/c-0",
+        "c/item/c-1",
+        "c/train/t-c",
+        "d/item/d-0",
+        "d/item/d-1",
+    }
     with pytest.raises(ConfigError, match="the train split has 3 users"):
         _prepare(tmp_path, num_users=4, query_split="train")
 
@@ -285,8 +295,7 @@ def test_the_embedded_corpus_is_prepared(tmp_path: Path, task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "form"),
-    [("lamp-1", "title-to-citation"), *((f"lamp-{n}", "default") for n in (2, 3, 4, 5, 7))],
+    ("task", "form"), [("lamp-1", "title-to-citation"), *((f"lamp-{n}", "default") for n in (2, 3, 4, 5, 7))]
 )
 def test_the_shared_bundle_loads(tmp_path: Path, task: str, form: str) -> None:
     if not SHARED.is_dir():

@@ -31,9 +31,17 @@ def base(request: pytest.FixtureRequest) -> ModelRef:
 
 def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Path) -> None:
     spec = ModelSpec(
-        base=base, quantization="none", dequantised=False, device="cpu", rank=4, alpha=8, slots=1, max_tokens=64,
-        max_new_tokens=8, threads=0,
-    )  # fmt: skip
+        base=base,
+        quantization="none",
+        dequantised=False,
+        device="cpu",
+        rank=4,
+        alpha=8,
+        slots=1,
+        max_tokens=64,
+        max_new_tokens=8,
+        threads=0,
+    )
     folder = tmp_path / "adapter"
     [trained] = DeviceModel(spec).train([TrainRequest(PAIRS, RECIPE, 1, folder=str(folder))])
     digest = trained.weights_digest

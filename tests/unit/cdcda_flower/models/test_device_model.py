@@ -49,9 +49,17 @@ def nf4(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> DeviceM
 
 def spec_of(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> ModelSpec:
     return ModelSpec(
-        base=base, quantization="nf4", dequantised=dequantised, device="cpu", rank=4, alpha=8, slots=slots,
-        max_tokens=64, max_new_tokens=8, threads=0,
-    )  # fmt: skip
+        base=base,
+        quantization="nf4",
+        dequantised=dequantised,
+        device="cpu",
+        rank=4,
+        alpha=8,
+        slots=slots,
+        max_tokens=64,
+        max_new_tokens=8,
+        threads=0,
+    )
 
 
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

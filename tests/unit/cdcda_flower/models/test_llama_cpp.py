@@ -17,9 +17,15 @@ from cdcda_flower.types import Cut, Sample
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 
 ASKED = GenerationRequest(
-    prompt="Write a review of a lamp, and its score.", prefix="Input:", then="Response:", samples=2, seed=1,
-    max_new_tokens=24, choices=("1", "2", "10"), greedy=False,
-)  # fmt: skip
+    prompt="Write a review of a lamp, and its score.",
+    prefix="Input:",
+    then="Response:",
+    samples=2,
+    seed=1,
+    max_new_tokens=24,
+    choices=("1", "2", "10"),
+    greedy=False,
+)
 
 
 @pytest.fixture(scope="module")

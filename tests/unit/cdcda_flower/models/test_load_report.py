@@ -43,8 +43,11 @@ def test_encoders_load_with_a_head_or_without_a_pooler_or_a_decoder(tmp_path: Pa
     minilm = embedded_path(EMBEDDED_ENCODER)
     masked, encoder = tmp_path / "masked", tmp_path / "t5"
     sizes: dict[str, Any] = {
-        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    }  # fmt: skip
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     BertForMaskedLM(BertConfig(vocab_size=30522, **sizes)).save_pretrained(masked)
     T5EncoderModel(T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)).save_pretrained(encoder)
     for folder in (masked, encoder):

@@ -12,15 +12,7 @@ from transformers import PreTrainedModel
 
 from cdcda_flower.models import tokens
 from cdcda_flower.models.loading import LoadedModel
-from cdcda_flower.models.tokens import (
-    TokenizedExample,
-    collate,
-    common_prefix,
-    forward,
-    packed,
-    prompt_ids,
-    tokenize,
-)
+from cdcda_flower.models.tokens import TokenizedExample, collate, common_prefix, forward, packed, prompt_ids, tokenize
 from tiny_models import SENTENCES, load_tiny
 
 CPU = torch.device("cpu")

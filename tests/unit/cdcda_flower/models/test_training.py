@@ -194,9 +194,16 @@ def test_in_low_precision_packing_moves_no_users_loss_in_one_direction(
     for module in (loading, language_fleet):
         monkeypatch.setattr(module, "compute_dtype", lambda device: torch.bfloat16)
     requests = [
-        TrainRequest([(f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2]) for n in range(4)], RECIPE, user)
+        TrainRequest(
+            [
+                (f"Film {n} of {user}: {WORDS[(user + n) % 14]}.", ["fantasy", "dark comedy"][(user + n) % 2])
+                for n in range(4)
+            ],
+            RECIPE,
+            user,
+        )
         for user in range(30)
-    ]  # fmt: skip
+    ]
 
     def losses(slots: int) -> torch.Tensor:
         base = load_causal(tiny_ref(folder), torch.device("cpu"), quantization="nf4" if quantised else "none")

@@ -31,9 +31,11 @@ UPLOAD = Upload(
 PAIR = SyntheticPair(id="u1/i1/0", query="x ü", response="y", provenance=ORIGIN)
 TRAINING = TrainingReport(
     adapter=AdapterRef(user_id="u1", method="cdcda", trained_as="direct-ft", base_digest="b", weights_digest="w"),
-    private=9, synthetic=1, dropped=2,
+    private=9,
+    synthetic=1,
+    dropped=2,
     stats=TrainingStats(steps=4, tokens=100, first_loss=2.0, last_loss=1.0, seconds=0.5),
-)  # fmt: skip
+)
 
 
 def _result(method: str, adapter_of: str | None) -> UserResult:

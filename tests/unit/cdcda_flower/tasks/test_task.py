@@ -9,9 +9,14 @@ from cdcda_flower.tasks import TASKS, Task, task_named
 
 ALL = list(TASKS.values())
 ITEM: dict[str, str | list[str] | None] = {
-    "title": "A title", "abstract": "An  abstract\nof two lines", "citation": ["First cited", "Second"],
-    "description": "A film", "tag": "comedy", "text": "Some text", "score": "4",
-}  # fmt: skip
+    "title": "A title",
+    "abstract": "An  abstract\nof two lines",
+    "citation": ["First cited", "Second"],
+    "description": "A film",
+    "tag": "comedy",
+    "text": "Some text",
+    "score": "4",
+}
 
 
 def test_the_six_tasks() -> None:

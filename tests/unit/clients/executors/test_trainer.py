@@ -37,9 +37,17 @@ T = TypeVar("T")
 def spec(tiny_llama: Path) -> ModelSpec:
     device_model.cache_clear()
     return ModelSpec(
-        base=tiny_ref(tiny_llama), quantization="nf4", dequantised=True, device="cpu", rank=4, alpha=8, slots=2,
-        max_tokens=64, max_new_tokens=4, threads=1,
-    )  # fmt: skip
+        base=tiny_ref(tiny_llama),
+        quantization="nf4",
+        dequantised=True,
+        device="cpu",
+        rank=4,
+        alpha=8,
+        slots=2,
+        max_tokens=64,
+        max_new_tokens=4,
+        threads=1,
+    )
 
 
 def order(folder: Path, user: str) -> TrainRequest:

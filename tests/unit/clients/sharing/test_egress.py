@@ -137,8 +137,14 @@ def test_a_reply_as_the_table_says_leaves(reply: Any) -> None:
         (Failed(user_id="u", code=SECRET), "code must be"),
         (Failed(user_id=SECRET, code="data"), "user_id must be"),
         (PersonalizeReply(user_id="v", reports=()), "user_id must be"),
-        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, trained_as=SECRET)),)), "a method"),
-        (PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, weights_digest=SECRET)),)), "digits"),
+        (
+            PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, trained_as=SECRET)),)),
+            "a method",
+        ),
+        (
+            PersonalizeReply(user_id="u", reports=(replace(REPORT, adapter=replace(ADAPTER, weights_digest=SECRET)),)),
+            "digits",
+        ),
         (PersonalizeReply(user_id="u", reports=(replace(REPORT, stats=replace(STATS, tokens=-1)),)), "a whole number"),
         (EvaluateReply(user_id="u", results=(replace(RESULT, method=SECRET),)), "a method"),
         (EvaluateReply(user_id="u", results=(replace(RESULT, adapter_of="w"),)), "adapter_of must be"),
@@ -148,7 +154,7 @@ def test_a_reply_as_the_table_says_leaves(reply: Any) -> None:
         (Questions(user_id="u", prompts={"cloud": ("x" * 1_000_001,)}), "at most 1,000,000 characters"),
         (replace(_upload(), policy="x" * 256), "at most 255 characters"),
     ],
-)  # fmt: skip
+)
 def test_a_reply_that_holds_more_than_the_table_says_stays(reply: object, said: str) -> None:
     with pytest.raises(ShareError, match=said) as caught:
         guarded(reply, users=["u"], sums=["n"])

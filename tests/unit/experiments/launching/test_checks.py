@@ -50,9 +50,13 @@ def test_each_models_files_are_looked_at_for_what_it_must_do(tmp_path: Path) -> 
     (adapter := tmp_path / "adapter").mkdir()
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/base"}', encoding="utf-8")
     keys = {
-        "task": "lamp-4", "device_model": str(adapter), "cloud_model": str(awq), "consistency_scorer": "nli",
-        "consistency_model": str(llama), "bertscore_model": str(write_gguf(tmp_path / "m.gguf")),
-    }  # fmt: skip
+        "task": "lamp-4",
+        "device_model": str(adapter),
+        "cloud_model": str(awq),
+        "consistency_scorer": "nli",
+        "consistency_model": str(llama),
+        "bertscore_model": str(write_gguf(tmp_path / "m.gguf")),
+    }
     with pytest.raises(BadInputError) as caught:
         check_before_start(_config(tmp_path, **keys), free_bytes=_plenty)
     said = str(caught.value).splitlines()

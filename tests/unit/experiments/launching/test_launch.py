@@ -27,9 +27,14 @@ def this(tmp_path: Path, said: io.StringIO) -> Launch:
     app = find_app()
     (tmp_path / "scratch" / "home").mkdir(parents=True)
     return Launch(
-        config=RunConfig.from_flwr(read_defaults(app.pyproject)), app=app, scratch=tmp_path / "scratch", port=1,
-        environment={}, processes=RunProcesses(tmp_path / "scratch"), terminal=Terminal(said),
-    )  # fmt: skip
+        config=RunConfig.from_flwr(read_defaults(app.pyproject)),
+        app=app,
+        scratch=tmp_path / "scratch",
+        port=1,
+        environment={},
+        processes=RunProcesses(tmp_path / "scratch"),
+        terminal=Terminal(said),
+    )
 
 
 def _flower(monkeypatch: pytest.MonkeyPatch, *logs: str) -> list[str]:

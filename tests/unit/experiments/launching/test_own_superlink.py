@@ -32,9 +32,13 @@ def _running(folder: Path) -> Iterator[int]:
     port = free_port()
     try:
         with superlink(
-            port, home=folder / "home", log=folder / "superlink.log", cwd=folder, timeout_s=600,
+            port,
+            home=folder / "home",
+            log=folder / "superlink.log",
+            cwd=folder,
+            timeout_s=600,
             environment=environment(folder, folder / "cache"),
-        ):  # fmt: skip
+        ):
             yield port
     finally:
         RunProcesses(folder).stop()

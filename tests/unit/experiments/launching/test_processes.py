@@ -151,8 +151,9 @@ def test_a_proxy_that_cannot_be_used_is_named_and_not_passed_on(
     assert said in proxy_problem()
     env = environment(tmp_path, tmp_path)
     assert {key: env[key] for key in PROXIES if key in env} == {
-        "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
-    }  # fmt: skip
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
 
 
 def test_a_proxy_that_can_be_used_is_passed_on_and_kept_from_this_machine(

@@ -48,9 +48,12 @@ def launcher(folder: RunFolder, scratch: Path) -> Iterator[subprocess.Popen[str]
 
 def _start(arguments: list[str], word: str, **environment: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", *arguments], text=True, stdout=subprocess.PIPE, env={**os.environ, **environment},
+        [sys.executable, "-c", *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
         cwd=ROOT,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == word
     return process

@@ -17,9 +17,13 @@ Start = Callable[[int, float], None]
 def start(tmp_path: Path) -> Iterator[Start]:
     def begin(port: int, timeout_s: float) -> None:
         with superlink(
-            port, home=tmp_path / "home", log=tmp_path / "superlink.log", cwd=tmp_path, timeout_s=timeout_s,
+            port,
+            home=tmp_path / "home",
+            log=tmp_path / "superlink.log",
+            cwd=tmp_path,
+            timeout_s=timeout_s,
             environment=environment(tmp_path, tmp_path / "cache"),
-        ):  # fmt: skip
+        ):
             pass
 
     yield begin

@@ -43,9 +43,13 @@ class World:
 
 def _watcher(folder: RunFolder, world: World, said: list[str]) -> Watcher:
     return Watcher(
-        folder=folder, is_alive=lambda: world.alive, display=LineDisplay(said.append, clock=world.clock),
-        start_timeout_s=60, clock=world.clock, sleep=world.sleep,
-    )  # fmt: skip
+        folder=folder,
+        is_alive=lambda: world.alive,
+        display=LineDisplay(said.append, clock=world.clock),
+        start_timeout_s=60,
+        clock=world.clock,
+        sleep=world.sleep,
+    )
 
 
 @pytest.fixture

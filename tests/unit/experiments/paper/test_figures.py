@@ -88,8 +88,10 @@ def test_figure_2_explains_every_line_that_any_panel_has(tmp_path: Path, sweep: 
     found = sorted(curves(_open(*sweep, *other)), key=lambda curve: curve.without is not None)
     (legend,) = figure2(found, heading="", notes=()).subfigs[0].legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "95% bootstrap over users", "cdcda", "direct-ft (no pairs)",
-    ]  # fmt: skip
+        "95% bootstrap over users",
+        "cdcda",
+        "direct-ft (no pairs)",
+    ]
 
 
 def test_figure_2_as_numbers_has_a_row_per_mean(sweep: list[RunFolder]) -> None:
@@ -240,10 +242,15 @@ def test_the_command_prints_and_writes(
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("f.png", b"\x89PNG"), ("F.PNG", b"\x89PNG"), ("f.svg", b"<?xml"), ("f.md", b"**Figure 3"), ("f.tex", b"% Needs"),
-        ("f.csv", b"method,answer"), ("f.txt", b"Figure 3"),
+        ("f.png", b"\x89PNG"),
+        ("F.PNG", b"\x89PNG"),
+        ("f.svg", b"<?xml"),
+        ("f.md", b"**Figure 3"),
+        ("f.tex", b"% Needs"),
+        ("f.csv", b"method,answer"),
+        ("f.txt", b"Figure 3"),
     ],
-)  # fmt: skip
+)
 def test_the_ending_says_the_form(case: RunFolder, tmp_path: Path, name: str, start: bytes) -> None:
     arguments = [str(case.path), "--figure", "3", "--user", "u0", "--to", str(tmp_path / name)]
     assert run_command(["report", *arguments]) == 0

@@ -73,9 +73,11 @@ def test_table_1_sets_every_seed_beside_the_paper(tmp_path: Path) -> None:
 
 def _as_in_the_paper(runs: Path, **changes: Scalar) -> RunFolder:
     settings: dict[str, Scalar] = {
-        "data": "/lamp", "prompt_form": "paper", "consistency_scorer": "nli",
+        "data": "/lamp",
+        "prompt_form": "paper",
+        "consistency_scorer": "nli",
         "consistency_model": "alisawuffles/roberta-large-wanli",
-    }  # fmt: skip
+    }
     run = make_run(runs, "a", {"device": [1.0] * 100}, **{**settings, **changes})
     names = {"device": "Qwen/Qwen2.5-0.5B-Instruct", "cloud": "Qwen/Qwen2.5-3B-Instruct"}
     run.update(models={role: {"name": name, "digest": "d"} for role, name in names.items()})
@@ -135,9 +137,14 @@ def test_table_3_orders_the_ablations_as_the_paper(tmp_path: Path) -> None:
     grid = table(3, make_run(tmp_path, "a", scores, task="lamp-7", share_ratio=0.5))
     ours = [row.labels[:2] for row in grid.rows if row.labels[2] == "pooled"]
     assert ours == [
-        ("cdcda", "50%"), ("cdcda", "100%"), ("cdcda:random", "50%"), ("cdcda:random", "100%"), ("cdcda:all", "50%"),
-        ("cdcda:all", "100%"), ("direct-ft", "-"),
-    ]  # fmt: skip
+        ("cdcda", "50%"),
+        ("cdcda", "100%"),
+        ("cdcda:random", "50%"),
+        ("cdcda:random", "100%"),
+        ("cdcda:all", "50%"),
+        ("cdcda:all", "100%"),
+        ("direct-ft", "-"),
+    ]
     assert _texts(grid, "cdcda:random", "50%", "pooled")["lamp-7 rouge-l ↑"] == "0.150"
     assert _texts(grid, "cdcda:all", "100%", "paper")["lamp-7 rouge-1 ↑"] == "0.354†"
     # A task that the paper does not ablate has the rows of its own runs only.
@@ -150,8 +157,14 @@ def test_table_4_says_what_the_ledger_knows(tmp_path: Path) -> None:
     grid = table(4, run)
     # Two users of 4 and 5 items, one query each; one shared example of 3 + 1 words; one kept pair each of 2 + 2 words.
     assert list(_texts(grid, "lamp-3", "ours, 50% shared").values()) == [
-        "2", "4.50", "3.00", "1.00", "2", "2.00", "2.00",
-    ]  # fmt: skip
+        "2",
+        "4.50",
+        "3.00",
+        "1.00",
+        "2",
+        "2.00",
+        "2.00",
+    ]
     assert _texts(grid, "lamp-3", "paper")["history"] == "959.02†"
 
 
@@ -174,8 +187,9 @@ def test_different_shared_parts_are_different_columns(tmp_path: Path) -> None:
         for n in (3, 5)
     ]
     assert [c for c in table(1, *own).columns if c.startswith("cdcda@shortest")] == [
-        'cdcda@shortest:Shortest {"count": 3}', 'cdcda@shortest:Shortest {"count": 5}',
-    ]  # fmt: skip
+        'cdcda@shortest:Shortest {"count": 3}',
+        'cdcda@shortest:Shortest {"count": 5}',
+    ]
 
 
 def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None:

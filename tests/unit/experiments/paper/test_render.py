@@ -9,13 +9,16 @@ from experiments.paper.latex import latex
 from experiments.paper.render import csv_text, markdown, render
 
 GRID = Grid(
-    name="table9", title="50% of a_b & c|d", heads=("task", "source"), columns=("x_1", "y ↑"),
+    name="table9",
+    title="50% of a_b & c|d",
+    heads=("task", "source"),
+    columns=("x_1", "y ↑"),
     rows=(
         Row(labels=("lamp-3", "ours"), cells=(Cell(value=0.5, sd=0.1, seeds=3), Cell())),
         Row(labels=("lamp-3", "paper"), cells=(Cell(value=0.25, comparable=False), Cell(value=1.0, comparable=True))),
     ),
     notes=("† of {models}",),
-)  # fmt: skip
+)
 
 
 def test_markdown_escapes_what_would_break_a_table() -> None:
@@ -77,9 +80,15 @@ def test_csv_has_one_line_per_cell_and_no_number_for_what_is_missing() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_text(GRID))))
     assert len(rows) == 4
     assert rows[0] == {
-        "task": "lamp-3", "source": "ours", "column": "x_1", "value": "0.5", "sd": "0.1", "seeds": "3",
-        "comparable": "", "notes": "† of {models}",
-    }  # fmt: skip
+        "task": "lamp-3",
+        "source": "ours",
+        "column": "x_1",
+        "value": "0.5",
+        "sd": "0.1",
+        "seeds": "3",
+        "comparable": "",
+        "notes": "† of {models}",
+    }
     assert (rows[1]["value"], rows[1]["seeds"]) == ("", "")
     assert [row["comparable"] for row in rows] == ["", "", "no", "yes"]
     assert [row["notes"] for row in rows[1:]] == ["", "", ""]
@@ -89,8 +98,9 @@ def test_csv_names_metrics_without_arrows_and_leaves_a_users_words_alone() -> No
     words = Row(labels=("mae ↓", "more ↑ please"), cells=(Cell(value=1), Cell(value=2)))
     rows = list(csv.DictReader(io.StringIO(csv_text(replace(GRID, heads=("metric", "answer"), rows=(words,))))))
     assert [(row["metric"], row["answer"], row["column"]) for row in rows] == [
-        ("mae", "more ↑ please", "x_1"), ("mae", "more ↑ please", "y"),
-    ]  # fmt: skip
+        ("mae", "more ↑ please", "x_1"),
+        ("mae", "more ↑ please", "y"),
+    ]
 
 
 def test_the_terminals_table_names_a_task_once() -> None:

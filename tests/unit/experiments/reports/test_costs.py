@@ -77,8 +77,12 @@ def test_costs_say_what_was_measured_and_nothing_else(folder: RunFolder) -> None
             ledger.add_result(replace(result_of("u1", method, 1.0, None), seconds=0.0))
     costs = read_report(folder).costs
     assert {name: costs[name].cloud_tokens for name in ("device", "direct-ft", "cdcda", "cloud", "unheard-of")} == {
-        "device": 0, "direct-ft": 0, "cdcda": 77, "cloud": 5, "unheard-of": None,
-    }  # fmt: skip
+        "device": 0,
+        "direct-ft": 0,
+        "cdcda": 77,
+        "cloud": 5,
+        "unheard-of": None,
+    }
     assert (costs["cloud"].seconds_per_query, costs["cloud+rag"].seconds_per_query) == (1.5, None)
 
 
@@ -108,6 +112,8 @@ def test_what_comes_down_without_a_pair(folder: RunFolder) -> None:
     costs = read_report(folder).costs
     # Six bytes for each of two users; ["5", "é"] is 11 bytes; of cloud+rag nobody noted it.
     assert {name: costs[name].bytes_down for name in ("global-ft", "cloud", "cloud+rag")} == {
-        "global-ft": 12, "cloud": 11, "cloud+rag": None,
-    }  # fmt: skip
+        "global-ft": 12,
+        "cloud": 11,
+        "cloud+rag": None,
+    }
     assert (costs["global-ft"].adapter_bytes, costs["global-ft"].train_tokens) == (6, 0)

@@ -26,13 +26,27 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
     document = read_report(folder).document()
     assert list(document) == [
-        "run", "status", "task", "seed", "query_split", "models", "methods", "comparisons", "pairs", "swap", "per_user",
-        "history", "costs", "dropped",
-    ]  # fmt: skip
+        "run",
+        "status",
+        "task",
+        "seed",
+        "query_split",
+        "models",
+        "methods",
+        "comparisons",
+        "pairs",
+        "swap",
+        "per_user",
+        "history",
+        "costs",
+        "dropped",
+    ]
     assert json.loads(json.dumps(document)) == document
     assert (document["status"], document["task"], document["models"]) == (
-        "failed", "lamp-3", {"device": {"name": "small", "digest": "abc"}},
-    )  # fmt: skip
+        "failed",
+        "lamp-3",
+        {"device": {"name": "small", "digest": "abc"}},
+    )
 
 
 def test_pairs_that_devices_left_out_are_counted_and_shown(folder: RunFolder) -> None:
@@ -127,10 +141,15 @@ def test_what_the_tape_gave_and_the_cloud_was_asked_is_one_line(folder: RunFolde
     assert "from the tape" not in shown(folder)
     folder.update(
         tape=TapeUse(
-            path="/t.sqlite", mode="record", calls_taken=1600, calls_asked=4, tokens=5000, scores_taken=7,
+            path="/t.sqlite",
+            mode="record",
+            calls_taken=1600,
+            calls_asked=4,
+            tokens=5000,
+            scores_taken=7,
             scores_computed=8,
         )
-    )  # fmt: skip
+    )
     line = "cloud: 1,600 calls from the tape, 4 asked (5,000 tokens); scores: 7 from the tape, 8 computed; /t.sqlite"
     assert line in shown(folder)
 
@@ -212,5 +231,7 @@ def test_a_pairs_text_is_neither_obeyed_nor_taken_for_the_reports(
         ledger.add_pairs([pair_of("u1", 0)])
     assert run_command(["report", str(run.path), "--pairs", "1"]) == 0
     assert capsys.readouterr().out.split("\n")[1:4] == [
-        r"  shared     x: \x1b[31mred \x9b2J \u202eturned\u2028[bold]", " " * 16 + "u1/i/1: kept", "             y: 5",
-    ]  # fmt: skip
+        r"  shared     x: \x1b[31mred \x9b2J \u202eturned\u2028[bold]",
+        " " * 16 + "u1/i/1: kept",
+        "             y: 5",
+    ]

@@ -135,9 +135,12 @@ def test_a_sweep_a_tape_the_keys_and_a_score(tmp_path: Path, printed: list[Table
     )
     assert run_command(["sweep", str(file), "--dry-run"]) == 0
     model = TapedModel(
-        role="consistency", maker="transformers", asked="/home/somebody/models/Some-Model-3B-Instruct-Q4_K_M.gguf",
-        name="m", digest="d" * 64,
-    )  # fmt: skip
+        role="consistency",
+        maker="transformers",
+        asked="/home/somebody/models/Some-Model-3B-Instruct-Q4_K_M.gguf",
+        name="m",
+        digest="d" * 64,
+    )
     with Tape(tmp_path / "tape.sqlite", writable=True) as tape:
         tape.add_model(model)
         tape.add_call("key", model, TapedCall(samples=(Sample(text="a text", cut=""),), tokens=12_345_678_901))

@@ -17,20 +17,49 @@ from repository import ROOT
 
 # (output, gold). Labels that no gold has, an answer that is one of them, answers that are no label.
 MOVIES = [
-    ("comedy", "comedy"), ("comedy", "comedy"), (" action\n", "action"), ("action", "comedy"), ("dark comedy", "comedy"),
-    ("Comedy", "comedy"), ("comedy.", "comedy"), ("comedy\n\nBecause it is funny.", "comedy"), ("violence", "action"),
-    ("", "true story"), ("true story", "true story"), ("The tag is dark comedy.", "dark comedy"), ("drama", "romance"),
-]  # fmt: skip
+    ("comedy", "comedy"),
+    ("comedy", "comedy"),
+    (" action\n", "action"),
+    ("action", "comedy"),
+    ("dark comedy", "comedy"),
+    ("Comedy", "comedy"),
+    ("comedy.", "comedy"),
+    ("comedy\n\nBecause it is funny.", "comedy"),
+    ("violence", "action"),
+    ("", "true story"),
+    ("true story", "true story"),
+    ("The tag is dark comedy.", "dark comedy"),
+    ("drama", "romance"),
+]
 PAPERS = [("[1]", "[1]"), ("[2]", "[1]"), ("1", "[1]"), ("[2].", "[2]"), ("[2]", "[2]"), ("neither", "[2]")]
 # Every gold without a rating; numbers off the scale, between two ratings, and those that are none.
 STARS = [
-    ("5", "5"), ("3", "5"), ("3.0", "3"), ("4.5", "4"), ("7", "5"), ("-1", "2"), ("1e1", "5"), ("4 stars", "4"),
-    ("?", "1"), ("?", "2"), ("?", "3"), ("?", "4"), ("?", "5"), ("nan", "2"), ("inf", "5"), ("", "3"),
-]  # fmt: skip
+    ("5", "5"),
+    ("3", "5"),
+    ("3.0", "3"),
+    ("4.5", "4"),
+    ("7", "5"),
+    ("-1", "2"),
+    ("1e1", "5"),
+    ("4 stars", "4"),
+    ("?", "1"),
+    ("?", "2"),
+    ("?", "3"),
+    ("?", "4"),
+    ("?", "5"),
+    ("nan", "2"),
+    ("inf", "5"),
+    ("", "3"),
+]
 HEADLINES = [
-    ("the cat sat", "the cat sat down"), ("sat the cat", "the cat sat down"), ("cats running", "cat runs"), ("", "a headline"),
-    ("Home Alone!", "home alone: is your child ready?"), ("10 tips", "Ten Tips, or 10 tips"), ("  \n", "nothing at all"),
-]  # fmt: skip
+    ("the cat sat", "the cat sat down"),
+    ("sat the cat", "the cat sat down"),
+    ("cats running", "cat runs"),
+    ("", "a headline"),
+    ("Home Alone!", "home alone: is your child ready?"),
+    ("10 tips", "Ten Tips, or 10 tips"),
+    ("  \n", "nothing at all"),
+]
 GOLDEN = {"lamp-1": PAPERS, "lamp-2": MOVIES, "lamp-3": STARS, "lamp-4": HEADLINES}
 
 

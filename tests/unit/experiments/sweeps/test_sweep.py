@@ -236,8 +236,9 @@ def test_missing_data_are_said_once_beside_other_problems(
     code, out, err = sweep("--set", "data=./none", "--set", "device-executor=local", "--set", "device-model=./one")
     assert (code, out, launches.names) == (2, "", [])
     assert [line.partition(" is ")[0] for line in err.splitlines()] == [
-        "error: every cell: data", "every cell: device-model"
-    ]  # fmt: skip
+        "error: every cell: data",
+        "every cell: device-model",
+    ]
 
 
 @contextmanager

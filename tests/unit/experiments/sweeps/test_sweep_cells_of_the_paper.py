@@ -67,12 +67,16 @@ def test_the_paper_profile_has_the_papers_models_and_settings(paper: Mapping[str
         for cell in _cells(name, "paper"):
             c = cell.config
             assert (c.cloud_model, c.device_model, c.consistency_model) == (
-                setup["cloud_model"], setup["device_model"], setup["nli_model"],
-            )  # fmt: skip
+                setup["cloud_model"],
+                setup["device_model"],
+                setup["nli_model"],
+            )
             assert (c.consistency_scorer, c.prompt_form, c.num_users) == ("nli", "paper", setup["target_users"])
             assert (c.temperature, c.lora_rank, c.lora_alpha) == (
-                setup["temperature"], setup["lora_rank"], setup["lora_alpha"],
-            )  # fmt: skip
+                setup["temperature"],
+                setup["lora_rank"],
+                setup["lora_alpha"],
+            )
             assert name == "figure2" or c.k == setup["k"]
 
 

@@ -65,11 +65,7 @@ def test_a_user_whom_the_server_did_not_answer_has_no_answers() -> None:
 
 @pytest.mark.parametrize(
     ("form", "task", "prefix", "choices"),
-    [
-        ("guided", "lamp-2", "Answer:", MOVIES.labels),
-        ("guided", "lamp-4", "Answer:", ()),
-        ("paper", "lamp-2", "", ()),
-    ],
+    [("guided", "lamp-2", "Answer:", MOVIES.labels), ("guided", "lamp-4", "Answer:", ()), ("paper", "lamp-2", "", ())],
 )
 def test_questions_are_asked_once_greedily_in_the_configs_form(
     form: str, task: str, prefix: str, choices: tuple[str, ...]

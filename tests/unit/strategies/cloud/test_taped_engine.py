@@ -26,9 +26,15 @@ from tiny_models import tiny_ref
 DEFAULTS = read_defaults(ROOT / "pyproject.toml")
 MODEL = ModelRef(name="qwen", path="", digest="d" * 64)
 ASKED = GenerationRequest(
-    prompt="one two three four five six", prefix="", then="", samples=3, seed=1, max_new_tokens=12, choices=(),
+    prompt="one two three four five six",
+    prefix="",
+    then="",
+    samples=3,
+    seed=1,
+    max_new_tokens=12,
+    choices=(),
     greedy=False,
-)  # fmt: skip
+)
 REQUESTS = [replace(ASKED, seed=seed) for seed in range(10)]
 
 
@@ -183,11 +189,16 @@ def test_only_what_is_missing_is_asked(opened: Open) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"prompt": "a"}, {"prefix": "a"}, {"then": "a"}, {"seed": 77}, {"max_new_tokens": 13}, {"choices": ("a",)},
+        {"prompt": "a"},
+        {"prefix": "a"},
+        {"then": "a"},
+        {"seed": 77},
+        {"max_new_tokens": 13},
+        {"choices": ("a",)},
         {"samples": 1, "greedy": True},
     ],
     ids=lambda change: next(iter(change)),
-)  # fmt: skip
+)
 def test_another_request_is_another_call(opened: Open, change: dict[str, object]) -> None:
     opened().texts(ASKED)
     other = opened()
