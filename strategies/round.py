@@ -33,7 +33,10 @@ from cdcda_flower.tasks import task_named
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import AdapterRef, ModelRef, Upload, UserFailure
 from cdcda_flower.wire import encode, payload_bytes
-from strategies.arrivals import (
+from strategies.augmentation.choices import Pairs
+from strategies.augmentation.teacher import Targets
+from strategies.cloud_side import CloudSide
+from strategies.replies import (
     Asked,
     Reply,
     questions_problem,
@@ -42,9 +45,6 @@ from strategies.arrivals import (
     sorted_out,
     upload_problem,
 )
-from strategies.augmentation.choices import Pairs
-from strategies.augmentation.teacher import Targets
-from strategies.cloud_side import CloudSide
 
 SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personalize", "evaluate.personal"
 SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}

@@ -25,9 +25,9 @@ from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.locations import runs_folder
 from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
+from strategies.delivery import PatientGrid, wait_for_nodes
 from strategies.phases import Phases
 from strategies.recording import recording
-from strategies.replies import PatientGrid, wait_for_nodes
 from strategies.round import Round
 from strategies.run_models import Models
 

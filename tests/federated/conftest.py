@@ -10,7 +10,7 @@ from cdcda_flower.data.prepare import Prepared, prepare
 from cdcda_flower.runs.locations import cache_folder
 from federation import USERS, Federation
 from lamp_folder import write_folder
-from strategies import replies, server_app
+from strategies import delivery, server_app
 
 
 def _prepared_here(config: RunConfig) -> Prepared:
@@ -21,8 +21,8 @@ def _prepared_here(config: RunConfig) -> Prepared:
 def _no_waiting() -> Iterator[None]:
     """Shortens pauses, and prepares data in this process: another one (test_server_process.py) takes 0.4 s to start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replies, "_PAUSE_S", 0.001)
-        patch.setattr(server_app, "PatientGrid", partial(replies.PatientGrid, retry_pause_s=0.001))
+        patch.setattr(delivery, "_PAUSE_S", 0.001)
+        patch.setattr(server_app, "PatientGrid", partial(delivery.PatientGrid, retry_pause_s=0.001))
         patch.setattr(server_app, "_prepared", _prepared_here)
         yield
 
