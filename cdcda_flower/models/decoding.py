@@ -57,7 +57,8 @@ class Row:
     `window` is what the model can read, prompt and text together. `cut` says what ended the text in
     place of the model: "limit" for either of the two. `ends_loops`: a text that repeats itself, and so would go on to
     its limit, is ended there, as a "loop". `planned` is the text's length that a batch makes room for: a longer one is
-    left unfinished, and a further `decode` goes on with it. `slot` is the adapter that it is written with, in a model that holds several.
+    left unfinished, and a further `decode` goes on with it. `slot` is the adapter that it is written with, in a model
+    that holds several.
     """
 
     prompt: list[int]
@@ -78,20 +79,21 @@ class Row:
     _forced: deque[int] = field(default_factory=deque)
     _open: list[list[int]] | None = None
     _place: int = 0
+    _longest: int = 0
 
     def __post_init__(self) -> None:
+        lines = max(self.lines, 1)
+        forced = len(self.then) * (lines - 1)
+        # Of the whole text, here where nothing is written: `lines` counts down.
+        self._longest = self.limit * (lines - bool(self.choices)) + forced + max(map(len, self.choices), default=0)
         if self.choices and not self.then:
             self._open = self.choices
         self._check_window()
 
     @property
     def room(self) -> int:
-        """The most tokens that prompt and text can take together, in a batch."""
-        lines = max(self.lines, 1)
-        free = self.limit * (lines - bool(self.choices))
-        forced = len(self.then) * (lines - 1)
-        text = free + forced + max(map(len, self.choices), default=0)
-        return min(len(self.prompt) + min(text, self.planned), self.window)
+        """The most tokens that prompt and whole text can take together, in a batch; what is written counts in."""
+        return min(len(self.prompt) + min(self._longest, self.planned), self.window)
 
     @property
     def begun(self) -> tuple[int, ...]:
@@ -218,8 +220,8 @@ def decode(
 ) -> int:
     """Writes all rows to their end, in place, as far as the largest one's room goes; returns how many tokens they have.
 
-    Rows that read the same in the same slot share its prefill; what an earlier call wrote is read at once, as a prompt is. `route` tells a model with several adapters whose each row is.
-    `on_done` is told the place of each row when its text is whole, while others are still written.
+    Rows that read the same in the same slot share its prefill; what an earlier call wrote is read at once, as a prompt
+    is. `route` tells a model with several adapters whose each row is. `on_done` is told the place of each row when its text is whole, while others are still written.
     """
     begun = [(row.slot, row.begun) for row in rows]
     prefills = list(dict.fromkeys(begun))

@@ -203,6 +203,31 @@ def test_what_is_longer_than_planned_is_left_unfinished(model: LoadedModel) -> N
     assert (long.written, long.done) == (at_once.written, True)
 
 
+@pytest.mark.parametrize("choices", [[], [[3, EOS], [4, 4, EOS]]], ids=["free", "choices"])
+@pytest.mark.parametrize("planned", [1, 2, 3, 5, 8])
+def test_a_text_of_two_lines_goes_on_from_wherever_its_room_ended(
+    model: LoadedModel, planned: int, choices: list[list[int]]
+) -> None:
+    """Its room is that of the whole text, also when a part of it is written."""
+    prompt = prompts_of(model)[0]
+    # The model's own tokens end a line where it is to have some length.
+    [fourth] = greedy(model, prompt, limit=4)[3:]
+    stop = Stop(eos=frozenset({EOS}), newline={fourth: ""})
+
+    def row(**more: int) -> Row:
+        return Row(prompt=prompt, limit=6, lines=2, then=[7, 8], choices=choices, **more)
+
+    at_once, in_parts = row(), row(planned=planned)
+    decode(model.model, [at_once], stop, device=CPU)
+    parts = 0
+    while not in_parts.done and parts < 9:
+        decode(model.model, [in_parts], stop, device=CPU)
+        in_parts.planned *= 3
+        parts += 1
+    assert (in_parts.written, in_parts.done, in_parts.cut) == (at_once.written, True, at_once.cut)
+    assert len(at_once.written) > 5
+
+
 LABELS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=4), min_size=1, max_size=6, unique_by=tuple)
 
 
