@@ -1,4 +1,4 @@
-"""Writes the lists that the site takes from the code: every key, and every command with its options."""
+"""Writes the lists that the site takes from the code: keys, commands with their options, and modules."""
 
 import ast
 import json
@@ -44,7 +44,7 @@ def commands() -> str:
 
 
 def modules() -> str:
-    """Returns a table per package of its modules, each with the first sentence of its docstring."""
+    """Returns a table per package of its modules, each with the first paragraph of its docstring."""
     files: dict[Path, list[Path]] = {}
     for package in (*PACKAGES, "benchmarks"):
         for file in sorted((ROOT / package).rglob("*.py")):
@@ -54,16 +54,16 @@ def modules() -> str:
 
 def _package(folder: Path, files: list[Path]) -> str:
     rows = [
-        f"| `{file.name}` | {_cell(' '.join(_first_sentence(file).split()))} |"
+        f"| `{file.name}` | {_cell(' '.join(_first_paragraph(file).split()))} |"
         for file in files
         if file.name != "__init__.py"
     ]
     table = "\n".join(["| module | what it is for |", "|---|---|", *rows]) if rows else ""
     package = folder / "__init__.py"
-    return f"## `{folder.relative_to(ROOT)}/`\n\n{_first_sentence(package) if package.is_file() else ''}\n\n{table}".strip()
+    return f"## `{folder.relative_to(ROOT)}/`\n\n{_first_paragraph(package) if package.is_file() else ''}\n\n{table}".strip()
 
 
-def _first_sentence(file: Path) -> str:
+def _first_paragraph(file: Path) -> str:
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return text.split("\n\n")[0]
 

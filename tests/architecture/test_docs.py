@@ -61,6 +61,14 @@ def test_every_target_exists(page: Path) -> None:
     assert named - targets == set()
 
 
+def test_make_knows_one_recipe_for_each_target() -> None:
+    targets = ["quick", "demo", "docs", "test", "bench", "bench-full", "bench-gpu"]
+    done = subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("mkdocs build") == 1
+    assert '".[bench]"' in done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
