@@ -184,6 +184,11 @@ class RunConfig(BaseModel):
         return tuple(name.strip() for name in self.methods.split(","))
 
     @property
+    def chosen_methods(self) -> tuple[Method, ...]:
+        """The methods themselves, in the same order."""
+        return tuple(METHODS[name] for name in self.method_names)
+
+    @property
     def filter_names(self) -> tuple[str, ...]:
         """The filters that select, in the paper's order; none keeps every pair."""
         return filters_in(self.filters)

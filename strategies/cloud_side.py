@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
-from cdcda_flower.methods import METHODS, Method, Supply
+from cdcda_flower.methods import Supply
 from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import Task, task_named
@@ -42,14 +42,14 @@ class CloudSide:
 
     def check_teacher(self) -> None:
         """Raises ModelError where the cloud's model cannot teach the device's; before anything is paid for."""
-        if any(method.supply == "teacher" for method in self._methods) and not self.recording.replays:
+        if any(method.supply == "teacher" for method in self.config.chosen_methods) and not self.recording.replays:
             # M_base has the vocabulary of the device's model.
             check_teacher(self.models.loadable(self.models.cloud()), self.models.device())
 
     def generate(self, uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
         """Returns k pairs like each shared example; the LLM writes once for all methods that train on its pairs."""
         shared = sum(len(upload.examples) for upload in uploads)
-        if not shared or not any(method.augmented for method in self._methods):
+        if not shared or not any(method.augmented for method in self.config.chosen_methods):
             return ()
         # Before the first answer is paid for: a scorer that is not there is said now.
         self.models.consistency()
@@ -79,7 +79,7 @@ class CloudSide:
         self, uploads: Sequence[Upload], pairs: Sequence[SyntheticPair], kept: Sequence[SyntheticPair]
     ) -> Mapping[str, Pairs]:
         """Returns the pairs that each method sends back, by method and user."""
-        paired = [method for method in self._methods if method.supply not in {"nothing", "teacher"}]
+        paired = [method for method in self.config.chosen_methods if method.supply not in {"nothing", "teacher"}]
         sent = {method.name: self._choice(method.supply, uploads, Written(pairs, kept)) for method in paired}
         for method, by_owner in sent.items():
             for user_id, own in by_owner.items():
@@ -124,10 +124,6 @@ class CloudSide:
         self.folder.update(asked_elsewhere=sum(len(upload.examples) for upload in uploads) - len(pairs))
         with self.phases.phase("pooled", self.config.epochs * len(pairs)):
             return pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
-
-    @property
-    def _methods(self) -> tuple[Method, ...]:
-        return tuple(METHODS[name] for name in self.config.method_names)
 
     @property
     def _task(self) -> Task:

@@ -114,6 +114,7 @@ def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[
             tokens=0,
             scores_taken=0,
             scores_computed=0,
+            damaged=str(tape.damaged or ""),
         )
         yield Recording(
             tape=tape,

@@ -26,7 +26,7 @@ from cdcda_flower.messages import (
     ShareRequest,
     Workspace,
 )
-from cdcda_flower.methods import METHODS, Method
+from cdcda_flower.methods import Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
@@ -75,11 +75,6 @@ class Round:
     _base: ModelRef = _NO_MODEL
 
     @property
-    def methods(self) -> tuple[Method, ...]:
-        """The config's methods, in its order."""
-        return tuple(METHODS[name] for name in self.config.method_names)
-
-    @property
     def lacking(self) -> tuple[str, ...]:
         """The users of whom the ledger lacks a job's result; each of them is a failure, or the round has a fault."""
         return tuple(sorted(self.histories.keys() - self._finished))
@@ -103,7 +98,7 @@ class Round:
 
         If no method uses shared examples, devices share nothing.
         """
-        wanted = any(method.shares for method in self.methods)
+        wanted = any(method.shares for method in self.config.chosen_methods)
         request = encode(ShareRequest(workspace=self.workspace, wanted=wanted))
         messages = [Message(request, node, SHARE) for node in self.nodes]
         asked = Asked(
@@ -131,7 +126,7 @@ class Round:
 
     def ask(self, grid: Grid) -> list[Questions]:
         """Collects the held-out inputs of the methods that the cloud's model answers; none without such a method."""
-        methods = tuple(method.name for method in self.methods if method.answers == "cloud")
+        methods = tuple(method.name for method in self.config.chosen_methods if method.answers == "cloud")
         if not methods:
             return []
         request = encode(AskRequest(workspace=self.workspace, methods=methods))
@@ -162,24 +157,24 @@ class Round:
 
     def train_base(self) -> None:
         """Trains M_base on users who are not evaluated, or takes it from the cache; no method may need it."""
-        if any(method.answers == "device" for method in self.methods):
+        if any(method.answers == "device" for method in self.config.chosen_methods):
             self._base = self.cloud.base()
 
     def train_pooled(self, uploads: Sequence[Upload]) -> None:
         """Trains the adapter of `global-ft`, one for all users."""
-        if any(method.pooled for method in self.methods):
+        if any(method.pooled for method in self.config.chosen_methods):
             report = self.cloud.pooled(self._base, uploads)
             self.ledger.add_training(report)
             self._pooled = report.adapter
 
     def distil(self, uploads: Sequence[Upload]) -> Mapping[str, Targets]:
         """Returns, by user, the distillation targets of `rkd-ft`: the cloud model's distributions over shared answers."""
-        taught = any(method.supply == "teacher" for method in self.methods)
+        taught = any(method.supply == "teacher" for method in self.config.chosen_methods)
         return self.cloud.teach(self._base, uploads) if taught else {}
 
     def personalize(self, pairs: Mapping[str, Pairs], targets: Mapping[str, Targets], grid: Grid) -> list[Message]:
         """Step 4: sends each device the pairs and targets of its own examples; returns the messages."""
-        trained = [method for method in self.methods if method.trains]
+        trained = [method for method in self.config.chosen_methods if method.trains]
         self._plans = {
             user_id: tuple(
                 Plan(
@@ -199,7 +194,7 @@ class Round:
 
     def note_trainings(self, replies: Iterable[Message]) -> None:
         """Notes each device's trainings; there is no shared model to aggregate."""
-        if not any(method.trains for method in self.methods):
+        if not any(method.trains for method in self.config.chosen_methods):
             return
         asked = Asked(
             kind=PersonalizeReply,
@@ -244,11 +239,15 @@ class Round:
     def _jobs(self) -> dict[str, tuple[AnswerJob, ...]]:
         """Returns the jobs of each user who has got so far: one per method, and the swap test's."""
         users = sorted(self._node_of)
-        jobs = {user_id: tuple(self._job(user_id, method) for method in self.methods) for user_id in users}
+        jobs = {
+            user_id: tuple(self._job(user_id, method) for method in self.config.chosen_methods) for user_id in users
+        }
         if self.config.swap_test:
             for user_id, partner in _partners(users, seed=derive_seed(self.config.seed, "swap")).items():
                 jobs[user_id] += tuple(
-                    AnswerJob(method=m.name, adapter=self._adapters[partner, m.name]) for m in self.methods if m.trains
+                    AnswerJob(method=m.name, adapter=self._adapters[partner, m.name])
+                    for m in self.config.chosen_methods
+                    if m.trains
                 )
         return jobs
 

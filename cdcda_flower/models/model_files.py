@@ -1,4 +1,7 @@
-"""What a model's files are, read before anything is loaded: whole, a model's own, unquantised, of the kind that is wanted; without torch."""
+"""Which models a run loads, and what their files are, read before anything is loaded; without torch.
+
+Files must be whole, a model's own, unquantised, and of the kind that the key wants.
+"""
 
 import json
 import struct
@@ -10,7 +13,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ModelError
-from cdcda_flower.methods import METHODS
 from cdcda_flower.tasks import task_named
 
 Kind = Literal["causal", "gguf", "nli", "sentence", "encoder"]
@@ -292,7 +294,7 @@ def kinds_of(config: RunConfig) -> dict[str, Kind]:
 
 def loaded_models(config: RunConfig) -> tuple[str, ...]:
     """Returns the keys of the models that the run loads; a replay takes the cloud's and the scorer's words off the tape."""
-    trains = config.device_executor != "echo" and any(METHODS[name].answers == "device" for name in config.method_names)
+    trains = config.device_executor != "echo" and any(m.answers == "device" for m in config.chosen_methods)
     asks = config.tape_mode != "replay"
     scores = config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics
     wanted = {
@@ -306,12 +308,13 @@ def loaded_models(config: RunConfig) -> tuple[str, ...]:
 
 def asks_cloud(config: RunConfig) -> bool:
     """Says whether a method of the run has the cloud's model write, answer or teach."""
-    methods = [METHODS[name] for name in config.method_names]
-    return judges(config) or any(method.answers == "cloud" or method.supply == "teacher" for method in methods)
+    return judges(config) or any(
+        method.answers == "cloud" or method.supply == "teacher" for method in config.chosen_methods
+    )
 
 
 def judges(config: RunConfig) -> bool:
     """Says whether the run may write pairs, which the consistency scorer judges."""
     by_ratio = config.share_policy in {"ratio", "recent"}
     shares = config.share_policy != "none" and (config.share_ratio > 0 or not by_ratio)
-    return shares and any(METHODS[name].augmented for name in config.method_names)
+    return shares and any(method.augmented for method in config.chosen_methods)

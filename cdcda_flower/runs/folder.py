@@ -58,7 +58,7 @@ class TapeUse(BaseModel):
 
     `tokens` counts what the asked calls wrote, and what they read where a server counts that; `tokens_taken` what the
     calls from the tape wrote when they were asked, `written` what the asked ones wrote. `seconds` is what the asked calls
-    took, the engine's start not counted.
+    took, the engine's start not counted. `damaged` is where a damaged tape was moved to; "" where it was whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +73,7 @@ class TapeUse(BaseModel):
     seconds: float = 0.0
     scores_taken: int
     scores_computed: int
+    damaged: str = ""
 
 
 # The purpose, among a run's `cloud_costs`, that is no method: what all that train on pairs share.

@@ -91,23 +91,29 @@ class DamagedTapeError(DataError):
 class Tape:
     """An open tape; use it as a context manager. Any thread may call, one at a time.
 
-    Several processes may write one tape at once. Without a path it is kept in memory, and forgotten.
+    Several processes may write one tape at once. Without a path it is kept in memory, and forgotten. `damaged` is where a
+    damaged tape was moved to when this one was opened, None where it was whole.
     """
 
     def __init__(self, path: Path | None, *, writable: bool) -> None:
         self.path, self._writable = path, writable
+        self.damaged: Path | None = None
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
         if self.path is not None and self._writable and not self.path.exists():
             create_tape(self.path)
+        found = _identity(self.path)
         try:
             self._connection = _open(self.path, writable=self._writable)
         except DamagedTapeError as error:
             if self.path is None or not self._writable:
                 raise
-            log.warning("%s; it is kept as %s, and a new tape begins", error, _moved_aside(self.path))
-            create_tape(self.path)
+            # Where another run was faster, its new tape stands there now.
+            if _identity(self.path) == found:
+                self.damaged = _moved_aside(self.path)
+                log.warning("%s; it is kept as %s, and a new tape begins", error, self.damaged)
+                create_tape(self.path)
             self._connection = _open(self.path, writable=True)
         return self
 
@@ -203,15 +209,13 @@ def export(path: Path) -> Iterator[dict[str, object]]:
     with _explained(path), closing(_connected(path, writable=False)) as connection:
         _check_kind(path, connection)
         query = (
-            "SELECT key, role, asked, samples, tokens, created FROM calls JOIN models ON models.id = calls.model "
+            "SELECT key, role, asked, samples, tokens, created FROM calls LEFT JOIN models ON models.id = calls.model "
             "ORDER BY calls.rowid"
         )
         for key, role, asked, samples, tokens, created in connection.execute(query):
             texts = [{"text": text, "cut": cut} for text, cut in json.loads(samples)]
             yield {"key": key, "role": role, "model": asked, "samples": texts, "tokens": tokens, "created": created}
-        query = (
-            "SELECT key, role, asked, value FROM scores JOIN models ON models.id = scores.model ORDER BY scores.rowid"
-        )
+        query = "SELECT key, role, asked, value FROM scores LEFT JOIN models ON models.id = scores.model ORDER BY scores.rowid"
         for key, role, asked, value in connection.execute(query):
             yield {"key": key, "role": role, "model": asked, "score": value}
 
@@ -292,6 +296,11 @@ def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
         )
 
 
+def _identity(path: Path | None) -> int | None:
+    """Returns what tells a file from another one of the same name; None where there is none."""
+    return path.stat().st_ino if path is not None and path.exists() else None
+
+
 def _moved_aside(path: Path) -> Path:
     """Gives a damaged tape, and what lies beside it, a name that no file has; returns the name."""
     kept = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
@@ -358,11 +367,9 @@ def _explanation(path: Path | None, error: sqlite3.Error) -> CdcdaError:
         return _no_tape(path)
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return RunError(f"tape {path} was in use by another program for {_WAIT_S:.0f} s; end that one and run again")
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
-        return RunError(
-            f"tape {path} cannot be read or written: {error}; see to its disk, or name another file in `tape`"
-        )
-    return _damaged(path, str(error))
+    if code == sqlite3.SQLITE_CORRUPT:
+        return _damaged(path, str(error))
+    return RunError(f"tape {path} cannot be read or written: {error}; see to its disk, or name another file in `tape`")
 
 
 def _no_tape(path: Path | None) -> DataError:

@@ -1,4 +1,7 @@
-"""What can be checked before anything heavy starts: port, disk, data files, models, an API's key, the tape, CUDA. Every problem is said at once."""
+"""What can be checked before anything heavy starts: port, disk, data files, models, an API's key, the tape, CUDA.
+
+Every problem is said at once.
+"""
 
 import os
 import shutil
@@ -15,7 +18,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataErro
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.runs.locations import tape_file
-from cdcda_flower.runs.tape import Tape, replayed_model
+from cdcda_flower.runs.tape import DamagedTapeError, Tape, replayed_model
 from cdcda_flower.tasks import task_named
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
 
@@ -156,6 +159,10 @@ def _tape_problems(config: RunConfig) -> Iterator[str]:
                     replayed_model(tape, key, maker, name)
                 except DataError as error:
                     yield str(error)
+    except DamagedTapeError as error:
+        # A run that records moves it aside, and its report says so.
+        if config.tape_mode == "replay":
+            yield str(error)
     except CdcdaError as error:
         yield str(error)
 

@@ -5,7 +5,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, TapeUse
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.statistics import LEVEL
@@ -275,12 +275,8 @@ def _costs(report: Report) -> Iterator[str]:
             else ""
         )
         yield f"{phase.name}: {phase.seconds:,.1f} s{speed}"
-    if (tape := manifest.tape) is not None:
-        yield (
-            f"cloud: {tape.calls_taken:,} calls from the tape, {tape.calls_asked:,} asked ({tape.tokens:,} tokens); "
-            f"scores: {tape.scores_taken:,} from the tape, {tape.scores_computed:,} computed"
-            + (f"; {tape.path}" if tape.path else "")
-        )
+    if manifest.tape is not None:
+        yield from _tape_use(manifest.tape)
     yield f"M_base: {manifest.base_rows:,} rows of non-target users"
     if manifest.asked_elsewhere:
         yield f"global-ft: trained without {manifest.asked_elsewhere:,} items that another user is asked"
@@ -291,3 +287,13 @@ def _costs(report: Report) -> Iterator[str]:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
     for role, model in manifest.models.items():
         yield f"{role} model: {model.name}" + (f" ({model.digest[:12]})" if model.digest else "")
+
+
+def _tape_use(tape: TapeUse) -> Iterator[str]:
+    yield (
+        f"cloud: {tape.calls_taken:,} calls from the tape, {tape.calls_asked:,} asked ({tape.tokens:,} tokens); "
+        f"scores: {tape.scores_taken:,} from the tape, {tape.scores_computed:,} computed"
+        + (f"; {tape.path}" if tape.path else "")
+    )
+    if tape.damaged:
+        yield f"tape: a damaged one was there; it is kept as {tape.damaged}, and what it held was asked again"

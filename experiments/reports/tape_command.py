@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.errors import BadInputError, DataError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.locations import tape_file
@@ -57,10 +57,8 @@ def verify(file: File = None) -> None:
 
 @tape.command()
 def export(
+    to: Annotated[Path, typer.Option("--to", help="the file of JSON lines to write; it must not exist")],
     file: File = None,
-    to: Annotated[Path, typer.Option("--to", help="the file of JSON lines to write; it must not exist")] = Path(
-        "tape.jsonl"
-    ),
 ) -> None:
     """Write a tape's calls and scores as JSON lines, of a damaged tape as many as can be read."""
     path, target, rows = _path(file), expanded(to).absolute(), 0
@@ -73,7 +71,10 @@ def export(
         raise BadInputError(f"--to is {target}, which exists; name another file") from None
     except OSError as error:
         raise BadInputError(f"--to is {target}: {error.strerror}; name another file") from None
-    except DamagedTapeError as error:
+    except DataError as error:
+        if not rows:
+            target.unlink(missing_ok=True)
+            raise
         raise RunError(f"{error}; {rows:,} rows were written to {target}") from None
     stdout().say(f"{target}: {rows:,} calls and scores")
 

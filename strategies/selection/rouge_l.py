@@ -1,6 +1,7 @@
 """ROUGE-L's F of many pairs at once: for English that of `rouge_score` without stemming, and thirty times as fast.
 
-`rouge_score` reads the letters a to z and digits only, so that a copy in another script scores 0 there. It fills a table of words times words in Python: 12 s for a thousand pairs of abstracts, 0.4 s here.
+`rouge_score` reads the letters a to z and digits only, so that a copy in another script scores 0
+there. It fills a table of words times words in Python: 12 s for a thousand pairs of abstracts, 0.4 s here.
 """
 
 from collections.abc import Iterable, Sequence

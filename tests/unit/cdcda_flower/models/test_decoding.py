@@ -214,10 +214,11 @@ def test_a_text_of_two_lines_goes_on_from_wherever_its_room_ended(
     [fourth] = greedy(model, prompt, limit=4)[3:]
     stop = Stop(eos=frozenset({EOS}), newline={fourth: ""})
 
-    def row(**more: int) -> Row:
-        return Row(prompt=prompt, limit=6, lines=2, then=[7, 8], choices=choices, **more)
+    def row() -> Row:
+        return Row(prompt=prompt, limit=6, lines=2, then=[7, 8], choices=choices)
 
-    at_once, in_parts = row(), row(planned=planned)
+    at_once, in_parts = row(), row()
+    in_parts.planned = planned
     decode(model.model, [at_once], stop, device=CPU)
     parts = 0
     while not in_parts.done and parts < 9:

@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 from cdcda_flower.errors import DataError, RunError
-from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel, export
+from cdcda_flower.runs import tape as tapes
+from cdcda_flower.runs.tape import DamagedTapeError, Tape, TapedCall, TapedModel, _explanation, export
 from cdcda_flower.types import Cut, Sample
 
 CLOUD = TapedModel(role="cloud", maker="transformers", asked="qwen", name="qwen", digest="d1")
@@ -136,10 +137,11 @@ def test_a_damaged_tape_is_moved_aside_and_a_new_one_begins(
     damaged = _scramble(many, first, last)
     with caplog.at_level(logging.WARNING), Tape(many, writable=True) as tape:
         assert tape.calls(["call-000"]) == {}
+        assert tape.damaged is not None
         tape.add_model(CLOUD)
         tape.add_call("new", CLOUD, call_of("x"))
     (kept,) = many.parent.glob("tape.sqlite.damaged-*")
-    assert kept.read_bytes() == damaged
+    assert (kept, kept.read_bytes()) == (tape.damaged, damaged)
     assert str(kept) in caplog.text
     assert HEARD not in caplog.text
     with Tape(many, writable=False) as tape:
@@ -159,6 +161,42 @@ def test_a_replay_refuses_a_file_that_was_cut_off_and_leaves_it_alone(many: Path
     assert HEARD not in str(caught.value)
     assert [file.name for file in many.parent.iterdir()] == ["tape.sqlite"]
     assert many.read_bytes() == cut
+
+
+def test_only_what_sqlite_calls_corrupt_is_damaged(path: Path) -> None:
+    """Whatever else goes wrong, such as two processes that change the log at once, must not move a good tape aside."""
+    said = {}
+    for code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_ERROR):
+        error = sqlite3.OperationalError("no")
+        error.sqlite_errorcode = code
+        said[code] = isinstance(_explanation(path, error), DamagedTapeError)
+    assert [code for code, is_damaged in said.items() if is_damaged] == [sqlite3.SQLITE_CORRUPT]
+
+
+def test_a_tape_that_another_run_has_begun_in_its_place_stays(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _scramble(many, 0.3, 0.4)
+    opened = tapes._open
+
+    def beaten(path: Path | None, *, writable: bool) -> sqlite3.Connection:
+        """The other run moves the file aside while this one looks at it."""
+        monkeypatch.setattr(tapes, "_open", opened)
+        with Tape(many, writable=True) as other:
+            other.add_call("paid", CLOUD, call_of("x"))
+        raise DamagedTapeError("damaged")
+
+    monkeypatch.setattr(tapes, "_open", beaten)
+    with Tape(many, writable=True) as tape:
+        assert tape.calls(["paid"]) == {"paid": call_of("x")}
+        assert tape.damaged is None
+    assert len(list(many.parent.glob("*.damaged-*"))) == 1
+
+
+def test_answers_whose_model_is_lost_are_exported_too(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM models")
+    rows = list(export(path))
+    assert len(rows) == 30
+    assert {row["model"] for row in rows} == {None}
 
 
 def test_a_tape_is_exported_row_by_row(path: Path) -> None:

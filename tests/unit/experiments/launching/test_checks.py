@@ -14,6 +14,7 @@ from experiments.launching.checks import check_before_start, chosen_port
 from experiments.launching.processes import port_is_free
 from experiments.launching.staging import find_app
 from lamp_folder import write_folder
+from strategies.recording import recording
 from written_models import write_folder as write_model_folder
 from written_models import write_gguf
 
@@ -262,3 +263,16 @@ def test_a_proxy_that_cannot_be_used_stops_only_a_run_that_needs_the_network(
     else:
         with pytest.raises(BadInputError, match=rf"ALL_PROXY.*\({asks} needs the network\)"):
             check_before_start(config, free_bytes=_plenty)
+
+
+def test_a_damaged_tape_stops_a_replay_and_no_run_that_records(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "tape.sqlite"
+    with Tape(path, writable=True) as tape:
+        tape.add_model(TapedModel(role="cloud", maker="echo", asked="a", name="a", digest=""))
+    path.write_bytes(path.read_bytes()[:5000])
+    check_before_start(_config(tmp_path, tape_mode="record"), free_bytes=_plenty)
+    with pytest.raises(BadInputError, match=r"tape\.sqlite is damaged"):
+        check_before_start(_config(tmp_path, tape_mode="replay"), free_bytes=_plenty)
+    with recording(_config(tmp_path, tape_mode="record"), lambda use: None) as opened:
+        assert opened.use.damaged.startswith(f"{path}.damaged-")
+    assert len(path.read_bytes()) > 5000
