@@ -33,7 +33,8 @@ format: install  ## Format all code
 	$(BIN)/ruff format .
 
 docs: install  ## Build the documentation's site into build/site; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 bench: $(VENV)/.bench  ## Measure against the peers, slow ones on a sample, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks
