@@ -184,19 +184,11 @@ def end_all(place: Place) -> None:
 
 def copy_tree(target: Path) -> Path:
     """Copies what makes the app into a folder, as a clone would hold it."""
-    # flwr refuses a pattern of fab-exclude that matches no file, so what it names must be there.
+    # flwr refuses a pattern of fab-exclude that matches no file, so every file beside the packages is copied too.
     for folder in (*PACKAGES, "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    for name in (
-        "pyproject.toml",
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "LICENSE",
-        "mkdocs.yml",
-        ".gitignore",
-    ):
-        shutil.copyfile(ROOT / name, target / name)
+    for file in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copyfile(file, target / file.name)
     return target
 
 
