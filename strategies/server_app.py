@@ -20,7 +20,7 @@ from cdcda_flower.errors import BadInputError, DataError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.messages import Workspace
 from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
+from cdcda_flower.runs.identity import config_digest, run_identity, source_digest
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.locations import runs_folder
 from strategies.cloud_side import CloudSide
@@ -44,16 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     """Runs one federation; the manifest says how it ended, and an error is raised as well."""
     config = RunConfig.from_flwr(context.run_config)
     folder = _run_folder(config)
-    folder.update(
-        status="running",
-        started=_now(),
-        config=config.to_flwr(),
-        config_digest=config_digest(config),
-        source_digest=source_digest(_root()),
-        policy_digest=policy_digest(config),
-        versions=versions(),
-        hardware=hardware(),
-    )
+    folder.update(status="running", started=_now())
     try:
         failures = run(grid, config, folder)
     except BaseException as error:
@@ -82,7 +73,8 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         api_key(config)  # takes it, if the launcher left it in a file, before any policy runs
     phases = Phases(folder)
     with phases.phase("prepare", 1):
-        prepared = _prepared(config)
+        found = folder.manifest().prepared
+        prepared = open_prepared(Path(found)) if found else _prepared(config)
         phases.advance(1, 0)
     shutil.copyfile(prepared.references_file, folder.references_path)
     folder.update(synthetic=prepared.synthetic, base_rows=prepared.base_row_count, data_digest=prepared.contents)
@@ -136,7 +128,10 @@ def _run_folder(config: RunConfig) -> RunFolder:
     folder = RunFolder(runs / config.run_name)
     if config.run_name and folder.exists() and folder.manifest().status == "created":
         return folder
-    return RunFolder.create(runs, config.run_name or f"{config.task}-{_now(compact=True)}-{config_digest(config)[:6]}")
+    name = config.run_name or f"{config.task}-{_now(compact=True)}-{config_digest(config)[:6]}"
+    folder = RunFolder.create(runs, name)
+    folder.update(**run_identity(config, _root()))
+    return folder
 
 
 def _prepared(config: RunConfig) -> Prepared:

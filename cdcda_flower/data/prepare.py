@@ -47,7 +47,7 @@ from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
-VERSION = 4  # of the prepared folder's contents; part of its digest
+VERSION = 5  # of the prepared folder's contents; part of its digest
 EMBEDDED = "embedded"
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 
@@ -152,7 +152,7 @@ def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None
         unreadable=counts[_UNREADABLE],
         golds_without_tokens=_golds_without_tokens(task, histories),
     )
-    write_data_file(facts, draft)
+    write_data_file(facts)
 
 
 def _history_sizes(reading: Reading, asked: Split, num_users: int) -> dict[str, int]:

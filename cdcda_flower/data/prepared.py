@@ -4,9 +4,10 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.json_values import unreadable_note
@@ -19,8 +20,7 @@ BASE_ROWS_FILE = Path("public", "base_rows.jsonl")
 REFERENCES_FILE = Path("public", "references.json")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(BaseModel):
     """What `public/data.json` says: the target users, the number of rows for M_base, and what cleaning dropped.
 
     Keys of `removed`: `history-is-query`, `history-repeated`, `base-is-query`, `base-repeated`; of `skipped`:
@@ -31,7 +31,9 @@ class Prepared:
     `golds_without_tokens` counts the target users' golds in which LaMP's ROUGE sees nothing, None where no ROUGE counts.
     """
 
-    root: Path
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path = Field(exclude=True)
     task: str
     data: str
     form: str
@@ -40,13 +42,13 @@ class Prepared:
     base_row_count: int
     contents: str
     lengths: Mapping[str, int]
-    asked_elsewhere: Mapping[str, Sequence[str]]
-    removed: Mapping[str, int] = field(default_factory=dict)
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    histories: Mapping[str, int] = field(default_factory=dict)
-    queries: Mapping[str, int] = field(default_factory=dict)
-    unreadable: int = 0
-    golds_without_tokens: int | None = None
+    asked_elsewhere: Mapping[str, tuple[str, ...]]
+    removed: Mapping[str, int]
+    skipped: Mapping[str, int]
+    histories: Mapping[str, int]
+    queries: Mapping[str, int]
+    unreadable: int
+    golds_without_tokens: int | None
 
     def notes(self) -> Iterator[str]:
         """Yields what a user should know before a run."""
@@ -72,52 +74,18 @@ def open_prepared(root: Path) -> Prepared:
     file = root / DATA_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Prepared(
-            root=root,
-            task=content["task"],
-            data=content["data"],
-            form=content["form"],
-            user_ids=tuple(content["users"]),
-            synthetic=content["synthetic"],
-            base_row_count=content["base_rows"],
-            contents=content["contents"],
-            removed=content["removed"],
-            skipped=content["skipped"],
-            histories=content["histories"],
-            queries=content["queries"],
-            lengths=content["lengths"],
-            asked_elsewhere=content["asked_elsewhere"],
-            unreadable=content["unreadable"],
-            golds_without_tokens=content["golds_without_tokens"],
-        )
+        return Prepared.model_validate(content | {"root": root})
     except FileNotFoundError:
         raise DataError(
             f"{root} is no prepared folder: {DATA_FILE} is missing; run `cdcda data prepare` again"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); delete {root} and run again") from None
 
 
-def write_data_file(prepared: Prepared, draft: Path) -> None:
-    """Writes `public/data.json` under `draft`."""
-    content = {
-        "task": prepared.task,
-        "data": prepared.data,
-        "form": prepared.form,
-        "users": list(prepared.user_ids),
-        "synthetic": prepared.synthetic,
-        "base_rows": prepared.base_row_count,
-        "contents": prepared.contents,
-        "removed": dict(prepared.removed),
-        "skipped": dict(prepared.skipped),
-        "histories": dict(prepared.histories),
-        "queries": dict(prepared.queries),
-        "lengths": dict(prepared.lengths),
-        "asked_elsewhere": dict(prepared.asked_elsewhere),
-        "unreadable": prepared.unreadable,
-        "golds_without_tokens": prepared.golds_without_tokens,
-    }
-    (draft / DATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+def write_data_file(prepared: Prepared) -> None:
+    """Writes `public/data.json` under the prepared folder's root."""
+    (prepared.root / DATA_FILE).write_text(prepared.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def base_rows(prepared: Prepared) -> tuple[Example, ...]:

@@ -94,9 +94,9 @@ class CloudCost(BaseModel):
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
+    `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
-    of the user's own, `data_digest` of the target users' histories and queries; each is "" in runs of versions that did not
-    note it. `asked_elsewhere` counts the history items that another target user is asked, without which `global-ft` trained.
+    of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items that another target user is asked, without which `global-ft` trained.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -119,6 +119,7 @@ class Manifest(BaseModel):
     base_rows: int = 0
     base_weights: str = ""
     asked_elsewhere: int = 0
+    prepared: str = ""
     data_digest: str = ""
     synthetic: bool = False
     started: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -46,6 +47,18 @@ _PLACES = (
     "budget-tokens",
     "cloud-key-variable",
 )
+
+
+def run_identity(config: RunConfig, root: Path) -> dict[str, Any]:
+    """Returns what a manifest says of a run before it begins: config, code under `root`, versions, hardware."""
+    return {
+        "config": config.to_flwr(),
+        "config_digest": config_digest(config),
+        "source_digest": source_digest(root),
+        "policy_digest": policy_digest(config),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
 
 
 def config_digest(config: RunConfig) -> str:

@@ -19,7 +19,7 @@ from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import config_digest, hardware, policy_digest, source_digest, versions
+from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share
 from experiments.launching.machine import clients_at_once, cores, memory_gb
@@ -162,20 +162,8 @@ def _run_module(this: Launch, module: str) -> str:
 
 def _create_folder(this: Launch, prepared: Path) -> RunFolder:
     config = this.config.model_copy(update={"run_name": run_name(this.config)})
-    data = open_prepared(prepared)
     folder = RunFolder.create(Path(config.runs_dir), config.run_name)
-    folder.update(
-        config=config.to_flwr(),
-        config_digest=config_digest(config),
-        source_digest=source_digest(this.staged),
-        policy_digest=policy_digest(config),
-        versions=versions(),
-        hardware=hardware(),
-        synthetic=data.synthetic,
-        base_rows=data.base_row_count,
-        data_digest=data.contents,
-        started=_now(),
-    )
+    folder.update(**run_identity(config, this.staged), prepared=str(prepared), started=_now())
     (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
     return folder
 

@@ -136,7 +136,7 @@ def test_an_item_that_another_target_is_asked_is_marked_and_stays_the_users_own(
     write_split(tmp_path / "lamp", "dev", [row("b", "d-b", items("b", 2)), row("c", "d-c", own)])
     prepared = _prepare(tmp_path)
     # By its text alone: ids are unique in a history only.
-    assert prepared.asked_elsewhere == {"c": ["x"]}
+    assert prepared.asked_elsewhere == {"c": ("x",)}
     assert _history(prepared, "c") == ["c-0", "c-1", "c-2", "d-b", "x"]
 
 
