@@ -14,7 +14,7 @@ from cdcda_flower.errors import RunError, coded
 from cdcda_flower.messages import Workspace
 from cdcda_flower.methods import METHODS
 from cdcda_flower.models.requests import StoredAdapter
-from cdcda_flower.runs.folder import RunFolder, adapter_folder
+from cdcda_flower.runs.folder import RunFolder, adapter_folder, predictions_file
 from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
 
 
@@ -40,10 +40,10 @@ class Device:
 
     def write_predictions(self, method: str, predictions: Iterable[Prediction]) -> None:
         """Keeps a method's answers on the device, one JSON object per line."""
-        folder = self.home / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
+        file = predictions_file(self.home, method)
+        file.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
-        (folder / f"{method.replace(':', '-')}.jsonl").write_text("".join(lines), encoding="utf-8")
+        file.write_text("".join(lines), encoding="utf-8")
 
     def keep_choice(self, run: str, ids: Sequence[str]) -> None:
         """Keeps the ids of what the share policy chose in a run."""

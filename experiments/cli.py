@@ -15,6 +15,7 @@ from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
+from experiments.dashboard.command import serve
 from experiments.launching.launch import Terminated, launch, prepare_only
 from experiments.launching.staging import find_app
 from experiments.paper.case import CaseOrder
@@ -105,6 +106,9 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         str, typer.Option(metavar="FILE", help="write one row per user and method; - for standard output")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write the dashboard of these runs as one file, without texts")
+    ] = None,
     pairs: Annotated[int, typer.Option(min=0, help="print so many synthetic pairs with their verdicts")] = 0,
     table: Annotated[list[int] | None, typer.Option(min=1, max=4, help="the paper's table of that number")] = None,
     figure: Annotated[list[int] | None, typer.Option(min=2, max=3, help="the paper's figure of that number")] = None,
@@ -151,7 +155,11 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         case=CaseOrder(user=user, query=query, golds=golds) if user or query or golds else None,
     )
     folders = [_find_run(run) for run in runs]
-    if order.tables or order.figures or order.against:
+    if html is not None:
+        if order != PaperOrder() or csv or as_json or pairs:
+            raise BadInputError("--html is a report of its own; give it alone")
+        _write_html(folders, html)
+    elif order.tables or order.figures or order.against:
         if csv or as_json or pairs:
             raise BadInputError(
                 "--csv, --json and --pairs are of one run; --table, --figure and --against take --format and --to"
@@ -165,6 +173,14 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         raise BadInputError(f"{len(folders)} runs were given; give --table, --figure or --against, or one run")
     else:
         _report_one(folders[0], csv=csv, as_json=as_json, pairs=pairs)
+
+
+def _write_html(folders: list[RunFolder], file: Path) -> None:
+    from experiments.dashboard.single_file import html
+
+    text = html(folders)
+    _write_new(file, text, option="--html")
+    stdout().say(f"{file}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser. It holds no texts.")
 
 
 def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> None:
@@ -213,6 +229,19 @@ def filters(
 ) -> None:
     """Say what each filter keeps at other thresholds and, from a run of every subset, what it is worth."""
     study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), stdout())
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="run folders or names; all of the runs folder otherwise"),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port on this machine; 0 takes a free one")] = 0,
+    browse: Annotated[bool, typer.Option("--open/--no-open", help="open the page in the browser")] = True,
+) -> None:
+    """Show finished and running runs in the browser: who gained, what was shared, kept, trained and answered."""
+    serve([_find_run(run) for run in runs or ()], _runs(), stdout(), port=port, browse=browse)
 
 
 @app.command()
@@ -289,7 +318,7 @@ def _find_run(name: str) -> RunFolder:
     given = expanded(name).absolute()
     if (given / MANIFEST).is_file():
         return RunFolder(given)
-    runs = runs_folder(RunConfig.from_flwr(read_defaults(find_app().pyproject)))
+    runs = _runs()
     if (runs / name / MANIFEST).is_file():
         return RunFolder(runs / name)
     raise BadInputError(
@@ -297,12 +326,16 @@ def _find_run(name: str) -> RunFolder:
     )
 
 
-def _write_new(path: Path, text: str) -> None:
+def _runs() -> Path:
+    return runs_folder(RunConfig.from_flwr(read_defaults(find_app().pyproject)))
+
+
+def _write_new(path: Path, text: str, *, option: str = "--csv") -> None:
     try:
         with expanded(path).open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise BadInputError(f"--csv {str(path)!r}: {error.strerror}; give the path of a new file") from None
+        raise BadInputError(f"{option} {str(path)!r}: {error.strerror}; give the path of a new file") from None
 
 
 class _ByteLines:

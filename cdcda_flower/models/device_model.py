@@ -1,5 +1,6 @@
 """A device's model: M_base and slots for adapters, loaded once per process for all users that it serves."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from cdcda_flower.models.requests import (
 )
 from cdcda_flower.models.tokens import packed, prompt_ids
 from cdcda_flower.models.training import Fit, Fleet, OnStep
+from cdcda_flower.runs.folder import LOSSES
 
 
 class DeviceModel:
@@ -104,6 +106,8 @@ class DeviceModel:
             shutil.rmtree(folder)
         with whole_folder(folder) as draft:
             weights_digest = save_adapter(draft, fit.weights, self._adapters.config)
+            # Each step's loss says what that step's private texts are like: it stays on the device.
+            (draft / LOSSES).write_text(json.dumps(fit.losses), encoding="utf-8")
         return Trained(weights_digest, fit.stats)
 
     def _fill(self, slot: int, adapter: StoredAdapter | None) -> None:

@@ -36,9 +36,10 @@ _ENOUGH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 
 class Fit(NamedTuple):
-    """A trained adapter's weights (PEFT's names, on the CPU) and what the training took."""
+    """A trained adapter's weights (PEFT's names, on the CPU), the loss of each step, and what the training took."""
 
     weights: dict[str, torch.Tensor]
+    losses: tuple[float, ...]
     stats: TrainingStats
 
 
@@ -194,6 +195,7 @@ class _Training:
         check_finite(weights)
         return Fit(
             weights=weights,
+            losses=tuple(self._losses),
             stats=TrainingStats(
                 steps=len(self._losses),
                 tokens=self._tokens,

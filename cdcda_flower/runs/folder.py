@@ -242,6 +242,15 @@ class RunFolder:
             yield
 
 
+# Beside an adapter: the loss of each training step, as a JSON list.
+LOSSES = "losses.json"
+
+
 def adapter_folder(home: Path, method: str) -> Path:
     """Returns where a device with this home keeps the adapter that it trained for a method."""
     return home / "adapters" / method.replace(":", "-")
+
+
+def predictions_file(home: Path, method: str) -> Path:
+    """Returns where a device with this home keeps its answers under a method, one JSON object per line."""
+    return home / "predictions" / f"{method.replace(':', '-')}.jsonl"

@@ -267,6 +267,10 @@ class LedgerReader:
             for u, m, a, q, n, s, t in rows
         )
 
+    def result_count(self) -> int:
+        """Returns how many results there are, swap tests included."""
+        return int(self._rows("SELECT count(*) FROM results")[0][0])
+
     def failures(self) -> tuple[UserFailure, ...]:
         """Returns the users whose phase did not finish."""
         rows = self._rows("SELECT user_id, phase, reason FROM failures ORDER BY user_id, phase")

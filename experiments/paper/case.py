@@ -9,23 +9,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from cdcda_flower.data.lamp_outputs import read_golds
-from cdcda_flower.errors import BadInputError, DataError
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import predictions_file
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.tasks.metrics import answer_sums, values
 from cdcda_flower.types import Prediction
 from experiments.paper.cells import run_notes, setting_notes
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.paper_runs import PaperRun
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    example_id: str
-    output: str
+from experiments.reports.answers import Answer, read_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,30 +68,21 @@ def _notes(gold: str | None) -> tuple[str, ...]:
     return (private,) if gold is not None else (private, scored)
 
 
-def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], _Answer]:
+def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], Answer]:
     """Returns (column, query id) -> answer, in the runs' order of methods."""
-    found: dict[tuple[str, str], _Answer] = {}
+    found: dict[tuple[str, str], Answer] = {}
     for run in runs:
         known = {upload.user_id for upload in run.uploads}
         if user not in known:
             raise BadInputError(f"--user {user!r} is none of the {len(known)} users of run {run.name}")
         for method in run.methods:
-            file = run.folder.devices / user / "predictions" / f"{method.replace(':', '-')}.jsonl"
+            file = predictions_file(run.folder.devices / user, method)
             if file.is_file():
-                for answer in _read(file):
+                for answer in read_answers(file):
                     found.setdefault((run.column(method), answer.example_id), answer)
     if not found:
         raise BadInputError(f"--user {user!r}: the device's folder holds no answers; give a run that kept them")
     return found
-
-
-def _read(file: Path) -> list[_Answer]:
-    try:
-        # A file's lines end at "\n" only: answers may hold U+2028 and its like, at which `str.splitlines` would cut.
-        with file.open(encoding="utf-8") as lines:
-            return [_Answer.model_validate_json(line) for line in lines]
-    except (ValidationError, UnicodeDecodeError):
-        raise DataError(f"{file} cannot be read as a device's answers, one JSON object a line") from None
 
 
 def _gold(task: Task, file: Path | None, query: str) -> str | None:
@@ -116,7 +100,7 @@ def _gold(task: Task, file: Path | None, query: str) -> str | None:
     return golds[query]
 
 
-def _own_score(task: Task, answer: _Answer, gold: str) -> float:
+def _own_score(task: Task, answer: Answer, gold: str) -> float:
     prediction = Prediction(example_id=answer.example_id, output=answer.output, parsed=task.parse(answer.output))
     return values(task, answer_sums(task, [prediction], {answer.example_id: gold}))[task.headline]
 

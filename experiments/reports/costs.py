@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import PAIRS, RunFolder, adapter_folder
-from cdcda_flower.runs.ledger import UploadRow
+from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
 from experiments.reports.paired import Answers
 from experiments.reports.recorded import shares, stays_at_home, trains_on_pairs
@@ -31,20 +31,34 @@ class Measured:
     taught: Mapping[str, tuple[int, int]]
 
 
-def costs_of(method: str, by_user: Answers, measured: Measured) -> MethodCosts:
+def measured(folder: RunFolder, ledger: LedgerReader) -> Measured:
+    """Returns what the run's folder says about costs."""
+    return Measured(
+        folder=folder,
+        uploads=ledger.uploads(),
+        trainings=ledger.trainings(),
+        pairs=(*ledger.pairs(), *ledger.variants()),
+        sent=ledger.sent(),
+        asked=ledger.questions(),
+        answered=ledger.answers(),
+        taught=ledger.taught(),
+    )
+
+
+def costs_of(method: str, by_user: Answers, found: Measured) -> MethodCosts:
     """Returns what one method cost, over all users that have its results."""
-    trained = [t for t in measured.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
+    trained = [t for t in found.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
     train_seconds = sum(report.stats.seconds for report in trained)
     answer_seconds, queries = sum(r.seconds for r in by_user.values()), sum(r.queries for r in by_user.values())
-    sizes = [size for folder in _adapters(method, measured.folder, trained) if (size := _bytes_in(folder)) is not None]
+    sizes = [size for folder in _adapters(method, found.folder, trained) if (size := _bytes_in(folder)) is not None]
     return MethodCosts(
-        cloud_tokens=_cloud_tokens(method, measured.folder),
-        bytes_up=_bytes_up(method, measured),
-        bytes_down=_bytes_down(method, by_user, measured),
+        cloud_tokens=_cloud_tokens(method, found.folder),
+        bytes_up=_bytes_up(method, found),
+        bytes_down=_bytes_down(method, by_user, found),
         train_tokens=sum(report.stats.tokens for report in trained) if trained else _untrained(method),
         device_seconds=train_seconds + answer_seconds or None,
         adapter_bytes=round(sum(sizes) / len(sizes)) if sizes else None,
-        seconds_per_query=answer_seconds / queries if answer_seconds else _cloud_seconds(method, measured.folder),
+        seconds_per_query=answer_seconds / queries if answer_seconds else _cloud_seconds(method, found.folder),
     )
 
 
@@ -71,15 +85,15 @@ def _cloud_seconds(method: str, folder: RunFolder) -> float | None:
     return cost.seconds / cost.calls_asked if cost and cost.calls_asked else None
 
 
-def _bytes_up(method: str, measured: Measured) -> int | None:
+def _bytes_up(method: str, found: Measured) -> int | None:
     if stays_at_home(method):
         return 0
-    asked = [size for (_, name), (_, size) in measured.asked.items() if name == method]
+    asked = [size for (_, name), (_, size) in found.asked.items() if name == method]
     if asked:
         return sum(asked)
-    if not shares(method) or not measured.uploads:
+    if not shares(method) or not found.uploads:
         return None
-    return sum(upload.bytes_up for upload in measured.uploads if upload.shared)
+    return sum(upload.bytes_up for upload in found.uploads if upload.shared)
 
 
 def _untrained(method: str) -> int | None:
@@ -87,20 +101,20 @@ def _untrained(method: str) -> int | None:
     return 0 if method in METHODS and not METHODS[method].trains else None
 
 
-def _bytes_down(method: str, by_user: Answers, measured: Measured) -> int | None:
+def _bytes_down(method: str, by_user: Answers, found: Measured) -> int | None:
     if not by_user:
         return None
     if method in METHODS and METHODS[method].pooled:
-        size = _bytes_in(measured.folder.pooled)
+        size = _bytes_in(found.folder.pooled)
         return None if size is None else size * len(by_user)
     if method in METHODS and METHODS[method].answers == "cloud":
-        return sum(size for (_, name), size in measured.answered.items() if name == method) or None
-    if method in METHODS and METHODS[method].supply == "teacher" and measured.taught:
-        return sum(size for _, size in measured.taught.values())
-    if method not in measured.sent:
+        return sum(size for (_, name), size in found.answered.items() if name == method) or None
+    if method in METHODS and METHODS[method].supply == "teacher" and found.taught:
+        return sum(size for _, size in found.taught.values())
+    if method not in found.sent:
         return 0 if method in METHODS else None
-    sent, of_user = measured.sent[method], dict[str, list[SyntheticPair]]()
-    for pair in measured.pairs:
+    sent, of_user = found.sent[method], dict[str, list[SyntheticPair]]()
+    for pair in found.pairs:
         if pair.id in sent:
             of_user.setdefault(sent[pair.id], []).append(pair)
     return sum(text_bytes(pairs) for pairs in of_user.values())

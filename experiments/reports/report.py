@@ -10,11 +10,11 @@ from pydantic import TypeAdapter
 from cdcda_flower.config import doubles_in
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.ledger import LedgerReader, UploadRow
+from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.tasks.metrics import check_sums, lenient_part, pool, values
-from cdcda_flower.types import SyntheticPair, TrainingReport, Unparsable, UserResult, Verdict
-from experiments.reports.costs import Measured, costs_of
+from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult
+from experiments.reports.costs import Measured, costs_of, measured
 from experiments.reports.history import by_history
 from experiments.reports.paired import Answers, compare, is_own, swapped_of, swaps
 from experiments.reports.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
@@ -25,6 +25,7 @@ from experiments.reports.results import Lenient, MethodReport, Metric, PairCount
 class OpenedRun:
     """A run that may be reported; `own` is method -> user -> result, `results` holds the swap test's as well."""
 
+    folder: RunFolder
     manifest: Manifest
     config: RecordedConfig
     task: Task
@@ -55,6 +56,7 @@ def open_run(folder: RunFolder) -> OpenedRun:
         where = f"{folder.ledger_path}, user {result.user_id!r} under {result.method!r}"
         check_sums(task, result.sums, where=where)
     return OpenedRun(
+        folder=folder,
         manifest=manifest,
         config=config,
         task=task,
@@ -68,19 +70,8 @@ def read_report(folder: RunFolder) -> Report:
     """Returns the results of a run with their statistics; refuses what `open_run` refuses."""
     run = open_run(folder)
     config, task, ledger, own, results = run.config, run.task, run.ledger, run.own, run.results
-    pairs, verdicts, unparsable = ledger.pairs(), ledger.verdicts(), ledger.unparsable()
-    uploads, kept, trainings = ledger.uploads(), ledger.selected(), ledger.trainings()
-    sent = ledger.sent()
-    measured = Measured(
-        folder=folder,
-        uploads=uploads,
-        trainings=trainings,
-        pairs=(*pairs, *ledger.variants()),
-        sent=sent,
-        asked=ledger.questions(),
-        answered=ledger.answers(),
-        taught=ledger.taught(),
-    )
+    pairs, verdicts = ledger.pairs(), ledger.verdicts()
+    found = measured(folder, ledger)
     return Report(
         manifest=run.manifest,
         task_name=task.name,
@@ -88,18 +79,18 @@ def read_report(folder: RunFolder) -> Report:
         query_split=config.query_split,
         methods=run.methods(),
         comparisons=compare(task, own),
-        pairs=_pair_counts(pairs, unparsable, verdicts, kept),
+        pairs=pair_counts(ledger),
         swap=swaps(task, own, results),
         references={name: _method(task, sums, config.num_users) for name, sums in _references(folder, task).items()},
-        users=_user_rows(task, own, uploads, trainings, (pairs, sent)),
+        users=_user_rows(task, own, found, pairs),
         scores={
             f: tuple(v.score for v in verdicts if v.filter == f) for f in dict.fromkeys(v.filter for v in verdicts)
         },
-        bytes_up=sum(upload.bytes_up for upload in uploads),
+        bytes_up=sum(upload.bytes_up for upload in found.uploads),
         failures=dict(Counter(failure.phase for failure in ledger.failures())),
-        dropped=_dropped(trainings),
+        dropped=_dropped(found.trainings),
         history=by_history(task, own, ledger.lengths()),
-        costs={name: costs_of(name, by_user, measured) for name, by_user in own.items()},
+        costs={name: costs_of(name, by_user, found) for name, by_user in own.items()},
     )
 
 
@@ -157,19 +148,16 @@ def _lenient(task: Task, sums: Sequence[Mapping[str, float]]) -> Lenient | None:
     return Lenient(unparsed=sum(int(own["unparsed"]) for own in sums), metrics=_metrics(task, sums))
 
 
-def _pair_counts(
-    pairs: Sequence[SyntheticPair],
-    unparsable: Sequence[Unparsable],
-    verdicts: Sequence[Verdict],
-    kept: Mapping[str, str],
-) -> PairCounts:
+def pair_counts(ledger: LedgerReader) -> PairCounts:
+    """Returns what became of the cloud's outputs."""
+    pairs, unparsable, verdicts = ledger.pairs(), ledger.unparsable(), ledger.verdicts()
     rejected = Counter({verdict.filter: 0 for verdict in verdicts})
     rejected.update(verdict.filter for verdict in verdicts if not verdict.keep)
     reasons = Counter(output.reason for output in unparsable)
     return PairCounts(
         generated=len(pairs),
         unparsable=len(unparsable),
-        kept=len(kept),
+        kept=len(ledger.selected()),
         rejected_by=dict(rejected),
         reasons=dict(sorted(reasons.items())),
         # What a limit cut is counted as `cut-off`; `loop` and `no-answer` are counted apart.
@@ -178,20 +166,15 @@ def _pair_counts(
 
 
 def _user_rows(
-    task: Task,
-    own: Mapping[str, Answers],
-    uploads: Sequence[UploadRow],
-    trainings: Sequence[TrainingReport],
-    written: tuple[Sequence[SyntheticPair], Mapping[str, Mapping[str, str]]],
+    task: Task, own: Mapping[str, Answers], found: Measured, pairs: Sequence[SyntheticPair]
 ) -> tuple[UserRow, ...]:
-    pairs, sent = written
-    upload_of = {upload.user_id: upload for upload in uploads}
-    training_of = {(report.adapter.user_id, report.adapter.method): report for report in trainings}
+    upload_of = {upload.user_id: upload for upload in found.uploads}
+    training_of = {(report.adapter.user_id, report.adapter.method): report for report in found.trainings}
     generated = Counter(pair.provenance.user_id for pair in pairs)
     rows = []
     for method, by_user in own.items():
         augmented = trains_on_pairs(method)
-        kept = Counter(sent.get(method, {}).values() if augmented else ())
+        kept = Counter(found.sent.get(method, {}).values() if augmented else ())
         for user, result in sorted(by_user.items()):
             upload, training = upload_of.get(user), training_of.get((user, method))
             rows.append(

@@ -1,0 +1,63 @@
+"""`cdcda dashboard`: serves the page on this machine until Ctrl-C."""
+
+import secrets
+import socket
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import RunFolder
+from experiments.dashboard.catalog import Catalog
+from experiments.terminal import Terminal
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+HOST = "127.0.0.1"
+
+
+def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: int, browse: bool) -> None:
+    """Shows the named runs, or all of the runs folder, until Ctrl-C; `port` 0 takes a free one."""
+    catalog = Catalog(named, runs)
+    token = secrets.token_urlsafe(24)
+    listening = _listening(port)
+    link = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
+    terminal.say(f"dashboard: {link}")
+    what = f"{len(named)} named runs" if named else f"all runs in {runs}"
+    terminal.note(f"It shows {what}. Only this machine can open it, with this link. Ctrl-C ends it.")
+    if browse:
+        webbrowser.open(link)
+    with listening:
+        server_of(catalog, token=token).run(sockets=[listening])
+
+
+def server_of(catalog: Catalog, *, token: str) -> "Server":
+    """Returns the dashboard's server, which takes its socket when it is run."""
+    # Take half a second to import.
+    from uvicorn import Config, Server
+
+    from experiments.dashboard.server import dashboard
+
+    # Open event streams would keep it from ending. It has no web sockets.
+    return Server(
+        Config(
+            dashboard(catalog, token=token),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            ws="none",
+        )
+    )
+
+
+def _listening(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise BadInputError(f"--port {port}: {error.strerror}; give another port, or 0 for a free one") from None
+    return listening

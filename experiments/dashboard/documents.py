@@ -1,0 +1,371 @@
+"""A run's folder -> the JSON documents that the dashboard's page draws (docs/reference/dashboard.md).
+
+Every statistic is computed here, with the functions of the reports. A document of many people is columnar: one list per
+quantity, in the order of `people`; None stands where a person has no value.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in
+from cdcda_flower.errors import BadInputError, CdcdaError
+from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.runs.progress import read_progress
+from cdcda_flower.statistics import holm, interval_over_users
+from cdcda_flower.tasks import TASKS, Task
+from experiments.dashboard.catalog import Catalog
+from experiments.launching.stale_runs import launcher_state
+from experiments.launching.watch import eta_s, tokens_per_second
+from experiments.reports.costs import costs_of, measured
+from experiments.reports.paired import Answers, paired, swaps, values_of
+from experiments.reports.recorded import shares, trains_on_pairs
+from experiments.reports.report import open_run, pair_counts
+from experiments.reports.results import Comparison
+
+Document = dict[str, Any]
+
+_DIGITS = 6
+# The keys that say where a run lies; they differ between any two runs and explain nothing.
+_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir")
+
+
+def runs(catalog: Catalog) -> Document:
+    """Returns every run's `overview`, the newest first; one that cannot be read says why."""
+    return {"runs": [_readable(catalog, overview, folder) for folder in catalog.folders().values()]}
+
+
+def states(catalog: Catalog) -> list[Document]:
+    """Returns every run's `live` document."""
+    return [_readable(catalog, live, folder) for folder in catalog.folders().values()]
+
+
+def _readable(catalog: Catalog, make: Callable[[RunFolder], Document], folder: RunFolder) -> Document:
+    try:
+        return cast("Document", catalog.fresh(make, folder))
+    except CdcdaError as error:
+        return {"run": folder.path.name, "status": "unreadable", "error": str(error)}
+
+
+def overview(folder: RunFolder) -> Document:
+    """Returns a run's line in the list: status, task, people, methods, and the headline metric per method where there is one."""
+    manifest = folder.manifest()
+    config = manifest.config
+    task = TASKS.get(str(config.get("task", "")))
+    return {
+        "run": folder.path.name,
+        "status": status_of(folder, manifest),
+        "error": manifest.error,
+        "doubles": list(doubles_in(config)),
+        "synthetic": manifest.synthetic,
+        "task": str(config.get("task", "")),
+        "title": task.title if task else "",
+        "people": config.get("num-users", 0),
+        "methods": [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()],
+        "started": manifest.started,
+        "minutes": _minutes(manifest),
+        "config": {key: value for key, value in config.items() if key not in _PLACES},
+        "headline": _headline(folder, manifest),
+    }
+
+
+def live(folder: RunFolder) -> Document:
+    """Returns how far a run is: phase, items done, tokens per second, seconds left, and the failures so far."""
+    manifest = folder.manifest()
+    state = read_progress(folder.progress_path)
+    there = folder.ledger_path.is_file()
+    failures = LedgerReader(folder.ledger_path).failures() if there else ()
+    return {
+        "run": folder.path.name,
+        "status": status_of(folder, manifest),
+        "error": manifest.error,
+        "phase": state.phase if state else "",
+        "done": state.done if state else 0,
+        "total": state.total if state else 0,
+        "tokens_per_second": _rounded(tokens_per_second(state)) if state else 0.0,
+        "seconds_left": _rounded(eta_s(state)) if state else None,
+        "results": LedgerReader(folder.ledger_path).result_count() if there else 0,
+        "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in failures],
+    }
+
+
+def run(folder: RunFolder, *, against: str = "") -> Document:
+    """Returns a run's results: methods with intervals, paired gains against one method, costs, phases, swap test.
+
+    `against` is the method that the others are compared with; without it `direct-ft`, or else the first. Holm's family
+    is the headline metric's comparisons, as in `cdcda report --against`. Raises BadInputError where the run lacks the method.
+    """
+    opened = open_run(folder)
+    manifest, task, own, ledger = opened.manifest, opened.task, _with_results(opened.own), opened.ledger
+    reference = _reference(own, against, folder)
+    found = measured(folder, ledger)
+    reports = opened.methods()
+    return {
+        "run": folder.path.name,
+        "status": status_of(folder, manifest),
+        "error": manifest.error,
+        "task": task.name,
+        "title": task.title,
+        "kind": task.kind,
+        "synthetic": manifest.synthetic,
+        "people": opened.config.num_users,
+        "headline": task.headline,
+        "better": {metric: task.better(metric) for metric in task.metrics},
+        "methods": {name: _method(task, own[name], reports[name].model_dump()) for name in own},
+        "against": reference,
+        "gains": [_said(one, task) for one in gains(task, own, reference)],
+        "swap": {
+            name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
+            for name, by_metric in swaps(task, own, opened.results).items()
+        },
+        "costs": {name: _numbers(costs_of(name, by_user, found).model_dump()) for name, by_user in own.items()},
+        "pairs": pair_counts(ledger).model_dump(),
+        "phases": [phase.model_dump() for phase in manifest.phases],
+        "started": manifest.started,
+        "minutes": _minutes(manifest),
+        "peak_gib": round(manifest.peak_pss_bytes / 2**30, 2) or None,
+        "models": {role: model.name for role, model in manifest.models.items()},
+        "config": {key: value for key, value in manifest.config.items() if key not in _PLACES},
+        "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in ledger.failures()],
+    }
+
+
+def people(folder: RunFolder) -> Document:
+    """Returns all people of a run as columns: what each has and shared, and by method each metric, cost and swap value."""
+    opened = open_run(folder)
+    task, own, ledger = opened.task, _with_results(opened.own), opened.ledger
+    uploads = {upload.user_id: upload for upload in ledger.uploads()}
+    lengths = ledger.lengths()
+    names = sorted(uploads.keys() | {user for by_user in own.values() for user in by_user})
+    written = Counter(pair.provenance.user_id for pair in ledger.pairs())
+    sent = {method: Counter(by_pair.values()) for method, by_pair in ledger.sent().items()}
+    trainings = {(t.adapter.user_id, t.adapter.method): t for t in ledger.trainings()}
+    swapped = opened.swapped()
+    methods = {}
+    for method, by_user in own.items():
+        mine = [trainings.get((user, method)) for user in names]
+        methods[method] = {
+            "values": _columns(task, by_user, names),
+            "queries": [by_user[u].queries if u in by_user else None for u in names],
+            "unparsed": [by_user[u].unparsed if u in by_user else None for u in names],
+            "kept": [sent.get(method, Counter())[u] for u in names] if trains_on_pairs(method) else None,
+            "train_tokens": [t.stats.tokens if t else None for t in mine],
+            "seconds": [
+                _rounded(by_user[u].seconds + (t.stats.seconds if t else 0.0)) if u in by_user else None
+                for u, t in zip(names, mine, strict=True)
+            ],
+            "swapped": _columns(task, swapped[method], names).get(task.headline) if swapped.get(method) else None,
+            "shares": shares(method),
+        }
+    return {
+        "run": folder.path.name,
+        "task": task.name,
+        "headline": task.headline,
+        "better": {metric: task.better(metric) for metric in task.metrics},
+        "metrics": list(task.metrics),
+        "people": names,
+        "history": [lengths.get(u, uploads[u].history_size if u in uploads else None) for u in names],
+        "used": [uploads[u].history_size if u in uploads else None for u in names],
+        "shared": [uploads[u].shared if u in uploads else None for u in names],
+        "bytes_up": [uploads[u].bytes_up if u in uploads else None for u in names],
+        "written": [written[u] for u in names],
+        "failed": {f.user_id: f.phase for f in ledger.failures()},
+        "methods": methods,
+    }
+
+
+def filters(folder: RunFolder) -> Document:
+    """Returns every judged pair's scores as columns, the thresholds of the run, and the funnel from shared to kept."""
+    opened = open_run(folder)
+    ledger, config = opened.ledger, opened.manifest.config
+    pairs, selected, uploads = ledger.pairs(), ledger.selected(), ledger.uploads()
+    names = sorted({pair.provenance.user_id for pair in pairs})
+    place = {user: number for number, user in enumerate(names)}
+    row = {pair.id: number for number, pair in enumerate(pairs)}
+    scores: dict[str, list[float | None]] = {}
+    for verdict in ledger.verdicts():
+        if verdict.pair_id in row:
+            column = scores.setdefault(verdict.filter, [None] * len(pairs))
+            column[row[verdict.pair_id]] = _rounded(verdict.score)
+    counts = pair_counts(ledger)
+    return {
+        "run": folder.path.name,
+        "people": names,
+        "person": [place[pair.provenance.user_id] for pair in pairs],
+        "kept": [pair.id in selected for pair in pairs],
+        "scores": {name: scores[name] for name in FILTERS if name in scores},
+        "selecting": list(filters_in(str(config.get("filters", "")))),
+        "thresholds": thresholds(config),
+        "funnel": {
+            "shared": sum(upload.shared for upload in uploads),
+            "written": counts.generated + counts.unparsable,
+            "parsed": counts.generated,
+            "kept": counts.kept,
+        },
+        "reasons": counts.reasons,
+        "rejected_by": counts.rejected_by,
+    }
+
+
+def thresholds(config: Mapping[str, Scalar]) -> dict[str, dict[str, Scalar]]:
+    """Returns filter -> the least and the greatest score that it keeps (equations 2 to 4), as the run's keys set them."""
+    return {
+        "consistency": {"low": config.get("epsilon-scf", 0.0)},
+        "diversity": {"high": config.get("epsilon-tdf", 1.0)},
+        "length": {"low": config.get("epsilon-min-len", 0.0), "high": config.get("epsilon-max-len", 2.0)},
+    }
+
+
+def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: str = "") -> Document:
+    """Returns two methods of one or two runs, paired over the people that both have: right against left.
+
+    Raises BadInputError where the runs are over different people or lack what is named.
+    """
+    (one, a), (other, b) = left, right
+    first, second = open_run(one), open_run(other)
+    if first.task.name != second.task.name:
+        raise BadInputError(
+            f"runs {one.path.name} and {other.path.name} are of different tasks; choose two of one task"
+        )
+    digests = {run.manifest.data_digest for run in (first, second)} - {""}
+    seeds = {run.config.seed for run in (first, second)}
+    if len(digests) > 1 or (len(seeds) > 1 and first.manifest.synthetic):
+        raise BadInputError(
+            f"runs {one.path.name} and {other.path.name} are over different people or different texts, so nobody can be "
+            "paired; choose two runs over the same data"
+        )
+    for run_, folder, method in ((first, one, a), (second, other, b)):
+        if not run_.own.get(method):
+            raise BadInputError(f"run {folder.path.name} has no results of {method!r}; choose one of its methods")
+    task = first.task
+    metric = metric or task.headline
+    if metric not in task.metrics:
+        raise BadInputError(f"metric is {metric!r}; metrics of {task.name}: {', '.join(task.metrics)}")
+    users = sorted(first.own[a].keys() & second.own[b].keys())
+    mine, theirs = (values_of(task, own, users).get(metric) for own in (first.own[a], second.own[b]))
+    if not users or mine is None or theirs is None:
+        raise BadInputError(f"{a} and {b} have no person in common with a value of {metric}")
+    comparison = paired((a, b, metric), mine, theirs, better=task.better(metric)).model_copy()
+    return {
+        "left": {"run": one.path.name, "method": a},
+        "right": {"run": other.path.name, "method": b},
+        "people": users,
+        "left_values": _round_all(mine),
+        "right_values": _round_all(theirs),
+        "better": task.better(metric),
+        **_said(comparison.model_copy(update={"p_holm": comparison.p}), task),
+    }
+
+
+def gains(task: Task, own: Mapping[str, Answers], reference: str) -> list[Comparison]:
+    """Returns every other method against the reference on every metric; Holm's correction is over the headline's."""
+    found = []
+    for method in own:
+        users = sorted(own[reference].keys() & own[method].keys())
+        if method == reference or not users:
+            continue
+        mine, theirs = values_of(task, own[reference], users), values_of(task, own[method], users)
+        found += [
+            paired((reference, method, metric), mine[metric], theirs[metric], better=task.better(metric))
+            for metric in mine
+            if metric in theirs
+        ]
+    adjusted = iter(holm([one.p for one in found if one.metric == task.headline]))
+    return [c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found]
+
+
+def sentences(one: Comparison, better: int) -> tuple[str, str]:
+    """Returns what a comparison says in plain words: who is better off, and whether the mean difference can be told from none."""
+    who = (
+        f"{one.b} is better than {one.a} for {one.wins:,} of {one.users:,} people, "
+        f"worse for {one.losses:,}, equal for {one.ties:,}."
+    )
+    if one.low <= 0 <= one.high:
+        return who, "The interval of the mean difference includes 0: these people do not show which is better."
+    favours = one.b if one.difference * better > 0 else one.a
+    return who, f"The interval of the mean difference excludes 0, in favour of {favours}."
+
+
+def status_of(folder: RunFolder, manifest: Manifest) -> str:
+    """Returns the run's status; "interrupted" where it says that it runs and its launcher is gone."""
+    if manifest.status in {"created", "running"} and launcher_state(folder) == "gone":
+        return "interrupted"
+    return manifest.status
+
+
+def _headline(folder: RunFolder, manifest: Manifest) -> Document | None:
+    """Returns the headline metric per method with its interval; None without results, or with those of test doubles."""
+    if doubles_in(manifest.config) or not folder.ledger_path.is_file():
+        return None
+    if not LedgerReader(folder.ledger_path).result_count():
+        return None
+    opened = open_run(folder)
+    task, own = opened.task, _with_results(opened.own)
+    means = {name: interval for name in own if (interval := _interval(task, own[name], task.headline))}
+    return {"metric": task.headline, "better": task.better(task.headline), "methods": means} if means else None
+
+
+def _reference(own: Mapping[str, Answers], against: str, folder: RunFolder) -> str:
+    if not own:
+        return ""
+    if against and against not in own:
+        raise BadInputError(f"run {folder.path.name} has no results of {against!r}; choose one of {', '.join(own)}")
+    return against or ("direct-ft" if "direct-ft" in own else next(iter(own)))
+
+
+def _with_results(own: Mapping[str, Answers]) -> dict[str, Answers]:
+    return {name: by_user for name, by_user in own.items() if by_user}
+
+
+def _method(task: Task, by_user: Answers, report: Document) -> Document:
+    metrics = {
+        metric: {"pooled": _rounded(both["pooled"]), **(_interval(task, by_user, metric) or {})}
+        for metric, both in report["metrics"].items()
+    }
+    kept = {key: report[key] for key in ("users", "failed", "queries", "unparsed")}
+    return {**kept, "metrics": metrics}
+
+
+def _interval(task: Task, by_user: Answers, metric: str) -> Document | None:
+    """Returns the mean over people with its bootstrap interval."""
+    column = values_of(task, by_user, sorted(by_user)).get(metric)
+    if not column:
+        return None
+    mean, low, high = interval_over_users(column)
+    return {"mean": _rounded(mean), "low": _rounded(low), "high": _rounded(high)}
+
+
+def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, list[float | None]]:
+    having = sorted(by_user)
+    found = {}
+    for metric, column in values_of(task, by_user, having).items():
+        value = dict(zip(having, column, strict=True))
+        found[metric] = [_rounded(value.get(user)) for user in names]
+    return found
+
+
+def _said(one: Comparison, task: Task) -> Document:
+    who, certainty = sentences(one, task.better(one.metric))
+    return {**_numbers(one.model_dump()), "sentence": who, "certainty": certainty}
+
+
+def _minutes(manifest: Manifest) -> float | None:
+    try:
+        began, ended = (datetime.fromisoformat(text) for text in (manifest.started, manifest.finished))
+    except ValueError:
+        return None
+    return round((ended - began).total_seconds() / 60, 1)
+
+
+def _numbers(document: Document) -> Document:
+    return {key: _rounded(value) if isinstance(value, float) else value for key, value in document.items()}
+
+
+def _round_all(values: Sequence[float]) -> list[float]:
+    return [round(value, _DIGITS) for value in values]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, _DIGITS)

@@ -1,0 +1,90 @@
+// Charts: Plotly in the page's colours, each with its numbers as a table and as CSV, and as PNG or SVG.
+
+import { csv, download, h, table } from "./dom.js";
+
+const TABLE_ROWS = 200;
+// Above so many points Plotly draws with WebGL.
+export const MANY = 1500;
+
+// Colours of Okabe and Ito, which colour-blind people tell apart; every method has a shape as well.
+const COLOURS = { light: ["#0072b2", "#b04a00", "#007a5a", "#9a4f83", "#8a6d00", "#3c4a5a", "#2f7fb8"], dark: ["#6cb6f5", "#f2a35e", "#4fd0a7", "#e19ccb", "#e4d04f", "#c3ccd6", "#9bd0ff"] };
+const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"];
+
+export const isDark = () => document.documentElement.dataset.theme === "dark";
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const methodStyle = (place) => ({ color: COLOURS[isDark() ? "dark" : "light"][place % 7], symbol: SHAPES[place % 7] });
+
+let loading = null;
+function plotly() {
+  if (window.Plotly) return Promise.resolve(window.Plotly);
+  loading ??= new Promise((resolve, reject) => {
+    const script = h("script", { src: "plotly.js", onload: () => resolve(window.Plotly), onerror: () => reject(new Error("Plotly did not load")) });
+    document.head.append(script);
+  });
+  return loading;
+}
+
+function themed(layout) {
+  const axis = { gridcolor: colour("line"), zerolinecolor: colour("soft"), linecolor: colour("line"), automargin: true };
+  const both = { xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 300, showlegend: false,
+    font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 56, r: 16, t: 8, b: 44 },
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } },
+    ...layout, ...both,
+  };
+}
+
+// What Plotly shows must not be read as its markup: `<b>` in a name is a name.
+export const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
+// Spreads points that would lie on each other, by up to 1.2 % of the range and always alike; their numbers stay.
+// The two steps make an even cloud (Roberts 2018); one step for both axes would make a line.
+export function spread(values, axis) {
+  const least = values.reduce((a, b) => Math.min(a, b), Infinity);
+  const range = values.reduce((a, b) => Math.max(a, b), -Infinity) - least || 1;
+  const step = { x: 0.7548776662, y: 0.5698402909 }[axis];
+  return values.map((value, place) => value + (((place * step) % 1) - 0.5) * 0.024 * range);
+}
+
+export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide = false, onSelect, onPoint }) {
+  const place = h("div", { class: "chart", role: "img", "aria-label": `${title}. The same numbers are under Table.` });
+  const numbers = h("div", { hidden: true });
+  const name = title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+  const showTable = (event) => {
+    numbers.hidden = !numbers.hidden;
+    event.target.setAttribute("aria-expanded", String(!numbers.hidden));
+    const all = rows();
+    const more = all.length > TABLE_ROWS ? `The first ${TABLE_ROWS} of ${all.length.toLocaleString("en")} rows; CSV has all.` : "";
+    numbers.replaceChildren(table(heads, all.slice(0, TABLE_ROWS).map((row) => row.map((cell) => cell ?? "–")), { caption: more || title }));
+  };
+  const image = async (format) => {
+    const library = await plotly();
+    const size = place.getBoundingClientRect();
+    const url = await library.toImage(place, { format, width: size.width, height: size.height, scale: 2 });
+    h("a", { href: url, download: `${name}.${format}` }).click();
+  };
+  const section = h("section", { class: `card${wide ? " wide" : ""}` },
+    h("h2", {}, title), hint && h("p", { class: "hint" }, hint), place,
+    h("div", { class: "tools" },
+      h("button", { class: "small", type: "button", "aria-expanded": "false", onclick: showTable }, "Table"),
+      h("button", { class: "small", type: "button", onclick: () => download(`${name}.csv`, csv(heads, rows()), "text/csv") }, "CSV"),
+      h("button", { class: "small", type: "button", onclick: () => image("png") }, "PNG"),
+      h("button", { class: "small", type: "button", onclick: () => image("svg") }, "SVG")),
+    numbers);
+  let listening = false;
+  section.draw = async (next) => {
+    const library = await plotly();
+    if (!place.isConnected) return;
+    const drawn = themed(typeof layout === "function" ? layout() : layout);
+    place.style.minHeight = `${drawn.height}px`;
+    await library.react(place, next ?? traces(), drawn, { displayModeBar: false, responsive: true });
+    if (listening) return;
+    listening = true;
+    if (onSelect) place.on("plotly_selected", (event) => event && onSelect(event.points.map((point) => point.customdata)));
+    if (onPoint) place.on("plotly_click", (event) => onPoint(event.points[0].customdata));
+  };
+  // Plotly takes a tenth of a second to load: the page's text comes first.
+  requestAnimationFrame(() => setTimeout(() => section.draw().catch((error) => place.replaceChildren(error.message)), 0));
+  return section;
+}

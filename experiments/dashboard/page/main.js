@@ -1,0 +1,105 @@
+// Chooses the view by the address, and follows running runs by server-sent events.
+
+import { h, number } from "./dom.js";
+import { isFile } from "./documents.js";
+import { address, readAddress } from "./state.js";
+import { compareView } from "./view_compare.js";
+import { filtersView } from "./view_filters.js";
+import { peopleView } from "./view_people.js";
+import { personView } from "./view_person.js";
+import { runView } from "./view_run.js";
+import { runsView } from "./view_runs.js";
+
+const VIEWS = { runs: runsView, run: runView, people: peopleView, person: personView, filters: filtersView, compare: compareView };
+const REFRESH_MS = 5000;
+const main = document.getElementById("main");
+const states = new Map();
+let turn = 0;
+let last = "";
+let refreshAt = 0;
+
+async function render() {
+  const mine = (turn += 1);
+  const { view, names } = readAddress();
+  tabs(view, names[0]);
+  const place = `${view}/${names.join("/")}`;
+  try {
+    const page = await (VIEWS[view] ?? runsView)();
+    if (mine !== turn) return;
+    const height = scrollY;
+    main.replaceChildren(page);
+    if (place === last) scrollTo(0, height);
+  } catch (error) {
+    if (mine !== turn) return;
+    main.replaceChildren(h("section", { class: "card error", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", {}, error.message)));
+  }
+  document.title = [...names, view, "cdcda dashboard"].join(" · ");
+  if (place !== last) scrollTo(0, 0);
+  last = place;
+  showStates();
+}
+
+function tabs(view, run) {
+  const open = run ?? sessionStorage.getItem("run");
+  if (run) sessionStorage.setItem("run", run);
+  const links = [["runs", "Runs", address("runs")], ...(open ? [["run", "Run", address("run", [open])], ["people", "People", address("people", [open])], ["filters", "Filters", address("filters", [open])]] : []), ["compare", "Compare", address("compare", [], open ? { left: open } : {})]];
+  document.getElementById("tabs").replaceChildren(...links.map(([name, label, href]) => h("a", { href, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+function progress(state) {
+  if (state.status !== "running" || !state.phase) return state.status === "running" ? "starting" : "";
+  const speed = state.tokens_per_second >= 1 ? `, ${number(state.tokens_per_second, 0)} tokens/s` : "";
+  const left = state.seconds_left === null ? "" : `, about ${clock(state.seconds_left)} left`;
+  const failed = state.failures.length ? `, ${number(state.failures.length)} failed` : "";
+  return `${state.phase}: ${number(state.done)} of ${number(state.total)}${left}${speed}${failed}`;
+}
+
+function showStates() {
+  for (const element of document.querySelectorAll("[data-live]")) {
+    const state = states.get(element.dataset.live);
+    if (state) element.textContent = progress(state);
+  }
+  const running = [...states.values()].filter((state) => state.status === "running");
+  const live = document.getElementById("live");
+  live.hidden = running.length === 0;
+  live.textContent = running.map((state) => `${state.run} is running. ${progress(state)}`).join("  ·  ");
+}
+
+function follow() {
+  const source = new EventSource("api/events");
+  source.onmessage = (event) => {
+    const state = JSON.parse(event.data);
+    const before = states.get(state.run);
+    states.set(state.run, state);
+    showStates();
+    const { view, names } = readAddress();
+    const concerns = view === "runs" || names[0] === state.run;
+    const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
+    if (isNews && concerns) refresh(before.status !== state.status);
+  };
+}
+
+// New results are drawn at most every few seconds, an end at once.
+function refresh(atOnce) {
+  const wait = atOnce ? 0 : Math.max(0, refreshAt + REFRESH_MS - Date.now());
+  if (refreshAt > Date.now() && !atOnce) return;
+  refreshAt = Date.now() + wait;
+  setTimeout(render, wait);
+}
+
+function theme(chosen) {
+  document.documentElement.dataset.theme = chosen;
+  try { localStorage.setItem("theme", chosen); } catch { /* a file may have no storage; the choice then lasts as long as the page */ }
+}
+
+function storedTheme() {
+  try { return localStorage.getItem("theme"); } catch { return null; }
+}
+
+theme(storedTheme() ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+document.getElementById("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); render(); });
+window.addEventListener("hashchange", render);
+render();
+if (!isFile) follow();

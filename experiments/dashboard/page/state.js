@@ -1,0 +1,23 @@
+// The address: which view, which run, and every selection. A copied link shows a colleague the same.
+
+export function readAddress() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [view = "runs", ...names] = path.split("/").map(decodeURIComponent);
+  return { view: view || "runs", names, query: new URLSearchParams(query) };
+}
+
+export function address(view, names = [], query = {}) {
+  const set = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const search = new URLSearchParams(set).toString();
+  return `#/${[view, ...names].map(encodeURIComponent).join("/")}${search ? `?${search}` : ""}`;
+}
+
+// Changes selections in the address without a new entry in the history.
+export function keep(changes) {
+  const { view, names, query } = readAddress();
+  for (const [key, value] of Object.entries(changes)) value === "" || value === null ? query.delete(key) : query.set(key, value);
+  history.replaceState(null, "", address(view, names, Object.fromEntries(query)));
+}
+
+export const listIn = (query, key) => (query.get(key) ?? "").split(",").filter(Boolean).map(decodeURIComponent);
+export const listText = (values) => [...values].map(encodeURIComponent).join(",");

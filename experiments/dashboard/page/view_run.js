@@ -1,0 +1,123 @@
+// Run: methods by metrics with intervals, gains against one method, cost beside quality, and where the time went.
+
+import { chart, colour, methodStyle, plain } from "./charts.js";
+import { choice, gainMark, h, interval, number, pText, score, signed, table } from "./dom.js";
+import { fetchDocument, runPath } from "./documents.js";
+import { address, keep, readAddress } from "./state.js";
+import { badge } from "./view_runs.js";
+
+const COSTS = { train_tokens: "tokens trained", device_seconds: "device seconds", cloud_tokens: "cloud tokens", bytes_up: "bytes up", bytes_down: "bytes down", adapter_bytes: "bytes per adapter" };
+
+export async function runView() {
+  const { names: [name], query } = readAddress();
+  const against = query.get("against") ?? "";
+  const run = await fetchDocument(runPath(name, "run") + (against ? `?against=${encodeURIComponent(against)}` : ""));
+  const methods = Object.keys(run.methods);
+  const metrics = Object.keys(run.better);
+  const metric = metrics.includes(query.get("metric")) ? query.get("metric") : run.headline;
+  const cost = query.get("cost") in COSTS ? query.get("cost") : "train_tokens";
+  const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
+
+  return h("div", {},
+    h("h1", {}, run.run, " ", badge(run.status)),
+    h("p", { class: "soft" }, `${run.title} (${run.task}), ${number(run.people)} people${run.synthetic ? ", embedded personas: synthetic data" : ""}`),
+    run.error && h("p", { class: "worse" }, run.error),
+    h("p", { class: "hint", "data-live": run.run }),
+    h("div", { class: "row" },
+      choice("metric", metrics.map((one) => [one, `${one} (${run.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => go({ metric: value })),
+      choice("compare with", methods, run.against, (value) => go({ against: value }))),
+    methods.length > 1 && h("section", { class: "card" }, h("h2", {}, `Who is better off than with ${run.against}?`),
+      run.gains.filter((gain) => gain.metric === metric).map((gain) => h("p", { class: "sentence" }, gain.sentence, " ", h("span", { class: "soft" }, gain.certainty), " ",
+        h("a", { href: address("people", [run.run], { a: run.against, b: gain.b, metric }) }, "See them")))),
+    h("div", { class: "cards" },
+      means(run, methods, metric),
+      methods.length > 1 && forest(run, metric),
+      costChart(run, methods, metric, cost, (value) => go({ cost: value })),
+      run.phases.length && phases(run)),
+    h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
+    h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
+      h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. p: Wilcoxon's signed-rank test; corrected by Holm over the headline metric's comparisons.")),
+    Object.keys(run.swap).length > 0 && h("section", { class: "card" }, h("h2", {}, "Swap test: own adapter against another person's"), swapTable(run)),
+    run.failures.length > 0 && h("section", { class: "card error" }, h("h2", {}, `${number(run.failures.length)} failures`),
+      table(["person", "phase", "reason"], run.failures.map((one) => [h("a", { href: address("person", [run.run, one.user]) }, one.user), one.phase, one.reason]))),
+    h("section", { class: "card" }, h("details", {}, h("summary", {}, "Models and config"),
+      table(["role", "model"], Object.entries(run.models)), table(["key", "value"], Object.entries(run.config).map(([key, value]) => [key, String(value)])))));
+}
+
+function points(rows, shown) {
+  return rows.map(([label, one], place) => ({
+    type: "scatter", mode: "markers", x: [one.mean ?? one.difference], y: [plain(label)], marker: { size: 10, ...methodStyle(place), ...shown?.(one) },
+    error_x: { type: "data", symmetric: false, array: [one.high - (one.mean ?? one.difference)], arrayminus: [(one.mean ?? one.difference) - one.low], color: colour("soft"), thickness: 1.5 },
+    hovertemplate: "%{y}: %{x:.3f}<extra></extra>",
+  }));
+}
+
+const tall = (count) => ({ height: 110 + 34 * count, yaxis: { autorange: "reversed", type: "category" } });
+
+function means(run, methods, metric) {
+  const rows = methods.map((name) => [name, run.methods[name].metrics[metric]]).filter(([, one]) => one?.low !== undefined);
+  return chart({
+    title: `Mean ${metric} per method`, hint: `${run.better[metric] > 0 ? "Higher" : "Lower"} is better. Lines: 95 % bootstrap interval over people.`,
+    traces: () => points(rows), layout: () => ({ ...tall(rows.length), xaxis: { title: { text: metric } } }),
+    heads: ["method", "mean", "low", "high"], rows: () => rows.map(([name, one]) => [name, one.mean, one.low, one.high]),
+  });
+}
+
+function forest(run, metric) {
+  const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
+  return chart({
+    title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
+    traces: () => points(rows, (one) => ({ color: one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
+    layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
+    heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
+  });
+}
+
+// A gain is positive where it is better, whichever way the metric points.
+const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -gain.difference, low: -gain.high, high: -gain.low });
+
+function costChart(run, methods, metric, cost, onCost) {
+  const rows = methods.map((name) => [name, run.costs[name][cost], run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
+  const section = chart({
+    title: "Cost beside quality", hint: "Summed over all people. A method whose cost nobody measured is not shown.",
+    traces: () => rows.map(([name, paid, mean], place) => ({ type: "scatter", mode: "markers+text", x: [paid], y: [mean], text: [plain(name)], textposition: "middle right", marker: { size: 11, ...methodStyle(place) }, cliponaxis: false, hovertemplate: `${plain(name)}: %{x:,} ${COSTS[cost]}, %{y:.3f}<extra></extra>` })),
+    layout: () => ({ xaxis: { title: { text: COSTS[cost] }, range: widened(rows.map((row) => row[1])) }, yaxis: { title: { text: metric }, autorange: run.better[metric] > 0 ? true : "reversed" }, margin: { l: 56, r: 40, t: 16, b: 44 } }),
+    heads: ["method", COSTS[cost], metric], rows: () => rows,
+  });
+  section.querySelector("h2").after(choice("cost", Object.entries(COSTS), cost, onCost));
+  return section;
+}
+
+// Room for a name right of the last point.
+const widened = (values) => [-0.04 * Math.max(...values, 1), 1.3 * Math.max(...values, 1)];
+
+function phases(run) {
+  let start = 0;
+  const rows = run.phases.map((phase) => { const row = [phase.name, start, phase.seconds, phase.tokens]; start += phase.seconds; return row; });
+  return chart({
+    title: "Where the time went", hint: `${number(run.minutes, 1)} minutes in all${run.peak_gib ? `, ${run.peak_gib} GiB at the peak` : ""}.`,
+    traces: () => [{ type: "bar", orientation: "h", y: rows.map(([name]) => plain(name)), base: rows.map((row) => row[1]), x: rows.map((row) => row[2]), marker: { color: colour("better") }, text: rows.map((row) => `${number(row[2], 1)} s`), textposition: "outside", cliponaxis: false, hovertemplate: "%{y}: %{text}<extra></extra>" }],
+    layout: () => ({ height: 110 + 26 * rows.length, xaxis: { title: { text: "seconds since the start" }, range: [0, start * 1.12] }, yaxis: { autorange: "reversed" } }),
+    heads: ["phase", "starts at (s)", "seconds", "tokens"], rows: () => rows,
+  });
+}
+
+function methodTable(run, methods, metrics) {
+  const cell = (one) => (one ? h("span", {}, score(one.mean ?? one.pooled), " ", h("span", { class: "soft" }, interval(one))) : "–");
+  return table(["method", "people", "unreadable", ...metrics], methods.map((name) => {
+    const own = run.methods[name];
+    return [name, number(own.users) + (own.failed ? ` (${own.failed} failed)` : ""), number(own.unparsed), ...metrics.map((metric) => cell(own.metrics[metric]))];
+  }), { numeric: [1, 2, ...metrics.map((_, place) => place + 3)], caption: "Mean over people [95 % interval]" });
+}
+
+function gainTable(run) {
+  return table(["method", "metric", "mean difference", "interval", "better", "equal", "worse", "p", "p (Holm)", "effect"],
+    run.gains.map((gain) => [h("span", {}, gainMark(gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
+    { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: `Every method minus ${run.against}, paired over people` });
+}
+
+function swapTable(run) {
+  const rows = Object.entries(run.swap).flatMap(([method, byMetric]) => Object.entries(byMetric).map(([metric, one]) =>
+    [method, metric, score(one.own), score(one.swapped), signed(one.difference), interval(one), one.wins, one.ties, one.losses, pText(one.p)]));
+  return table(["method", "metric", "own", "another's", "difference", "interval", "own better", "equal", "own worse", "p"], rows, { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: "An own adapter that is no better than another person's is not personal" });
+}

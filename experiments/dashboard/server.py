@@ -1,0 +1,183 @@
+"""The dashboard's server: a page, its JSON documents, and a stream of what changes. Every route only reads.
+
+It listens on this machine alone, and answers only who has the token of the printed link: other users of the machine reach
+the same port.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cdcda_flower.errors import BadInputError, CdcdaError
+from experiments.dashboard import documents
+from experiments.dashboard.catalog import Catalog
+from experiments.dashboard.person import person
+
+PAGE = Path(__file__).with_name("page")
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+POLL_S = 1.0
+# Plotly writes its own style element; it evaluates nothing.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    b"content-security-policy": POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cache-control": b"no-store",
+}
+
+
+def plotly_file() -> Path:
+    """Returns Plotly's JavaScript, which its Python package carries."""
+    return Path(str(files("plotly") / "package_data" / "plotly.min.js"))
+
+
+def dashboard(catalog: Catalog, *, token: str) -> Starlette:
+    """Returns the application; `token` is what the printed link has and others do not know."""
+    answers = _Answers(catalog)
+    routes = [
+        Route("/", answers.page, methods=["GET"]),
+        Route("/plotly.js", answers.plotly, methods=["GET"]),
+        Route("/api/runs", answers.runs, methods=["GET"]),
+        Route("/api/events", answers.events, methods=["GET"]),
+        Route("/api/compare", answers.comparison, methods=["GET"]),
+        Route("/api/runs/{run}/{document}", answers.of_run, methods=["GET"]),
+        Route("/api/runs/{run}/people/{person}", answers.of_person, methods=["GET"]),
+        Mount("/page", StaticFiles(directory=PAGE)),
+    ]
+    return Starlette(
+        routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers={CdcdaError: _refused}
+    )
+
+
+class _Answers:
+    """The routes' endpoints."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def page(self, request: Request) -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    async def plotly(self, request: Request) -> Response:
+        return FileResponse(plotly_file(), media_type="text/javascript")
+
+    async def runs(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(documents.runs, self._catalog))
+
+    async def of_run(self, request: Request) -> Response:
+        makers: Mapping[str, Callable[..., Any]] = {
+            "run": documents.run,
+            "people": documents.people,
+            "filters": documents.filters,
+        }
+        make = makers.get(request.path_params["document"])
+        if make is None:
+            raise BadInputError(f"documents of a run: {', '.join(makers)}")
+        given = {"against": request.query_params.get("against", "")} if make is documents.run else {}
+        return await self._document(make, request.path_params["run"], **given)
+
+    async def of_person(self, request: Request) -> Response:
+        return await self._document(person, request.path_params["run"], user=request.path_params["person"], texts=True)
+
+    async def comparison(self, request: Request) -> Response:
+        asked = request.query_params
+        one, other = (self._catalog.folder(asked.get(side, "")) for side in ("left", "right"))
+        left, right = (one, asked.get("left-method", "")), (other, asked.get("right-method", ""))
+        return JSONResponse(await run_in_threadpool(documents.compare, left, right, asked.get("metric", "")))
+
+    async def events(self, request: Request) -> Response:
+        return StreamingResponse(_changes(self._catalog), media_type="text/event-stream")
+
+    async def _document(self, make: Callable[..., Any], run: str, **arguments: object) -> Response:
+        folder = self._catalog.folder(run)
+        return JSONResponse(await run_in_threadpool(self._catalog.fresh, make, folder, **arguments))
+
+
+class Guard:
+    """Answers only this machine, this page and whoever has the token; adds the security headers to every response."""
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self._app = app
+        self._token = token
+        # Cookies do not know ports: two dashboards of one machine need two names.
+        self._cookie = f"cdcda_{token[:8]}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or answers 403."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(k, v) for k, v in message["headers"] if k.lower() not in _HEADERS]
+                message["headers"] = [*own, *_HEADERS.items()]
+            await send(message)
+
+        answer = self._refusal(Request(scope)) or self._app
+        await answer(scope, receive, guarded)
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = urlsplit(f"//{request.headers.get('host', '')}")
+        if host.hostname not in LOOPBACK:
+            return PlainTextResponse("This dashboard answers its own machine only.", status_code=403)
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host.netloc:
+            return PlainTextResponse("This dashboard answers its own page only.", status_code=403)
+        given = request.query_params.get("token")
+        if (
+            request.url.path == "/"
+            and given is not None
+            and secrets.compare_digest(given.encode(), self._token.encode())
+        ):
+            response = RedirectResponse("/")
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            return response
+        if not secrets.compare_digest(request.cookies.get(self._cookie, "").encode(), self._token.encode()):
+            return PlainTextResponse(
+                "Open the link that `cdcda dashboard` printed; it holds a token that other users of this machine do not know.",
+                status_code=403,
+            )
+        return None
+
+
+async def _changes(catalog: Catalog) -> AsyncIterator[str]:
+    """Yields a server-sent event with a run's `live` document whenever it has changed; a comment each second keeps the line."""
+    told: dict[str, str] = {}
+    while True:
+        for state in await run_in_threadpool(documents.states, catalog):
+            text = json.dumps(state)
+            if told.get(state["run"]) != text:
+                told[state["run"]] = text
+                yield f"data: {text}\n\n"
+        yield ": still here\n\n"
+        await asyncio.sleep(POLL_S)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, BadInputError) else 422)

@@ -1,0 +1,301 @@
+"""The dashboard in a real Chromium: what a researcher does with it, and what a hostile text cannot do."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.progress import Progress
+from dashboard_runs import HOSTILE, write_run
+from experiments.dashboard.catalog import Catalog
+from experiments.dashboard.command import server_of
+from experiments.dashboard.single_file import html
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package chromium)")
+
+TOKEN = "test-token"
+VIEWS = (
+    "runs",
+    "run/alpha",
+    "people/alpha",
+    f"person/alpha/{HOSTILE}",
+    "filters/alpha",
+    "compare?left=alpha&right=beta&a=cdcda",
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A page, the dashboard's address, and what the page complained of."""
+
+    page: Page
+    address: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, view: str) -> Page:
+        """Opens a view and waits for its heading."""
+        self.page.goto(f"{self.address}#/{view}")
+        expect(self.page.locator("main h1").first).to_be_visible()
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser") / "runs"
+    write_run(folder, "alpha")
+    write_run(folder, "beta", shift=1.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[str]:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    own = server_of(Catalog([], runs), token=TOKEN)
+    thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    own.should_exit = True
+    thread.join(timeout=10)
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def shown(browser: Browser, server: str) -> Iterator[Shown]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light", accept_downloads=True)
+    page = context.new_page()
+    one = Shown(page, server)
+    page.on("console", lambda message: one.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: one.complaints.append(str(error)))
+    page.goto(f"{server}?token={TOKEN}")
+    yield one
+    context.close()
+    assert one.complaints == []
+
+
+def test_the_list_leads_to_a_run_and_back(shown: Shown) -> None:
+    page = shown.open("runs")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("link", name="alpha", exact=True).click()
+    expect(page.locator("h1")).to_contain_text("alpha")
+    expect(
+        page.get_by_text("cdcda is better than direct-ft for 14 of 40 people, worse for 13, equal for 13.")
+    ).to_be_visible()
+    page.get_by_label("compare with").select_option("device")
+    expect(
+        page.get_by_text("cdcda is better than device for 40 of 40 people, worse for 0, equal for 0.")
+    ).to_be_visible()
+    assert "against=device" in page.url
+    page.reload()
+    expect(page.get_by_label("compare with")).to_have_value("device")
+
+
+def test_people_are_sorted_filtered_and_marked_everywhere(shown: Shown) -> None:
+    page = shown.open("people/alpha")
+    grid = page.get_by_role("table", name="People and methods")
+    expect(page.get_by_text("120 of 120 rows")).to_be_visible()
+    page.get_by_label("person", exact=True).fill("p03")
+    expect(page.get_by_text("3 of 120 rows")).to_be_visible()
+    grid.get_by_role("checkbox").first.check()
+    expect(page.get_by_text("1 marked: p03")).to_be_visible()
+    # The same person stands out in every figure: all others fade.
+    bars = page.locator(".chart").first.locator(".bars .point path")
+    expect(bars).to_have_count(40)
+    opacities = [bar.evaluate("(path) => path.style.opacity") for bar in bars.all()]
+    assert opacities.count("1") == 1
+    assert "marked=p03" in page.url
+    page.reload()
+    expect(page.get_by_text("1 marked: p03")).to_be_visible()
+    page.get_by_label("person", exact=True).fill("")
+    page.get_by_label("marked people only").check()
+    expect(page.get_by_text("3 of 120 rows")).to_be_visible()
+    page.get_by_role("button", name="person", exact=True).click()
+    expect(page.get_by_role("columnheader", name="person ↑")).to_have_attribute("aria-sort", "ascending")
+
+
+def test_people_are_selected_in_a_figure(shown: Shown) -> None:
+    page = shown.open("people/alpha")
+    figure = page.locator(
+        "section.card", has=page.get_by_role("heading", name="cdcda against direct-ft", exact=True)
+    ).locator(".chart")
+    expect(figure.locator(".points path")).to_have_count(40)
+    figure.evaluate("(element) => element.scrollIntoView({ block: 'center' })")
+    box = figure.locator(".nsewdrag").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] * 0.4, steps=8)
+    page.mouse.up()
+    # direct-ft has 1.0 throughout, so the upper part holds those whose error grew: the 13 who lose.
+    expect(page.get_by_text("13 marked")).to_be_visible()
+
+
+def test_a_moved_threshold_says_what_it_would_keep(shown: Shown) -> None:
+    page = shown.open("filters/alpha")
+    said = page.locator("#would-keep")
+    expect(said).to_have_text("These thresholds keep 40 of 80 pairs (50.0 %); the run kept 40.")
+    slider = page.locator("[data-threshold='consistency-low']")
+    # Second pairs have 0.48, 0.47, 0.46, ...: three of them reach 0.46.
+    slider.fill("0.46")
+    expect(said).to_contain_text("These thresholds keep 43 of 80 pairs")
+    assert "consistency-low=0.46" in page.url
+    slider.press("ArrowLeft")
+    expect(said).to_contain_text("These thresholds keep 44 of 80 pairs")
+    page.get_by_role("button", name="Back to the run's thresholds").click()
+    expect(said).to_contain_text("These thresholds keep 40 of 80 pairs")
+
+
+def test_two_runs_are_compared(shown: Shown) -> None:
+    page = shown.open("runs")
+    page.get_by_label("Select alpha").check()
+    page.get_by_label("Select beta").check()
+    page.get_by_role("button", name="Compare the two selected runs").click()
+    expect(page.get_by_text("cdcda is better than cdcda for")).to_be_visible()
+    page = shown.open("compare?left=alpha&right=beta&a=cdcda&b=cdcda")
+    expect(page.get_by_text("worse for 40, equal for 0.")).to_be_visible()
+    page.locator("section", has=page.get_by_role("heading", name="Who loses most")).get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name="1. What the device has")).to_be_visible()
+
+
+def test_a_hostile_text_stays_text(shown: Shown) -> None:
+    page = shown.open(f"person/alpha/{HOSTILE}")
+    text = page.locator(".text", has_text="<script>window.hacked=1</script>").first
+    expect(text).to_contain_text("<img src=x onerror='window.hacked=2'>")
+    assert page.evaluate("() => window.hacked") is None
+    assert page.locator("main script, main img").count() == 0
+    assert len(text.inner_text()) > 10_000
+    # It scrolls in its box and hides nothing below it.
+    box = text.bounding_box()
+    assert box
+    assert box["height"] < 260
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_everything_goes_by_keyboard(shown: Shown) -> None:
+    page = shown.open("runs")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.textContent") == "alpha":
+            break
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_contain_text("alpha")
+    page = shown.open("people/alpha")
+    page.get_by_role("table", name="People and methods").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("columnheader", name="✓")).to_have_attribute("aria-sort", "ascending")
+
+
+def test_figures_have_their_numbers_and_downloads(shown: Shown) -> None:
+    page = shown.open("people/alpha")
+    figure = page.locator("section.card", has=page.get_by_role("heading", name="Who gains with cdcda over direct-ft"))
+    expect(figure.locator(".bars .point path")).to_have_count(40)
+    figure.get_by_role("button", name="Table").click()
+    expect(figure.locator("tbody tr")).to_have_count(40)
+    with page.expect_download() as csv:
+        figure.get_by_role("button", name="CSV").click()
+    lines = csv.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "person,gain,direct-ft,cdcda"
+    assert len(lines) == 41
+    for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as picture:
+            figure.get_by_role("button", name=kind).click()
+        assert picture.value.path().read_bytes().startswith(start)
+
+
+def test_a_live_run_is_followed_to_its_end(shown: Shown, runs: Path) -> None:
+    live = write_run(runs, "live", people=4, status="running")
+    try:
+        page = shown.open("runs")
+        progress = Progress(live.progress_path)
+        progress.start("personalize", 4)
+        progress.advance(3, 900)
+        expect(page.locator("#live")).to_contain_text("personalize: 3 of 4", timeout=15_000)
+        page.reload()
+        expect(page.locator("tbody tr", has_text="live")).to_contain_text("running")
+        live.update(status="finished", finished="2026-01-01T10:10:00+00:00")
+        expect(page.locator("tbody tr", has_text="live")).to_contain_text("finished", timeout=15_000)
+        expect(page.locator("#live")).to_be_hidden()
+    finally:
+        shutil.rmtree(live.path)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_view_has_a_serious_fault_of_accessibility(shown: Shown, view: str, theme: str) -> None:
+    page = shown.open(view)
+    if theme == "dark":
+        page.get_by_role("button", name="Switch between light and dark").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("main h1").first).to_be_visible()
+    page.wait_for_timeout(600)
+    found = Axe().run(page).response["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in {"serious", "critical"}]
+    assert serious == []
+
+
+@pytest.mark.parametrize("width", [1440, 800, 390])
+def test_no_view_is_wider_than_its_window(shown: Shown, width: int) -> None:
+    shown.page.set_viewport_size({"width": width, "height": 900})
+    for view in VIEWS:
+        page = shown.open(view)
+        page.wait_for_timeout(300)
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), view
+
+
+def test_one_file_shows_the_same_without_a_server(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(html([RunFolder(runs / "alpha")]), encoding="utf-8")
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for view in ("runs", "run/alpha", "people/alpha", f"person/alpha/{HOSTILE}", "filters/alpha", "compare"):
+        page.goto(f"{file.as_uri()}#/{view}")
+        page.reload()
+        expect(page.locator("main h1").first).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_text("cdcda is better than direct-ft for 14 of 40 people")).to_be_visible()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    page.close()
+
+
+def test_a_thousand_people_times_eleven_rows_scroll(shown: Shown, runs: Path) -> None:
+    large = write_run(runs, "large", people=1000)
+    try:
+        page = shown.open("people/large")
+        expect(page.get_by_text("3,000 of 3,000 rows")).to_be_visible()
+        grid = page.get_by_role("table", name="People and methods")
+        started = time.monotonic()
+        for place in range(0, 60_000, 6_000):
+            grid.evaluate(f"(box) => {{ box.scrollTop = {place}; }}")
+        grid.evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+        expect(grid.get_by_role("row").last).to_have_attribute("aria-rowindex", "3001")
+        # Only what is in sight is in the page.
+        assert grid.get_by_role("row").count() < 80
+        assert json.dumps(time.monotonic() - started)
+    finally:
+        shutil.rmtree(large.path)

@@ -1,0 +1,60 @@
+"""A person's story holds every step, and private text only where this machine has the device's folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import RunFolder
+from dashboard_runs import HOSTILE, HOSTILE_TEXT, write_run
+from experiments.dashboard.person import person
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return write_run(tmp_path / "runs", "alpha", people=3)
+
+
+def test_the_story_goes_from_the_history_to_the_answers(run: RunFolder) -> None:
+    found = person(run, "p01", texts=True)
+    assert found["has"] == {"items": 11, "used": 10, "queries": 2, "shared": 1, "policy": "ratio"}
+    assert [(m["direction"], m["reply"]) for m in found["messages"]] == [
+        ("up", "Upload"),
+        ("down", ""),
+        ("up", "PersonalizeReply"),
+        ("up", "EvaluateReply"),
+    ]
+    assert found["messages"][0]["bytes"] == 120
+    assert {field["path"] for field in found["messages"][0]["fields"]} >= {"examples[].query", "history_size"}
+    [item] = found["shared"]
+    assert [(pair["kept"], len(pair["verdicts"])) for pair in item["pairs"]] == [(True, 3), (False, 3)]
+    assert item["unparsable"] == [{"id": "p01-odd", "reason": "loop"}]
+    assert [(t["method"], t["losses"]) for t in found["trainings"]] == [
+        ("cdcda", [1.5, 1.0, 0.5]),
+        ("direct-ft", [1.5, 1.0, 0.5]),
+    ]
+    [question] = found["questions"]
+    assert (question["reference"], question["answers"]["cdcda"]) == ("3", {"output": "4", "parsed": "4", "score": 1.0})
+    assert found["swapped"]["cdcda"]["mae"] == 2.0
+
+
+def test_without_texts_there_is_none(run: RunFolder) -> None:
+    text = json.dumps(person(run, HOSTILE, texts=False))
+    assert HOSTILE_TEXT[:30] not in text
+    assert "review" not in text
+    assert "question of" not in text
+    assert json.loads(text)["questions"] is None
+    assert "query" not in json.loads(text)["shared"][0]
+
+
+def test_where_the_prepared_data_are_elsewhere_questions_are_none(run: RunFolder) -> None:
+    shutil.rmtree(Path(run.manifest().prepared))
+    assert person(run, "p01", texts=True)["questions"] is None
+
+
+@pytest.mark.parametrize("name", ["nobody", "../p01", ""])
+def test_a_name_from_a_url_opens_no_folder(run: RunFolder, name: str) -> None:
+    with pytest.raises(BadInputError, match="has no person"):
+        person(run, name, texts=True)
