@@ -1,11 +1,14 @@
 """Paired statistics over users: the interval of a mean difference, who wins, a rank test and its correction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdcda_flower.seeding import derive_seed
+
+FloatArray = NDArray[np.float64]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -44,30 +47,53 @@ class SignedRank(NamedTuple):
     effect: float
 
 
-def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
-    """Returns the mean of one value per user with its percentile bootstrap interval over users (Efron 1979).
+def bootstrap_means(
+    columns: Sequence[Sequence[float]], *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> list[Interval]:
+    """Returns each column's mean of one value per user with its percentile bootstrap interval over users (Efron 1979).
 
-    For a paired comparison the values are per-user differences: users are resampled, both methods of a user together.
+    For a paired comparison the values are per-user differences: users are resampled, both methods of a user together. Columns
+    of equally many users share their resamples, which are drawn once: ten thousand users take a second, not one a column.
     """
-    if not values:
+    if not all(map(len, columns)):
         raise ValueError("a mean over users needs at least one user")
-    sample = np.asarray(values, dtype=np.float64)
+    found: dict[int, Interval] = {}
+    for users in sorted({len(column) for column in columns}):
+        places = [place for place, column in enumerate(columns) if len(column) == users]
+        sample = np.asarray([columns[place] for place in places], dtype=np.float64).T
+        means = np.concatenate(list(_resampled(sample, seed, resamples)))
+        # A bound that is 0 but for its last bits is 0: whether an interval holds 0 is what readers look for.
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).round(_DECIMALS)
+        for column, place in enumerate(places):
+            found[place] = Interval(float(sample[:, column].mean()), float(low[column]), float(high[column]))
+    return [found[place] for place in range(len(columns))]
+
+
+def _resampled(sample: FloatArray, seed: int, resamples: int) -> Iterator[FloatArray]:
+    """Yields the columns' means (resamples, columns) over users drawn again, for a sample of (users, columns)."""
+    users = len(sample)
     rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // len(sample))
-    means = [
-        sample[rng.integers(len(sample), size=(min(rows, resamples - start), len(sample)))].mean(axis=1)
-        for start in range(0, resamples, rows)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(sample.mean()), float(low), float(high))
+    rows = max(1, _BLOCK // users)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = rng.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
+        # How often each user was drawn: one product then serves all columns.
+        counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
+        yield counts.astype(np.float64) @ sample / users
 
 
-def interval_over_users(values: Sequence[float]) -> Interval:
-    """Returns `bootstrap_mean` with the same resamples wherever so many users are compared.
+def intervals_over_users(columns: Sequence[Sequence[float]]) -> list[Interval]:
+    """Returns `bootstrap_means` with the same resamples wherever so many users are compared.
 
     So a comparison has one interval in all reports, and that of a - b mirrors that of b - a.
     """
-    return bootstrap_mean(values, seed=derive_seed(0, "bootstrap"))
+    return bootstrap_means(columns, seed=derive_seed(0, "bootstrap"))
+
+
+def interval_over_users(values: Sequence[float]) -> Interval:
+    """Returns one column's interval."""
+    [interval] = intervals_over_users([values])
+    return interval
 
 
 def tally(first: Sequence[float], second: Sequence[float], *, better: int) -> Tally:

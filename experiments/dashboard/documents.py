@@ -14,13 +14,13 @@ from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
-from cdcda_flower.statistics import holm, interval_over_users
+from cdcda_flower.statistics import intervals_over_users
 from cdcda_flower.tasks import TASKS, Task
 from experiments.dashboard.catalog import Catalog
 from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
 from experiments.reports.costs import costs_of, measured
-from experiments.reports.paired import Answers, paired, swaps, values_of
+from experiments.reports.paired import Answers, Pairing, compare_pairs, paired, swaps, values_of
 from experiments.reports.recorded import shares, trains_on_pairs
 from experiments.reports.report import open_run, pair_counts
 from experiments.reports.results import Comparison
@@ -101,7 +101,7 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
     manifest, task, own, ledger = opened.manifest, opened.task, _with_results(opened.own), opened.ledger
     reference = _reference(own, against, folder)
     found = measured(folder, ledger)
-    reports = opened.methods()
+    reports, means = opened.methods(), _means(task, own)
     return {
         "run": folder.path.name,
         "status": status_of(folder, manifest),
@@ -113,9 +113,12 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "people": opened.config.num_users,
         "headline": task.headline,
         "better": {metric: task.better(metric) for metric in task.metrics},
-        "methods": {name: _method(task, own[name], reports[name].model_dump()) for name in own},
+        "methods": {name: _method(reports[name].model_dump(), means[name]) for name in own},
         "against": reference,
-        "gains": [_said(one, task) for one in gains(task, own, reference)],
+        "gains": [
+            _said(one, task)
+            for one in compare_pairs(task, own, [(reference, name) for name in own if name != reference])
+        ],
         "swap": {
             name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
             for name, by_metric in swaps(task, own, opened.results).items()
@@ -247,7 +250,8 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
     mine, theirs = (values_of(task, own, users).get(metric) for own in (first.own[a], second.own[b]))
     if not users or mine is None or theirs is None:
         raise BadInputError(f"{a} and {b} have no person in common with a value of {metric}")
-    comparison = paired((a, b, metric), mine, theirs, better=task.better(metric)).model_copy()
+    pairing = Pairing(a=a, b=b, metric=metric, first=mine, second=theirs, better=task.better(metric))
+    [comparison] = paired([pairing])
     return {
         "left": {"run": one.path.name, "method": a},
         "right": {"run": other.path.name, "method": b},
@@ -257,23 +261,6 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
         "better": task.better(metric),
         **_said(comparison.model_copy(update={"p_holm": comparison.p}), task),
     }
-
-
-def gains(task: Task, own: Mapping[str, Answers], reference: str) -> list[Comparison]:
-    """Returns every other method against the reference on every metric; Holm's correction is over the headline's."""
-    found = []
-    for method in own:
-        users = sorted(own[reference].keys() & own[method].keys())
-        if method == reference or not users:
-            continue
-        mine, theirs = values_of(task, own[reference], users), values_of(task, own[method], users)
-        found += [
-            paired((reference, method, metric), mine[metric], theirs[metric], better=task.better(metric))
-            for metric in mine
-            if metric in theirs
-        ]
-    adjusted = iter(holm([one.p for one in found if one.metric == task.headline]))
-    return [c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found]
 
 
 def sentences(one: Comparison, better: int) -> tuple[str, str]:
@@ -303,7 +290,7 @@ def _headline(folder: RunFolder, manifest: Manifest) -> Document | None:
         return None
     opened = open_run(folder)
     task, own = opened.task, _with_results(opened.own)
-    means = {name: interval for name in own if (interval := _interval(task, own[name], task.headline))}
+    means = {name: found[task.headline] for name, found in _means(task, own).items() if task.headline in found}
     return {"metric": task.headline, "better": task.better(task.headline), "methods": means} if means else None
 
 
@@ -319,22 +306,26 @@ def _with_results(own: Mapping[str, Answers]) -> dict[str, Answers]:
     return {name: by_user for name, by_user in own.items() if by_user}
 
 
-def _method(task: Task, by_user: Answers, report: Document) -> Document:
+def _method(report: Document, means: Document) -> Document:
     metrics = {
-        metric: {"pooled": _rounded(both["pooled"]), **(_interval(task, by_user, metric) or {})}
+        metric: {"pooled": _rounded(both["pooled"]), **means.get(metric, {})}
         for metric, both in report["metrics"].items()
     }
     kept = {key: report[key] for key in ("users", "failed", "queries", "unparsed")}
     return {**kept, "metrics": metrics}
 
 
-def _interval(task: Task, by_user: Answers, metric: str) -> Document | None:
-    """Returns the mean over people with its bootstrap interval."""
-    column = values_of(task, by_user, sorted(by_user)).get(metric)
-    if not column:
-        return None
-    mean, low, high = interval_over_users(column)
-    return {"mean": _rounded(mean), "low": _rounded(low), "high": _rounded(high)}
+def _means(task: Task, own: Mapping[str, Answers]) -> dict[str, Document]:
+    """Returns method -> metric -> the mean over people with its bootstrap interval."""
+    named = [
+        (method, metric, column)
+        for method, by_user in own.items()
+        for metric, column in values_of(task, by_user, sorted(by_user)).items()
+    ]
+    found: dict[str, Document] = {method: {} for method in own}
+    for (method, metric, _), one in zip(named, intervals_over_users([column for *_, column in named]), strict=True):
+        found[method][metric] = {"mean": _rounded(one.mean), "low": _rounded(one.low), "high": _rounded(one.high)}
+    return found
 
 
 def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, list[float | None]]:

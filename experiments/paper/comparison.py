@@ -12,7 +12,7 @@ from cdcda_flower.tasks.metrics import values
 from experiments.paper.cells import data_notes, encoder_notes, run_notes
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.paper_runs import PaperRun, by_person, method_of
-from experiments.reports.paired import Answers, paired
+from experiments.reports.paired import Answers, Pairing, paired
 from experiments.reports.results import Comparison
 
 # What the swap test is called where a method's name is expected.
@@ -176,8 +176,8 @@ def _compared(task: Task, metric: str, label: str, pair: _Pair) -> _Compared | N
     if not people:
         return None
     before, after = ([fmean(of[person][seed] for seed in seeds[person]) for person in people] for of in (first, second))
-    names = (label, pair.column, metric)
-    test = paired(names, before, after, better=task.better(metric))
+    pairing = Pairing(a=label, b=pair.column, metric=metric, first=before, second=after, better=task.better(metric))
+    [test] = paired([pairing])
     return _Compared((fmean(after), fmean(before)), len({seed for person in people for seed in seeds[person]}), test)
 
 

@@ -1,9 +1,10 @@
 """Two methods, or an own and another user's adapter, on the same users: interval, wins, rank test, effect."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-from cdcda_flower.statistics import holm, interval_over_users, signed_rank, tally
+from cdcda_flower.statistics import Interval, holm, intervals_over_users, signed_rank, tally
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import values
 from cdcda_flower.types import UserResult
@@ -18,28 +19,57 @@ def values_of(task: Task, by_user: Answers, users: Sequence[str]) -> dict[str, l
     return {metric: [value[metric] for value in each] for metric in task.metrics if all(metric in v for v in each)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """What is compared: method b against a on one metric, with one value of each per user; `better` is the metric's direction."""
+
+    a: str
+    b: str
+    metric: str
+    first: Sequence[float]
+    second: Sequence[float]
+    better: int
+
+
 def compare(task: Task, own: Mapping[str, Answers]) -> tuple[Comparison, ...]:
     """Returns every pair of methods on every metric; Holm's correction is over the headline metric's pairs."""
-    found = []
-    for a, b in combinations(own, 2):
+    return compare_pairs(task, own, combinations(own, 2))
+
+
+def compare_pairs(task: Task, own: Mapping[str, Answers], pairs: Iterable[tuple[str, str]]) -> tuple[Comparison, ...]:
+    """Returns these pairs (a, b) of methods on every metric; Holm's correction is over the headline metric's pairs."""
+    pairings = []
+    for a, b in pairs:
         users = sorted(own[a].keys() & own[b].keys())
         first, second = values_of(task, own[a], users), values_of(task, own[b], users)
-        for metric in [m for m in first if m in second and users]:
-            found.append(paired((a, b, metric), first[metric], second[metric], better=task.better(metric)))
+        pairings += [
+            Pairing(a=a, b=b, metric=metric, first=first[metric], second=second[metric], better=task.better(metric))
+            for metric in first
+            if metric in second and users
+        ]
+    found = paired(pairings)
     adjusted = iter(holm([c.p for c in found if c.metric == task.headline]))
     return tuple(c.model_copy(update={"p_holm": next(adjusted)}) if c.metric == task.headline else c for c in found)
 
 
-def paired(names: tuple[str, str, str], first: Sequence[float], second: Sequence[float], *, better: int) -> Comparison:
-    """Returns b against a on one metric, `names` being a, b and the metric, with one value of each per user."""
-    a, b, metric = names
-    interval = interval_over_users([y - x for x, y in zip(first, second, strict=True)])
-    counts, test = tally(first, second, better=better), signed_rank(first, second, better=better)
+def paired(pairings: Sequence[Pairing]) -> list[Comparison]:
+    """Returns what each pairing says, without a correction of p."""
+    intervals = intervals_over_users([_differences(one.first, one.second) for one in pairings])
+    return [_compared(one, interval) for one, interval in zip(pairings, intervals, strict=True)]
+
+
+def _differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    return [y - x for x, y in zip(first, second, strict=True)]
+
+
+def _compared(one: Pairing, interval: Interval) -> Comparison:
+    counts = tally(one.first, one.second, better=one.better)
+    test = signed_rank(one.first, one.second, better=one.better)
     return Comparison(
-        a=a,
-        b=b,
-        metric=metric,
-        users=len(first),
+        a=one.a,
+        b=one.b,
+        metric=one.metric,
+        users=len(one.first),
         difference=interval.mean,
         low=interval.low,
         high=interval.high,
@@ -64,38 +94,29 @@ def is_own(result: UserResult) -> bool:
 
 def swaps(task: Task, own: Mapping[str, Answers], results: Sequence[UserResult]) -> dict[str, dict[str, Swap]]:
     """Returns method -> metric -> the own adapter against another user's; Holm's correction as in `compare`."""
-    found: dict[str, dict[str, Swap]] = {}
+    pairings = []
     for method, by_user in own.items():
         swapped = swapped_of(method, results)
         users = sorted(by_user.keys() & swapped.keys())
-        if users:
-            mine, other = values_of(task, by_user, users), values_of(task, swapped, users)
-            found[method] = {
-                metric: _swap(mine[metric], other[metric], better=task.better(metric))
-                for metric in mine
-                if metric in other
-            }
+        mine, other = values_of(task, by_user, users), values_of(task, swapped, users)
+        pairings += [
+            Pairing(a="", b=method, metric=metric, first=other[metric], second=mine[metric], better=task.better(metric))
+            for metric in mine
+            if metric in other and users
+        ]
+    found: dict[str, dict[str, Swap]] = {}
+    for pairing, compared in zip(pairings, paired(pairings), strict=True):
+        found.setdefault(pairing.b, {})[pairing.metric] = _swap(pairing, compared)
     headed = [method for method, by_metric in found.items() if task.headline in by_metric]
     for method, p in zip(headed, holm([found[m][task.headline].p for m in headed]), strict=True):
         found[method][task.headline] = found[method][task.headline].model_copy(update={"p_holm": p})
     return found
 
 
-def _swap(own: Sequence[float], swapped: Sequence[float], *, better: int) -> Swap:
-    interval = interval_over_users([x - y for x, y in zip(own, swapped, strict=True)])
-    counts, test = tally(swapped, own, better=better), signed_rank(swapped, own, better=better)
-    n = len(own)
+def _swap(pairing: Pairing, compared: Comparison) -> Swap:
+    users = len(pairing.first)
     return Swap(
-        users=n,
-        own=sum(own) / n,
-        swapped=sum(swapped) / n,
-        difference=interval.mean,
-        low=interval.low,
-        high=interval.high,
-        wins=counts.wins,
-        ties=counts.ties,
-        losses=counts.losses,
-        p=test.p,
-        p_holm=None,
-        effect=test.effect,
+        own=sum(pairing.second) / users,
+        swapped=sum(pairing.first) / users,
+        **compared.model_dump(exclude={"a", "b", "metric"}),
     )

@@ -81,7 +81,8 @@ export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide
     await library.react(place, next ?? traces(), drawn, { displayModeBar: false, responsive: true });
     if (listening) return;
     listening = true;
-    if (onSelect) place.on("plotly_selected", (event) => event && onSelect(event.points.map((point) => point.customdata)));
+    // Drawing again ends the selection, which Plotly tells as one of nobody.
+    if (onSelect) place.on("plotly_selected", (event) => event?.points?.length && onSelect(event.points.map((point) => point.customdata)));
     if (onPoint) place.on("plotly_click", (event) => onPoint(event.points[0].customdata));
   };
   // Plotly takes a tenth of a second to load: the page's text comes first.

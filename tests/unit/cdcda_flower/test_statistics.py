@@ -6,15 +6,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wilcoxon
 
-from cdcda_flower.statistics import bootstrap_mean, holm, signed_rank, tally
+from cdcda_flower.statistics import Interval, bootstrap_means, holm, signed_rank, tally
 
 FLOATS = st.floats(-10, 10)
+
+
+def _bootstrap(values: list[float], *, seed: int, resamples: int = 10_000) -> Interval:
+    [interval] = bootstrap_means([values], seed=seed, resamples=resamples)
+    return interval
+
+
+def _by_definition(values: list[float], *, seed: int, resamples: int) -> tuple[float, float]:
+    """Draws the users again, one resample after the other."""
+    rng = np.random.default_rng(seed)
+    means = [np.mean([values[user] for user in rng.integers(len(values), size=len(values))]) for _ in range(resamples)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_columns_together_have_the_intervals_that_each_has_alone_and_by_definition() -> None:
+    rng = np.random.default_rng(7)
+    columns = [list(rng.normal(size=users)) for users in (20, 7, 20, 1)]
+    together = bootstrap_means(columns, seed=3, resamples=400)
+    for column, interval in zip(columns, together, strict=True):
+        assert interval == pytest.approx(_bootstrap(column, seed=3, resamples=400), abs=1e-10)
+        assert interval[1:] == pytest.approx(_by_definition(column, seed=3, resamples=400), abs=1e-10)
+        assert interval.mean == pytest.approx(np.mean(column))
 
 
 def test_the_interval_of_a_normal_sample_is_that_of_the_t_distribution() -> None:
     # 400 standard normal values: half-width 1.96 / sqrt(400) = 0.098, by any textbook.
     sample = np.random.default_rng(3).standard_normal(400)
-    interval = bootstrap_mean(list(sample), seed=1)
+    interval = _bootstrap(list(sample), seed=1)
     assert interval.mean == pytest.approx(sample.mean())
     assert (interval.high - interval.low) / 2 == pytest.approx(0.098, rel=0.1)
 
@@ -23,31 +46,31 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
-        interval = bootstrap_mean(list(rng.normal(0.3, 1.0, size=50)), seed=seed, resamples=1000)
+        interval = _bootstrap(list(rng.normal(0.3, 1.0, size=50)), seed=seed, resamples=1000)
         covered += interval.low <= 0.3 <= interval.high
     assert 0.89 <= covered / 200 <= 0.99
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=20), st.integers(0, 99))
 def test_the_same_seed_gives_the_same_interval_around_the_mean(values: list[float], seed: int) -> None:
-    one = bootstrap_mean(values, seed=seed, resamples=200)
-    assert one == bootstrap_mean(values, seed=seed, resamples=200)
+    one = _bootstrap(values, seed=seed, resamples=200)
+    assert one == _bootstrap(values, seed=seed, resamples=200)
     assert min(values) - 1e-9 <= one.low <= one.high <= max(values) + 1e-9
 
 
 def test_users_that_all_gain_the_same_leave_no_doubt() -> None:
-    assert bootstrap_mean([0.5] * 30, seed=0) == (0.5, 0.5, 0.5)
+    assert _bootstrap([0.5] * 30, seed=0) == (0.5, 0.5, 0.5)
 
 
 def test_many_users_are_resampled_in_blocks_that_give_the_same_kind_of_interval() -> None:
     sample = list(np.random.default_rng(5).normal(size=6000))
-    interval = bootstrap_mean(sample, seed=0, resamples=1500)
+    interval = _bootstrap(sample, seed=0, resamples=1500)
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 / np.sqrt(6000), rel=0.15)
 
 
 def test_no_user_has_no_mean() -> None:
     with pytest.raises(ValueError, match="at least one user"):
-        bootstrap_mean([], seed=0)
+        _bootstrap([], seed=0)
 
 
 def test_wins_follow_the_metric_direction() -> None:
