@@ -187,11 +187,10 @@ def filters(folder: RunFolder) -> Document:
     names = sorted({pair.provenance.user_id for pair in pairs})
     place = {user: number for number, user in enumerate(names)}
     row = {pair.id: number for number, pair in enumerate(pairs)}
-    scores: dict[str, list[float | None]] = {}
-    for verdict in ledger.verdicts():
-        if verdict.pair_id in row:
-            column = scores.setdefault(verdict.filter, [None] * len(pairs))
-            column[row[verdict.pair_id]] = _rounded(verdict.score)
+    verdicts = [verdict for verdict in ledger.verdicts() if verdict.pair_id in row]
+    scores: dict[str, list[float | None]] = {v: [None] * len(pairs) for v in {verdict.filter for verdict in verdicts}}
+    for verdict in verdicts:
+        scores[verdict.filter][row[verdict.pair_id]] = _rounded(verdict.score)
     counts = pair_counts(ledger)
     return {
         "run": folder.path.name,

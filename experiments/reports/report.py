@@ -52,9 +52,9 @@ def open_run(folder: RunFolder) -> OpenedRun:
         )
     config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
     task, results = task_named(config.task), _results(folder, manifest, ledger)
+    path = str(folder.ledger_path)
     for result in results:
-        where = f"{folder.ledger_path}, user {result.user_id!r} under {result.method!r}"
-        check_sums(task, result.sums, where=where)
+        check_sums(task, result.sums, where=f"{path}, user {result.user_id!r} under {result.method!r}")
     return OpenedRun(
         folder=folder,
         manifest=manifest,
@@ -119,8 +119,10 @@ def _results(folder: RunFolder, manifest: Manifest, ledger: LedgerReader) -> tup
 def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[str, Answers]:
     """Returns method -> user -> result, in the config's order, without the swap test's answers."""
     own = [result for result in results if is_own(result)]
-    names = dict.fromkeys([*methods, *(result.method for result in own)])
-    return {method: {r.user_id: r for r in own if r.method == method} for method in names}
+    found: dict[str, dict[str, UserResult]] = {method: {} for method in methods}
+    for result in own:
+        found.setdefault(result.method, {})[result.user_id] = result
+    return found
 
 
 def _method(task: Task, by_user: Mapping[str, UserResult], users: int) -> MethodReport:
