@@ -4,6 +4,7 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
     catalog = Catalog(named, runs)
     token = secrets.token_urlsafe(24)
     listening = _listening(port)
+    server = server_of(catalog, token=token)
     link = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
     terminal.say(f"dashboard: {link}")
     what = f"{len(named)} named runs" if named else f"all runs in {runs}"
@@ -30,7 +32,7 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
     if browse:
         webbrowser.open(link)
     with listening:
-        server_of(catalog, token=token).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def server_of(catalog: Catalog, *, token: str) -> "Server":
@@ -40,6 +42,8 @@ def server_of(catalog: Catalog, *, token: str) -> "Server":
 
     from experiments.dashboard.server import dashboard
 
+    # Takes a second to import, which the first comparison would take longer.
+    import_module("scipy.stats")
     # Open event streams would keep it from ending. It has no web sockets.
     return Server(
         Config(

@@ -47,6 +47,7 @@ _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"cross-origin-resource-policy": b"same-origin",
+    # What is private stays out of the browser's disk.
     b"cache-control": b"no-store",
 }
 
@@ -84,7 +85,9 @@ class _Answers:
         return FileResponse(PAGE / "index.html")
 
     async def plotly(self, request: Request) -> Response:
-        return FileResponse(plotly_file(), media_type="text/javascript")
+        # The browser keeps its compiled form too, which takes longer to make than to load.
+        headers = {"cache-control": "private, max-age=86400"}
+        return FileResponse(plotly_file(), media_type="text/javascript", headers=headers)
 
     async def runs(self, request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(documents.runs, self._catalog))
@@ -135,8 +138,8 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = [(k, v) for k, v in message["headers"] if k.lower() not in _HEADERS]
-                message["headers"] = [*own, *_HEADERS.items()]
+                own = dict(message["headers"])
+                message["headers"] = list({**_HEADERS, **own}.items())
             await send(message)
 
         answer = self._refusal(Request(scope)) or self._app

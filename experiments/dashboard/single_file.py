@@ -40,6 +40,7 @@ def html(folders: Sequence[RunFolder]) -> str:
             '<meta charset="utf-8">',
             f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">',
         ),
+        ('<script src="plotly.js" async></script>\n', ""),
         ('<link rel="stylesheet" href="page/style.css">', f"<style>{styles}</style>"),
         (
             '<script type="module" src="page/main.js"></script>',

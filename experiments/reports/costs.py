@@ -1,6 +1,7 @@
 """What each method cost beside its quality. What nobody measured is None, never 0."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,5 +130,5 @@ def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport])
 
 def _bytes_in(folder: Path) -> int | None:
     """Returns the size of a folder's files; None where there are none."""
-    files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     return sum(file.stat().st_size for file in files) if files else None

@@ -11,15 +11,26 @@ const COLOURS = { light: ["#0072b2", "#b04a00", "#007a5a", "#9a4f83", "#8a6d00",
 const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"];
 
 export const isDark = () => document.documentElement.dataset.theme === "dark";
-export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+// A style's value takes long to ask for, and a figure of ten thousand people asks forty thousand times.
+const known = new Map();
+export function colour(name) {
+  const key = `${document.documentElement.dataset.theme} ${name}`;
+  if (!known.has(key)) known.set(key, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return known.get(key);
+}
+
 export const methodStyle = (place) => ({ color: COLOURS[isDark() ? "dark" : "light"][place % 7], symbol: SHAPES[place % 7] });
 
+// Plotly loads beside the documents: the page's text does not wait for it.
 let loading = null;
 function plotly() {
-  if (window.Plotly) return Promise.resolve(window.Plotly);
   loading ??= new Promise((resolve, reject) => {
-    const script = h("script", { src: "plotly.js", onload: () => resolve(window.Plotly), onerror: () => reject(new Error("Plotly did not load")) });
-    document.head.append(script);
+    if (window.Plotly) return resolve(window.Plotly);
+    const script = document.querySelector("script[src^='plotly.js']");
+    script.addEventListener("load", () => resolve(window.Plotly));
+    script.addEventListener("error", () => reject(new Error("Plotly did not load")));
+    return undefined;
   });
   return loading;
 }

@@ -88,7 +88,6 @@ export function grid({ label, columns, count, value, cell, key, marked, onMark, 
   const data = columns.filter((column) => column.key !== "mark");
   const save = () => download(`${name}.csv`, csv(data.map((column) => column.head), Array.from(order, (row) => data.map((column) => value(row, column.key)))), "text/csv");
   const whole = h("div", {}, h("div", { class: "row" }, said, h("button", { class: "small", type: "button", onclick: save }, "CSV")), box);
-  arrange();
   requestAnimationFrame(paint);
   return { element: whole, filter: arrange, repaint: paint };
 }
