@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,8 @@ def run(
             show(read_report(folders[0]), stdout())
     finally:
         for folder in folders:
+            if folder.manifest().status == "finished":
+                stdout().write(f"dashboard: cdcda dashboard {shlex.quote(str(folder.path))}\n")
             stdout().write(f"run: {folder.path}\n")
 
 

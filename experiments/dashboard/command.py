@@ -30,7 +30,7 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
     what = f"{len(named)} named runs" if named else f"all runs in {runs}"
     terminal.note(f"It shows {what}. Only this machine can open it, with this link. Ctrl-C ends it.")
     if browse:
-        webbrowser.open(link)
+        webbrowser.open_new_tab(link)
     with listening:
         server.run(sockets=[listening])
 

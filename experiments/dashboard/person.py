@@ -85,23 +85,33 @@ def _messages(
     asked = {method: numbers for (owner, method), numbers in ledger.questions().items() if owner == user}
     results = [result for result in opened.results if result.user_id == user]
     found = (
-        [_up("Upload", "share", f"{upload.shared:,} shared examples, and counts", upload.bytes_up)] if upload else []
+        [_up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)]
+        if upload
+        else []
     )
     for method, (count, size) in asked.items():
-        found.append(_up("Questions", "cloud answers", f"{count:,} questions of {method}", size))
+        found.append(_up("Questions", "cloud answers", f"{_counted(count, 'question')} of {method}", size))
         found.append(_down("cloud answers", f"answers for {method}", answers.get((user, method))))
     found += [
-        _down("personalize", f"{len(pairs):,} pairs for {method}", text_bytes(pairs))
+        _down("personalize", f"{_counted(len(pairs), 'pair')} for {method}", text_bytes(pairs))
         for method, pairs in sent.items()
         if pairs
     ]
     if taught:
-        found.append(_down("personalize", f"a teacher's distributions over {taught[0]:,} answers", taught[1]))
+        found.append(_down("personalize", f"a teacher's distributions over {_counted(taught[0], 'answer')}", taught[1]))
     if trainings:
-        found.append(_up("PersonalizeReply", "personalize", f"counts and losses of {len(trainings):,} adapters", None))
+        found.append(
+            _up("PersonalizeReply", "personalize", f"counts and losses of {_counted(len(trainings), 'adapter')}", None)
+        )
     if results:
-        found.append(_up("EvaluateReply", "evaluate", f"metric sums of {len(results):,} passes", None))
+        found.append(
+            _up("EvaluateReply", "evaluate", f"metric sums of {_counted(len(results), 'set')} of answers", None)
+        )
     return found
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _up(reply: str, phase: str, what: str, size: int | None) -> Document:

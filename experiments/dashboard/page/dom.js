@@ -20,6 +20,8 @@ export function number(value, digits = 3) {
   return formats.get(digits).format(value);
 }
 
+export const counted = (count, what) => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
+
 // Scores stand below each other with equally many decimals.
 export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
 

@@ -1,7 +1,7 @@
 // Person: the story of one device, from what it has to what it answers.
 
 import { chart, methodStyle, plain } from "./charts.js";
-import { h, number, score, table } from "./dom.js";
+import { counted, h, number, score, table } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
 import { address, readAddress } from "./state.js";
 
@@ -39,8 +39,8 @@ function shared(person) {
   if (!person.shared.length) return h("p", {}, "This device shared nothing.");
   const kept = person.shared.flatMap((item) => item.pairs).filter((pair) => pair.kept).length;
   const written = person.shared.reduce((sum, item) => sum + item.pairs.length + item.unparsable.length, 0);
-  return h("div", {}, h("p", { class: "sentence" }, `The cloud wrote ${number(written)} samples for ${number(person.shared.length)} shared items; ${number(kept)} pairs were kept.`),
-    person.shared.map((item, place) => h("details", { open: item.pairs.some((pair) => pair.kept) || place === 0 },
+  return h("div", {}, h("p", { class: "sentence" }, `The cloud wrote ${counted(written, "sample")} for ${counted(person.shared.length, "shared item")}; ${counted(kept, "pair")} ${kept === 1 ? "was" : "were"} kept.`),
+    byKept(person.shared).map((item, place) => h("details", { open: item.pairs.some((pair) => pair.kept) || place === 0 },
       h("summary", {}, `Shared item ${item.id}: ${item.pairs.filter((pair) => pair.kept).length} of ${item.pairs.length + item.unparsable.length} samples kept`),
       item.query !== undefined && texts(item),
       item.pairs.map((pair) => h("div", { class: `pair${pair.kept ? " kept" : ""}` },
@@ -48,6 +48,9 @@ function shared(person) {
         table(["filter", "score", "threshold", "verdict", "reason"], pair.verdicts.map((verdict) => [verdict.filter, score(verdict.score), bound(person.thresholds[verdict.filter]), verdict.keep ? "passes" : "fails", verdict.reason]), { numeric: [1] }))),
       item.unparsable.map((one) => h("p", { class: "hint" }, `A sample that is no pair: ${one.reason}`)))));
 }
+
+// What was kept is what a reader looks for.
+const byKept = (items) => [...items].sort((a, b) => b.pairs.filter((pair) => pair.kept).length - a.pairs.filter((pair) => pair.kept).length);
 
 const texts = (one) => [one.query && words(one.query), words(one.response)];
 
