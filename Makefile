@@ -5,7 +5,7 @@ PACKAGES := cdcda_flower clients strategies experiments
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quick demo docs test lint format bench bench-full bench-gpu clean
+.PHONY: help install quick demo docs test browser lint format bench bench-full bench-gpu clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -27,6 +27,9 @@ lint: install  ## Check style and types
 # Two at a time: the end-to-end tests wait for processes to start more than they compute. A file's tests share its one real run.
 test: lint  ## Check style and types, then run all tests
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+browser: install  ## Test the dashboard's page in Chromium, which the machine must have
+	$(BIN)/python -m pytest -q -m browser tests/browser
 
 format: install  ## Format all code
 	$(BIN)/ruff check --fix .

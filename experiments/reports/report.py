@@ -116,7 +116,7 @@ def _results(folder: RunFolder, manifest: Manifest, ledger: LedgerReader) -> tup
     return results
 
 
-def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> dict[str, Answers]:
+def _own_results(results: Sequence[UserResult], methods: Sequence[str]) -> Mapping[str, Answers]:
     """Returns method -> user -> result, in the config's order, without the swap test's answers."""
     own = [result for result in results if is_own(result)]
     found: dict[str, dict[str, UserResult]] = {method: {} for method in methods}
