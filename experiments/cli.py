@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 import typer
@@ -22,6 +22,7 @@ from experiments.launching.staging import find_app
 from experiments.paper.case import CaseOrder
 from experiments.paper.command import PaperOrder, report_paper
 from experiments.paper.render import Format
+from experiments.reports import trackers
 from experiments.reports.filters_command import study
 from experiments.reports.report import read_report
 from experiments.reports.report_tables import csv_text, pairs_text, show
@@ -245,6 +246,20 @@ def dashboard(
 ) -> None:
     """Show finished and running runs in the browser: who gained, what was shared, kept, trained and answered."""
     serve([_find_run(run) for run in runs or ()], _runs(), stdout(), port=port, browse=browse)
+
+
+@app.command()
+def track(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
+    tracker: Annotated[Literal["tensorboard", "mlflow", "trackio"], typer.Option(help="whose files to write")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="the tracker's folder; runs are added to what is there")],
+) -> None:
+    """Write runs' results as files of a tracker: numbers per method, histograms over people."""
+    folders = [_find_run(name) for name in runs]
+    target = expanded(to).absolute()
+    for folder in folders:
+        trackers.track(folder, trackers.TRACKERS[tracker](target, folder.path.name))
+    stdout().say(f"{target}: {len(folders)} runs")
 
 
 @app.command()

@@ -1,0 +1,203 @@
+"""A run's results for trackers that people already use: numbers per method, and histograms over people.
+
+Never a tag or a series per person: a hundred people would fill a tracker's list and hide the methods.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from cdcda_flower.config import Scalar
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import RunFolder
+from experiments.reports.paired import compare_pairs, values_of
+from experiments.reports.report import OpenedRun, open_run, read_report
+from experiments.reports.results import Report
+
+PROJECT = "cdcda-flower"
+BASELINES = ("direct-ft", "device")
+
+
+class Tracker(Protocol):
+    """Where one run's numbers go."""
+
+    def config(self, values: Mapping[str, Scalar]) -> None:
+        """Notes the run's config."""
+
+    def number(self, name: str, value: float) -> None:
+        """Notes one number."""
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Notes one value per person."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
+def track(folder: RunFolder, tracker: Tracker) -> None:
+    """Sends a run's results; refuses what `cdcda report` refuses.
+
+    Numbers: `METRIC/METHOD` (mean over people), `gain/METRIC/METHOD` over the baseline (positive is better) with `/low` and
+    `/high`, `cost/COST/METHOD`, `pairs/...`. Histograms: `people/METRIC/METHOD`, `people/gain/METHOD`, `people/history`,
+    `people/kept/METHOD`.
+    """
+    report = read_report(folder)
+    tracker.config(report.manifest.config)
+    _totals(report, tracker)
+    _people(report, tracker)
+    _gains(open_run(folder), tracker)
+    tracker.close()
+
+
+def _totals(report: Report, tracker: Tracker) -> None:
+    for method, found in report.methods.items():
+        for metric, both in found.metrics.items():
+            tracker.number(f"{metric}/{_name(method)}", both.user_mean)
+    for method, costs in report.costs.items():
+        for cost, paid in costs.model_dump(exclude_none=True).items():
+            tracker.number(f"cost/{cost}/{_name(method)}", float(paid))
+    counts = report.pairs
+    for name, count in (("generated", counts.generated), ("unparsable", counts.unparsable), ("kept", counts.kept)):
+        tracker.number(f"pairs/{name}", float(count))
+
+
+def _people(report: Report, tracker: Tracker) -> None:
+    for method in report.methods:
+        own = [row for row in report.users if row.method == method]
+        for metric in own[0].metrics if own else ():
+            tracker.histogram(f"people/{metric}/{_name(method)}", [row.metrics[metric] for row in own])
+        if any(row.generated for row in own):
+            tracker.histogram(f"people/kept/{_name(method)}", [float(row.kept) for row in own])
+    histories = {row.user_id: float(row.history) for row in report.users}
+    if histories:
+        tracker.histogram("people/history", list(histories.values()))
+
+
+def _gains(run: OpenedRun, tracker: Tracker) -> None:
+    """Sends what each method gains over the baseline: positive is better, whichever way the metric points."""
+    task, own = run.task, {method: by_user for method, by_user in run.own.items() if by_user}
+    baseline = next((name for name in BASELINES if name in own), "")
+    others = [method for method in own if baseline and method != baseline]
+    better, metric = task.better(task.headline), task.headline
+    for one in compare_pairs(task, own, [(baseline, method) for method in others]):
+        if one.metric == metric:
+            low, high = sorted((better * one.low, better * one.high))
+            for ending, value in (("", better * one.difference), ("/low", low), ("/high", high)):
+                tracker.number(f"gain/{metric}/{_name(one.b)}{ending}", value)
+    for method in others:
+        users = sorted(own[method].keys() & own[baseline].keys())
+        before, after = (values_of(task, own[name], users).get(metric, []) for name in (baseline, method))
+        if users and before and after:
+            gains = [better * (y - x) for x, y in zip(before, after, strict=True)]
+            tracker.histogram(f"people/gain/{_name(method)}", gains)
+
+
+def _name(method: str) -> str:
+    # Trackers allow no ":" or "+" in a name.
+    return method.replace(":", "-").replace("+", "-with-")
+
+
+class TensorBoard:
+    """Event files in a folder of the run's name; `tensorboard --logdir FOLDER` shows them."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        # Of torch, and light beside the tensorboard that it needs.
+        self._writer: Any = _module("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder / run))
+
+    def config(self, values: Mapping[str, Scalar]) -> None:
+        """Notes the config as a table of text."""
+        rows = [f"| {key} | {str(value).replace('|', '/')} |" for key, value in values.items()]
+        self._writer.add_text("config", "\n".join(["| key | value |", "|---|---|", *rows]))
+
+    def number(self, name: str, value: float) -> None:
+        """Notes a scalar."""
+        self._writer.add_scalar(name, value, 0)
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Notes a histogram."""
+        import numpy as np
+
+        self._writer.add_histogram(name, np.asarray(values), 0)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
+
+
+class MlFlow:
+    """A run in MLflow's store under a folder; `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db` shows it."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        client = _module("mlflow", "mlflow-skinny").MlflowClient
+        folder.mkdir(parents=True, exist_ok=True)
+        self._client: Any = client(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+        experiment = self._client.get_experiment_by_name(PROJECT)
+        made = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT, str(folder))
+        self._run: str = self._client.create_run(made, run_name=run).info.run_id
+
+    def config(self, values: Mapping[str, Scalar]) -> None:
+        """Notes parameters."""
+        for key, value in values.items():
+            self._client.log_param(self._run, key, value)
+
+    def number(self, name: str, value: float) -> None:
+        """Notes a metric."""
+        self._client.log_metric(self._run, name, value)
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Notes bins as a file: MLflow has no histograms."""
+        import numpy as np
+
+        counts, edges = np.histogram(values, bins=20)
+        self._client.log_dict(self._run, {"counts": counts.tolist(), "edges": edges.tolist()}, f"{name}.json")
+
+    def close(self) -> None:
+        """Ends the run."""
+        self._client.set_terminated(self._run)
+
+
+class Trackio:
+    """A run in trackio's store under a folder, by the interface of Weights & Biases; `trackio show` shows it."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        # Read when trackio is imported.
+        os.environ["TRACKIO_DIR"] = str(folder)
+        self._trackio: Any = _module("trackio", "trackio")
+        self._name, self._config = run, dict[str, Scalar]()
+        self._logged: dict[str, Any] = {}
+
+    def config(self, values: Mapping[str, Scalar]) -> None:
+        """Notes the config."""
+        self._config = dict(values)
+
+    def number(self, name: str, value: float) -> None:
+        """Notes a number of the run's one step."""
+        self._logged[name] = value
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Notes a histogram of the run's one step."""
+        self._logged[name] = self._trackio.Histogram(list(values))
+
+    def close(self) -> None:
+        """Writes the run and its one step."""
+        quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+        run = self._trackio.init(project=PROJECT, name=self._name, config=self._config, **quiet)
+        run.log(self._logged)
+        run.finish()
+
+
+TRACKERS: Mapping[str, Callable[[Path, str], Tracker]] = MappingProxyType(
+    {"tensorboard": TensorBoard, "mlflow": MlFlow, "trackio": Trackio}
+)
+"""By the value of `cdcda track --tracker`. None of them asks a network."""
+
+
+def _module(name: str, package: str) -> Any:  # noqa: ANN401 - a library without types
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise BadInputError(f"--tracker needs the package {package} ({error}); run `pip install {package}`") from None
