@@ -1,6 +1,7 @@
 """Which runs a dashboard shows. A name from a url finds a folder only if the catalog lists it."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from experiments.launching.stale_runs import launcher_state
+from experiments.reports.report import OpenedRun, open_run
 
 # What a document is made from; while none of them changes, neither does the document.
 _SOURCES = (MANIFEST, "ledger.sqlite", "ledger.sqlite-wal", "progress.json")
@@ -53,6 +55,16 @@ class Catalog:
             while len(self._kept) > _KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return made
+
+
+def opened(folder: RunFolder) -> OpenedRun:
+    """Returns `open_run(folder)`, from memory for the last runs where nothing has changed: ten thousand people take seconds to read."""
+    return _opened(folder.path, tuple(_state(folder)))
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, state: tuple[object, ...]) -> OpenedRun:
+    return open_run(RunFolder(path))
 
 
 def _age(folder: RunFolder) -> float:

@@ -16,13 +16,13 @@ from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
 from cdcda_flower.statistics import intervals_over_users
 from cdcda_flower.tasks import TASKS, Task
-from experiments.dashboard.catalog import Catalog
+from experiments.dashboard.catalog import Catalog, opened
 from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
 from experiments.reports.costs import costs_of, measured
 from experiments.reports.paired import Answers, Pairing, compare_pairs, paired, swaps, values_of
 from experiments.reports.recorded import shares, trains_on_pairs
-from experiments.reports.report import open_run, pair_counts
+from experiments.reports.report import pair_counts
 from experiments.reports.results import Comparison
 
 Document = dict[str, Any]
@@ -97,11 +97,11 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
     `against` is the method that the others are compared with; without it `direct-ft`, or else the first. Holm's family
     is the headline metric's comparisons, as in `cdcda report --against`. Raises BadInputError where the run lacks the method.
     """
-    opened = open_run(folder)
-    manifest, task, own, ledger = opened.manifest, opened.task, _with_results(opened.own), opened.ledger
+    read = opened(folder)
+    manifest, task, own, ledger = read.manifest, read.task, _with_results(read.own), read.ledger
     reference = _reference(own, against, folder)
     found = measured(folder, ledger)
-    reports, means = opened.methods(), _means(task, own)
+    reports, means = read.methods(), _means(task, own)
     return {
         "run": folder.path.name,
         "status": status_of(folder, manifest),
@@ -110,7 +110,7 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "title": task.title,
         "kind": task.kind,
         "synthetic": manifest.synthetic,
-        "people": opened.config.num_users,
+        "people": read.config.num_users,
         "headline": task.headline,
         "better": {metric: task.better(metric) for metric in task.metrics},
         "methods": {name: _method(reports[name].model_dump(), means[name]) for name in own},
@@ -121,7 +121,7 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         ],
         "swap": {
             name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
-            for name, by_metric in swaps(task, own, opened.results).items()
+            for name, by_metric in swaps(task, own, read.results).items()
         },
         "costs": {name: _numbers(costs_of(name, by_user, found).model_dump()) for name, by_user in own.items()},
         "pairs": pair_counts(ledger).model_dump(),
@@ -137,15 +137,15 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
 
 def people(folder: RunFolder) -> Document:
     """Returns all people of a run as columns: what each has and shared, and by method each metric, cost and swap value."""
-    opened = open_run(folder)
-    task, own, ledger = opened.task, _with_results(opened.own), opened.ledger
+    read = opened(folder)
+    task, own, ledger = read.task, _with_results(read.own), read.ledger
     uploads = {upload.user_id: upload for upload in ledger.uploads()}
     lengths = ledger.lengths()
     names = sorted(uploads.keys() | {user for by_user in own.values() for user in by_user})
     written = Counter(pair.provenance.user_id for pair in ledger.pairs())
     sent = {method: Counter(by_pair.values()) for method, by_pair in ledger.sent().items()}
     trainings = {(t.adapter.user_id, t.adapter.method): t for t in ledger.trainings()}
-    swapped = opened.swapped()
+    swapped = read.swapped()
     methods = {}
     for method, by_user in own.items():
         mine = [trainings.get((user, method)) for user in names]
@@ -181,8 +181,8 @@ def people(folder: RunFolder) -> Document:
 
 def filters(folder: RunFolder) -> Document:
     """Returns every judged pair's scores as columns, the thresholds of the run, and the funnel from shared to kept."""
-    opened = open_run(folder)
-    ledger, config = opened.ledger, opened.manifest.config
+    read = opened(folder)
+    ledger, config = read.ledger, read.manifest.config
     pairs, selected, uploads = ledger.pairs(), ledger.selected(), ledger.uploads()
     names = sorted({pair.provenance.user_id for pair in pairs})
     place = {user: number for number, user in enumerate(names)}
@@ -226,7 +226,7 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
     Raises BadInputError where the runs are over different people or lack what is named.
     """
     (one, a), (other, b) = left, right
-    first, second = open_run(one), open_run(other)
+    first, second = opened(one), opened(other)
     if first.task.name != second.task.name:
         raise BadInputError(
             f"runs {one.path.name} and {other.path.name} are of different tasks; choose two of one task"
@@ -238,8 +238,8 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
             f"runs {one.path.name} and {other.path.name} are over different people or different texts, so nobody can be "
             "paired; choose two runs over the same data"
         )
-    for run_, folder, method in ((first, one, a), (second, other, b)):
-        if not run_.own.get(method):
+    for read, folder, method in ((first, one, a), (second, other, b)):
+        if not read.own.get(method):
             raise BadInputError(f"run {folder.path.name} has no results of {method!r}; choose one of its methods")
     task = first.task
     metric = metric or task.headline
@@ -287,8 +287,8 @@ def _headline(folder: RunFolder, manifest: Manifest) -> Document | None:
         return None
     if not LedgerReader(folder.ledger_path).result_count():
         return None
-    opened = open_run(folder)
-    task, own = opened.task, _with_results(opened.own)
+    read = opened(folder)
+    task, own = read.task, _with_results(read.own)
     means = {name: found[task.headline] for name, found in _means(task, own).items() if task.headline in found}
     return {"metric": task.headline, "better": task.better(task.headline), "methods": means} if means else None
 

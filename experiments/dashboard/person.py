@@ -13,10 +13,11 @@ from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import answer_sums, values
 from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingReport, Unparsable, Verdict
 from cdcda_flower.what_leaves import TABLE
+from experiments.dashboard.catalog import opened
 from experiments.dashboard.documents import Document, thresholds
 from experiments.reports.answers import Answer, read_answers
 from experiments.reports.costs import text_bytes
-from experiments.reports.report import OpenedRun, open_run
+from experiments.reports.report import OpenedRun
 
 
 def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
@@ -25,10 +26,10 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
     Shared texts and pairs are in the ledger, which is the cloud's. The held-out examples and the answers are in the device's
     own folder: without it they are None. Raises BadInputError where the run has no such person.
     """
-    opened = open_run(folder)
-    ledger, task = opened.ledger, opened.task
+    run = opened(folder)
+    ledger, task = run.ledger, run.task
     uploads = {upload.user_id: upload for upload in ledger.uploads()}
-    if user not in uploads and not any(user in by_user for by_user in opened.own.values()):
+    if user not in uploads and not any(user in by_user for by_user in run.own.values()):
         raise BadInputError(f"run {folder.path.name} has no person {user!r}")
     upload = uploads.get(user)
     trainings = [t for t in ledger.trainings() if t.adapter.user_id == user]
@@ -38,7 +39,7 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
         method: [pair for pair in (*pairs, *variants) if by_pair.get(pair.id) == user]
         for method, by_pair in ledger.sent().items()
     }
-    questions = _questions(opened, user) if texts else None
+    questions = _questions(run, user) if texts else None
     return {
         "run": folder.path.name,
         "person": user,
@@ -53,18 +54,18 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
             "shared": upload.shared if upload else None,
             "policy": upload.policy if upload else "",
         },
-        "messages": _messages(opened, user, upload, trainings, sent),
+        "messages": _messages(run, user, upload, trainings, sent),
         "shared": _shared(ledger, user, pairs, texts=texts),
-        "thresholds": thresholds(opened.manifest.config),
+        "thresholds": thresholds(run.manifest.config),
         "trainings": [_training(folder, one) for one in trainings],
         "metrics": {
             method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
-            for method, by_user in opened.own.items()
+            for method, by_user in run.own.items()
             if user in by_user
         },
         "swapped": {
             method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
-            for method, by_user in opened.swapped().items()
+            for method, by_user in run.swapped().items()
             if user in by_user
         },
         "questions": questions,
@@ -73,17 +74,17 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
 
 
 def _messages(
-    opened: OpenedRun,
+    run: OpenedRun,
     user: str,
     upload: UploadRow | None,
     trainings: Sequence[TrainingReport],
     sent: Mapping[str, Sequence[SyntheticPair]],
 ) -> list[Document]:
     """Returns what went between the device and the cloud, in the order of the phases; bytes are None where nobody counts them."""
-    ledger = opened.ledger
+    ledger = run.ledger
     taught, answers = ledger.taught().get(user), ledger.answers()
     asked = {method: numbers for (owner, method), numbers in ledger.questions().items() if owner == user}
-    results = [result for result in opened.results if result.user_id == user]
+    results = [result for result in run.results if result.user_id == user]
     found = (
         [_up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)]
         if upload
@@ -190,14 +191,14 @@ def _losses(file: Path) -> list[float] | None:
         raise DataError(f"{file} cannot be read as a JSON list of losses") from None
 
 
-def _questions(opened: OpenedRun, user: str) -> list[Document] | None:
+def _questions(run: OpenedRun, user: str) -> list[Document] | None:
     """Returns each held-out example with every method's answer; None where this machine does not have the device's folder."""
-    prepared, folder = opened.manifest.prepared, opened.folder
+    prepared, folder = run.manifest.prepared, run.folder
     file = Path(prepared, "private", user, "queries.jsonl")
     if not prepared or not file.is_file():
         return None
     answers: dict[str, dict[str, Answer]] = {}
-    for method in opened.own:
+    for method in run.own:
         said = predictions_file(folder.devices / user, method)
         if method in METHODS and said.is_file():
             answers[method] = {answer.example_id: answer for answer in read_answers(said)}
@@ -207,7 +208,7 @@ def _questions(opened: OpenedRun, user: str) -> list[Document] | None:
             "query": query.query,
             "reference": query.response,
             "answers": {
-                method: _answer(opened.task, by_id[query.id], query.response)
+                method: _answer(run.task, by_id[query.id], query.response)
                 for method, by_id in answers.items()
                 if query.id in by_id
             },
