@@ -1,6 +1,6 @@
 // Charts: Plotly in the page's colours, each with its numbers as a table and as CSV, and as PNG or SVG.
 
-import { csv, download, h, table } from "./dom.js";
+import { csv, download, h, number, table } from "./dom.js";
 
 const TABLE_ROWS = 200;
 // Above so many points Plotly draws with WebGL.
@@ -40,7 +40,7 @@ function themed(layout) {
   const both = { xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 300, showlegend: false,
-    font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 56, r: 16, t: 8, b: 44 },
+    font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 56, r: 16, t: 8, b: 52 },
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } },
     ...layout, ...both,
   };
@@ -67,7 +67,7 @@ export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide
     event.target.setAttribute("aria-expanded", String(!numbers.hidden));
     const all = rows();
     const more = all.length > TABLE_ROWS ? `The first ${TABLE_ROWS} of ${all.length.toLocaleString("en")} rows; CSV has all.` : "";
-    numbers.replaceChildren(table(heads, all.slice(0, TABLE_ROWS).map((row) => row.map((cell) => cell ?? "–")), { caption: more || title }));
+    numbers.replaceChildren(table(heads, all.slice(0, TABLE_ROWS).map((row) => row.map((cell) => (typeof cell === "number" || cell === null || cell === undefined ? number(cell) : cell))), { caption: more || title }));
   };
   const image = async (format) => {
     const library = await plotly();

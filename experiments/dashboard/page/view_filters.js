@@ -7,7 +7,7 @@ import { address, keep, readAddress } from "./state.js";
 import { bound } from "./view_person.js";
 
 const RANGES = { consistency: [0, 1], diversity: [0, 1], length: [0, 3] };
-const MEANING = { consistency: "Does each text imply the other? Higher is safer (equation 2).", diversity: "ROUGE-L with the shared text. Lower is newer (equation 3).", length: "Words of the pair over words of the shared text (equation 4)." };
+const MEANING = { consistency: "Does each text imply the other? Higher is safer (equation 2 of the paper).", diversity: "ROUGE-L with the shared text. Lower is newer (equation 3 of the paper).", length: "Words of the pair over words of the shared text (equation 4 of the paper)." };
 
 export async function filtersView() {
   const { names: [run], query } = readAddress();
@@ -62,7 +62,7 @@ export async function filtersView() {
         oninput: () => { limits[name][side] = Number(slider.value); shown.textContent = slider.value; update(); redraw(section); } });
       return h("label", {}, h("span", {}, `${side === "low" ? "at least" : "at most"} `, shown), slider);
     });
-    const uses = h("label", { class: "check" }, h("input", { type: "checkbox", checked: selecting.has(name), onchange: (event) => { event.target.checked ? selecting.add(name) : selecting.delete(name); update(); redraw(section); } }), "this filter selects");
+    const uses = h("label", { class: "check" }, h("input", { type: "checkbox", checked: selecting.has(name), onchange: (event) => { event.target.checked ? selecting.add(name) : selecting.delete(name); update(); redraw(section); } }), "use this filter");
     section.querySelector(".chart").before(h("div", { class: "row" }, uses), ...sliders);
     return section;
   }
@@ -81,14 +81,14 @@ export async function filtersView() {
     said, perPerson,
     h("button", { type: "button", onclick: () => { location.hash = address("filters", [run]); } }, "Back to the run's thresholds"),
     h("div", { class: "cards three" }, figures, persons, funnel(found)),
-    h("section", { class: "card" }, h("h2", {}, "What became of the samples"),
+    h("section", { class: "card" }, h("h2", {}, "What became of the samples in the run"), h("p", { class: "hint" }, "At the run's own thresholds. A pair can fail several filters."),
       table(["", "samples"], [...Object.entries(found.reasons).map(([reason, count]) => [`no pair: ${reason}`, count]), ...Object.entries(found.rejected_by).map(([name, count]) => [`rejected by ${name} (${bound(found.thresholds[name])})`, count])], { numeric: [1] })));
 }
 
 function funnel(found) {
   const steps = [["shared items", found.funnel.shared], ["samples written", found.funnel.written], ["pairs parsed", found.funnel.parsed], ["pairs kept", found.funnel.kept]];
   return chart({
-    title: "From shared item to kept pair",
+    title: "From shared item to kept pair", hint: "In the run, at its own thresholds.",
     traces: () => [{ type: "bar", orientation: "h", y: steps.map(([name]) => name), x: steps.map(([, count]) => count), text: steps.map(([, count]) => number(count)), textposition: "outside", cliponaxis: false, marker: { color: colour("better") }, hovertemplate: "%{y}: %{x}<extra></extra>" }],
     layout: () => ({ height: 220, yaxis: { autorange: "reversed" }, margin: { l: 56, r: 60, t: 8, b: 44 } }), heads: ["step", "count"], rows: () => steps,
   });

@@ -21,7 +21,7 @@ export async function peopleView() {
   const marked = new Set(listIn(query, "marked").filter((name) => people.people.includes(name)));
   const data = paired(people, a, b, metric);
 
-  const lines = peopleGrid(people, metric, a, marked, query, (name) => remark(marked.has(name) ? without(name) : new Set([...marked, name])));
+  const lines = peopleGrid(people, { metric, baseline: a, method: b }, marked, query, (name) => remark(marked.has(name) ? without(name) : new Set([...marked, name])));
   const said = h("p", { class: "hint", role: "status" });
   const without = (name) => new Set([...marked].filter((one) => one !== name));
 
@@ -54,13 +54,19 @@ export async function peopleView() {
     });
   }
 
+  // Without a kept pair the training sets are the same, and so are the adapters.
+  function unsupplied(rows) {
+    const none = rows.filter((one) => one.kept === 0).length;
+    return none ? ` ${number(none)} of them got no pair from the cloud.` : "";
+  }
+
   function bars({ rows }) {
     const ordered = [...rows].sort((one, other) => other.gain - one.gain);
     const counts = ["better", "equal", "worse"].map((kind) => ordered.filter((one) => one.kind === kind).length);
     const many = ordered.length > BARS;
     return figure({
       title: `Who gains with ${b} over ${a}`, wide: true,
-      hint: `One ${many ? "step" : "bar"} per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.`,
+      hint: `One ${many ? "step" : "bar"} per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.${unsupplied(ordered)}`,
       traces: () => many
         ? ["better", "worse"].map((kind) => ({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour(kind) }, x: ordered.map((_, place) => place), y: ordered.map((one) => (one.kind === kind ? one.gain : 0)), customdata: ordered.map((one) => one.name), hovertemplate: "%{customdata}: %{y:.3f}<extra></extra>" }))
         : [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((one) => one.gain), customdata: ordered.map((one) => one.name), marker: { color: ordered.map((one) => colour(one.kind)), opacity: ordered.map(shade), line: { color: colour("mark-edge"), width: ordered.map(edge) } }, hovertemplate: "%{customdata}: %{y:.3f}<extra></extra>" }],
@@ -91,7 +97,7 @@ export async function peopleView() {
     const swapped = document.methods[b].swapped;
     if (!swapped || metric !== document.headline) return null;
     const known = rows.filter((one) => swapped[one.row] !== null).map((one) => ({ ...one, gap: better * (one.second - swapped[one.row]) }));
-    return dots("Swap gap", `Above 0: the person's own ${b} adapter answers better than another person's.`, (one) => one.gain, (one) => one.gap, `gain in ${metric}`, "own minus another's", known);
+    return dots("Swap gap", `Above 0: the person's own ${b} adapter answers better than another person's.`, (one) => one.gain, (one) => one.gap, `gain in ${metric}`, "swap gap", known);
   }
 
   return h("div", {},
@@ -118,7 +124,7 @@ function paired(people, a, b, metric) {
   return { rows, better };
 }
 
-function peopleGrid(people, metric, baseline, marked, query, onMark) {
+function peopleGrid(people, { metric, baseline, method }, marked, query, onMark) {
   const methods = Object.keys(people.methods);
   const size = people.people.length;
   const personOf = (row) => row % size;
@@ -126,8 +132,8 @@ function peopleGrid(people, metric, baseline, marked, query, onMark) {
   const base = people.methods[baseline].values[metric] ?? [];
   const columns = [
     { key: "mark", head: "✓", width: 44 }, { key: "person", head: "person", width: 150 }, { key: "method", head: "method", width: 120 },
-    { key: "value", head: metric, numeric: true }, { key: "gain", head: `gain over ${baseline}`, numeric: true, width: 150 },
-    { key: "swapped", head: "with another's adapter", numeric: true, width: 170 }, { key: "history", head: "history", numeric: true }, { key: "shared", head: "shared", numeric: true },
+    { key: "value", head: metric, numeric: true }, { key: "gain", head: `gain over ${baseline}`, numeric: true, width: 180 },
+    { key: "swapped", head: "with another's adapter", numeric: true, width: 190 }, { key: "history", head: "history", numeric: true }, { key: "shared", head: "shared", numeric: true },
     { key: "kept", head: "kept pairs", numeric: true }, { key: "train_tokens", head: "tokens trained", numeric: true, width: 120 }, { key: "unparsed", head: "unreadable", numeric: true },
   ];
   const value = (row, column) => {
@@ -153,19 +159,19 @@ function peopleGrid(people, metric, baseline, marked, query, onMark) {
     if (column === "value" || column === "swapped") return score(found);
     return typeof found === "number" || found === null ? number(found) : found;
   };
-  const shown = { text: query.get("filter") ?? "", method: query.get("only") ?? "", isMarked: query.get("marked-only") === "1" };
+  const shown = { text: query.get("filter") ?? "", method: query.has("only") ? query.get("only").replace("all", "") : method, isMarked: query.get("marked-only") === "1" };
   const [column, direction] = (query.get("sort") ?? "gain,down").split(",");
   const lines = grid({
     label: "People and methods", columns, count: size * methods.length, value, cell, marked, onMark, name: `people-${people.run}`,
     key: (row) => people.people[personOf(row)], sort: { column, up: direction === "up" }, onSort: (sort) => keep({ sort: `${sort.column},${sort.up ? "up" : "down"}` }),
   });
   const apply = () => {
-    keep({ filter: shown.text, only: shown.method, "marked-only": shown.isMarked ? "1" : "" });
+    keep({ filter: shown.text, only: shown.method === method ? "" : shown.method || "all", "marked-only": shown.isMarked ? "1" : "" });
     const wanted = shown.text.toLowerCase();
     lines.filter((row) => (!wanted || people.people[personOf(row)].toLowerCase().includes(wanted)) && (!shown.method || methodOf(row) === shown.method) && (!shown.isMarked || marked.has(people.people[personOf(row)])));
   };
   const find = h("input", { type: "search", value: shown.text, placeholder: "part of a name", oninput: () => { shown.text = find.value; apply(); } });
-  const only = choice("method", [["", "all"], ...methods], shown.method, (chosen) => { shown.method = chosen; apply(); });
+  const only = choice("rows of", [["", "all methods"], ...methods], shown.method, (chosen) => { shown.method = chosen; apply(); });
   const onlyMarked = h("label", { class: "check" }, h("input", { type: "checkbox", checked: shown.isMarked, onchange: (event) => { shown.isMarked = event.target.checked; apply(); } }), "marked people only");
   lines.element.prepend(h("div", { class: "row" }, h("label", {}, "person", find), only, onlyMarked));
   apply();

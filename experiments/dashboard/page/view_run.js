@@ -25,7 +25,7 @@ export async function runView() {
     h("p", { class: "hint", "data-live": run.run }),
     h("div", { class: "row" },
       choice("metric", metrics.map((one) => [one, `${one} (${run.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => go({ metric: value })),
-      choice("compare with", methods, run.against, (value) => go({ against: value }))),
+      choice("baseline", methods, run.against, (value) => go({ against: value }))),
     methods.length > 1 && h("section", { class: "card" }, h("h2", {}, `Who is better off than with ${run.against}?`),
       run.gains.filter((gain) => gain.metric === metric).map((gain) => h("p", { class: "sentence" }, gain.sentence, " ", h("span", { class: "soft" }, gain.certainty), " ",
         h("a", { href: address("people", [run.run], { a: run.against, b: gain.b, metric }) }, "See them")))),
@@ -36,7 +36,7 @@ export async function runView() {
       run.phases.length && phases(run)),
     h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
     h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
-      h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. p: Wilcoxon's signed-rank test; corrected by Holm over the headline metric's comparisons.")),
+      h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. ▲ and ▼: the interval excludes 0. p: Wilcoxon's signed-rank test, corrected by Holm over the headline metric's comparisons. Effect: rank-biserial correlation, 1 where everybody gains, -1 where everybody loses.")),
     Object.keys(run.swap).length > 0 && h("section", { class: "card" }, h("h2", {}, "Swap test: own adapter against another person's"), swapTable(run)),
     run.failures.length > 0 && h("section", { class: "card error" }, h("h2", {}, `${number(run.failures.length)} failures`),
       table(["person", "phase", "reason"], run.failures.map((one) => [h("a", { href: address("person", [run.run, one.user]) }, one.user), one.phase, one.reason]))),
@@ -44,9 +44,11 @@ export async function runView() {
       table(["role", "model"], Object.entries(run.models)), table(["key", "value"], Object.entries(run.config).map(([key, value]) => [key, String(value)])))));
 }
 
-function points(rows, shown) {
-  return rows.map(([label, one], place) => ({
-    type: "scatter", mode: "markers", x: [one.mean ?? one.difference], y: [plain(label)], marker: { size: 10, ...methodStyle(place), ...shown?.(one) },
+// A method keeps its shape in every figure of the run.
+function points(run, rows, shown) {
+  const places = Object.keys(run.methods);
+  return rows.map(([label, one]) => ({
+    type: "scatter", mode: "markers", x: [one.mean ?? one.difference], y: [plain(label)], marker: { size: 10, ...methodStyle(places.indexOf(label)), ...shown?.(one) },
     error_x: { type: "data", symmetric: false, array: [one.high - (one.mean ?? one.difference)], arrayminus: [(one.mean ?? one.difference) - one.low], color: colour("soft"), thickness: 1.5 },
     hovertemplate: "%{y}: %{x:.3f}<extra></extra>",
   }));
@@ -58,7 +60,7 @@ function means(run, methods, metric) {
   const rows = methods.map((name) => [name, run.methods[name].metrics[metric]]).filter(([, one]) => one?.low !== undefined);
   return chart({
     title: `Mean ${metric} per method`, hint: `${run.better[metric] > 0 ? "Higher" : "Lower"} is better. Lines: 95 % bootstrap interval over people.`,
-    traces: () => points(rows), layout: () => ({ ...tall(rows.length), xaxis: { title: { text: metric } } }),
+    traces: () => points(run, rows), layout: () => ({ ...tall(rows.length), xaxis: { title: { text: metric } } }),
     heads: ["method", "mean", "low", "high"], rows: () => rows.map(([name, one]) => [name, one.mean, one.low, one.high]),
   });
 }
@@ -67,7 +69,7 @@ function forest(run, metric) {
   const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
   return chart({
     title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
-    traces: () => points(rows, (one) => ({ color: one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
+    traces: () => points(run, rows, (one) => ({ color: one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
     layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
     heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
   });
@@ -79,7 +81,7 @@ const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -
 function costChart(run, methods, metric, cost, onCost) {
   const rows = methods.map((name) => [name, run.costs[name][cost], run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
   const section = chart({
-    title: "Cost beside quality", hint: "Summed over all people. A method whose cost nobody measured is not shown.",
+    title: "Cost beside quality", hint: "Summed over all people; better is up. Where two methods train on the same examples, one training serves both and both count it. A method whose cost nobody measured is not shown.",
     traces: () => rows.map(([name, paid, mean], place) => ({ type: "scatter", mode: "markers+text", x: [paid], y: [mean], text: [plain(name)], textposition: "middle right", marker: { size: 11, ...methodStyle(place) }, cliponaxis: false, hovertemplate: `${plain(name)}: %{x:,} ${COSTS[cost]}, %{y:.3f}<extra></extra>` })),
     layout: () => ({ xaxis: { title: { text: COSTS[cost] }, range: widened(rows.map((row) => row[1])) }, yaxis: { title: { text: metric }, autorange: run.better[metric] > 0 ? true : "reversed" }, margin: { l: 56, r: 40, t: 16, b: 44 } }),
     heads: ["method", COSTS[cost], metric], rows: () => rows,
@@ -112,7 +114,7 @@ function methodTable(run, methods, metrics) {
 
 function gainTable(run) {
   return table(["method", "metric", "mean difference", "interval", "better", "equal", "worse", "p", "p (Holm)", "effect"],
-    run.gains.map((gain) => [h("span", {}, gainMark(gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
+    run.gains.map((gain) => [h("span", {}, gainMark(gain.low <= 0 && gain.high >= 0 ? 0 : gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
     { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: `Every method minus ${run.against}, paired over people` });
 }
 

@@ -23,19 +23,19 @@ export async function runsView() {
 
   const line = (run) => h("tr", {},
     h("td", {}, h("input", { type: "checkbox", checked: chosen.has(run.run), "aria-label": `Select ${run.run}`, onchange: (event) => mark(run.run, event.target.checked) })),
-    h("td", { class: "name" }, h("a", { href: address("run", [run.run]) }, run.run), run.synthetic && h("div", { class: "hint" }, "embedded personas")),
+    h("td", { class: "name" }, h("a", { href: address("run", [run.run]) }, run.run), run.synthetic && h("div", { class: "hint" }, "synthetic personas")),
     h("td", {}, badge(run.status), h("div", { class: "hint", "data-live": run.run })),
     h("td", { class: "short" }, run.task ?? ""),
     h("td", { class: "n" }, number(run.people)),
     h("td", { class: "n" }, number(run.minutes, 1)),
     h("td", {}, headline(run)),
-    h("td", {}, differing.map((key) => h("span", { class: "key" }, `${key} = ${run.config?.[key] ?? "–"}`))));
+    differing.length > 0 && h("td", {}, differing.map((key) => h("span", { class: "key" }, `${key} = ${run.config?.[key] ?? "–"}`))));
 
-  const heads = ["", "run", "status", "task", "people", "minutes", "headline metric, mean over people [95 % interval]", "what differs"];
+  const heads = ["", "run", "status", "task", "people", "minutes", "headline metric, mean over people [95 % interval]", ...(differing.length ? ["what differs"] : [])];
   return h("div", {},
     h("h1", {}, runs.length === 1 ? "1 run" : `${number(runs.length)} runs`),
     runs.length ? "" : h("p", {}, "There is no run here yet. Start one: cdcda run experiments/conf/quick.toml"),
-    h("div", { class: "row" }, compare, h("span", { class: "hint" }, "Select two runs of one task over the same people.")),
+    runs.length > 1 && h("div", { class: "row" }, compare, h("span", { class: "hint" }, "Select two runs of one task over the same people.")),
     h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Runs" },
       h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", class: ["people", "minutes"].includes(head) ? "n" : "" }, head)))), h("tbody", {}, runs.map(line)))));
 }
