@@ -258,6 +258,7 @@ def track(
     folders = [_find_run(name) for name in runs]
     target = expanded(to).absolute()
     for folder in folders:
+        read_report(folder)  # refuses before the tracker has a run
         trackers.track(folder, trackers.TRACKERS[tracker](target, folder.path.name))
     stdout().say(f"{target}: {len(folders)} runs")
 

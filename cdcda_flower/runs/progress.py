@@ -73,9 +73,12 @@ class Progress:
 
 
 def read_progress(path: Path) -> ProgressState | None:
-    """Returns the last state told, or None where no phase has begun."""
+    """Returns the last state told, or None where no phase has begun or the file is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return TypeAdapter(ProgressState).validate_json(text)
+    try:
+        return TypeAdapter(ProgressState).validate_json(text)
+    except ValueError:
+        return None  # empty after a power cut: it is never waited for on the disk

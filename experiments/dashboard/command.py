@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import tempfile
 import webbrowser
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,9 +30,12 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
     terminal.say(f"dashboard: {link}")
     what = f"{len(named)} named runs" if named else f"all runs in {runs}"
     terminal.note(f"It shows {what}. Only this machine can open it, with this link. Ctrl-C ends it.")
-    if browse:
-        webbrowser.open_new_tab(link)
-    with listening:
+    with listening, tempfile.TemporaryDirectory(prefix="cdcda-link-") as scratch:
+        if browse:
+            # Every user of the machine sees what a browser is started with: it gets a file that only this user reads.
+            page = Path(scratch, "open.html")
+            page.write_text(f'<meta http-equiv="refresh" content="0;url={link}">', encoding="utf-8")
+            webbrowser.open_new_tab(page.as_uri())
         server.run(sockets=[listening])
 
 
@@ -61,6 +65,7 @@ def _listening(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise BadInputError(f"--port {port}: {error.strerror}; give another port, or 0 for a free one") from None

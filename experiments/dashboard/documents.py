@@ -28,8 +28,10 @@ from experiments.reports.results import Comparison
 Document = dict[str, Any]
 
 _DIGITS = 6
+# With fewer people no rank test can give p < 0.05, and an interval can exclude 0 by chance alone.
+LEAST_PEOPLE = 6
 # The keys that say where a run lies; they differ between any two runs and explain nothing.
-_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir")
+_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir", "cloud-url")
 
 
 def runs(catalog: Catalog) -> Document:
@@ -45,7 +47,7 @@ def states(catalog: Catalog) -> list[Document]:
 def _readable(catalog: Catalog, make: Callable[[RunFolder], Document], folder: RunFolder) -> Document:
     try:
         return cast("Document", catalog.fresh(make, folder))
-    except CdcdaError as error:
+    except (CdcdaError, OSError, ValueError) as error:
         return {"run": folder.path.name, "status": "unreadable", "error": str(error)}
 
 
@@ -66,7 +68,7 @@ def overview(folder: RunFolder) -> Document:
         "methods": [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()],
         "started": manifest.started,
         "minutes": _minutes(manifest),
-        "config": {key: value for key, value in config.items() if key not in _PLACES},
+        "config": _config(config),
         "headline": _headline(folder, manifest),
     }
 
@@ -129,8 +131,8 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "started": manifest.started,
         "minutes": _minutes(manifest),
         "peak_gib": round(manifest.peak_pss_bytes / 2**30, 2) or None,
-        "models": {role: model.name for role, model in manifest.models.items()},
-        "config": {key: value for key, value in manifest.config.items() if key not in _PLACES},
+        "models": {role: _last_part(model.name) for role, model in manifest.models.items()},
+        "config": _config(manifest.config),
         "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in ledger.failures()],
     }
 
@@ -249,7 +251,9 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
     mine, theirs = (values_of(task, own, users).get(metric) for own in (first.own[a], second.own[b]))
     if not users or mine is None or theirs is None:
         raise BadInputError(f"{a} and {b} have no person in common with a value of {metric}")
-    pairing = Pairing(a=a, b=b, metric=metric, first=mine, second=theirs, better=task.better(metric))
+    pairing = Pairing(
+        a=_in(one, a, other), b=_in(other, b, one), metric=metric, first=mine, second=theirs, better=task.better(metric)
+    )
     [comparison] = paired([pairing])
     return {
         "left": {"run": one.path.name, "method": a},
@@ -262,12 +266,19 @@ def compare(left: tuple[RunFolder, str], right: tuple[RunFolder, str], metric: s
     }
 
 
+def _in(folder: RunFolder, method: str, other: RunFolder) -> str:
+    """Returns the method's name, with its run's where two runs are compared."""
+    return method if folder.path == other.path else f"{method} in {folder.path.name}"
+
+
 def sentences(one: Comparison, better: int) -> tuple[str, str]:
     """Returns what a comparison says in plain words: who is better off, and whether the mean difference can be told from none."""
     who = (
         f"{one.b} is better than {one.a} for {one.wins:,} of {one.users:,} people, "
         f"worse for {one.losses:,}, equal for {one.ties:,}."
     )
+    if one.users < LEAST_PEOPLE:
+        return who, "These are too few people to tell."
     if one.low <= 0 <= one.high:
         return who, "The interval of the mean difference includes 0: these people do not show which is better."
     favours = one.b if one.difference * better > 0 else one.a
@@ -290,7 +301,16 @@ def _headline(folder: RunFolder, manifest: Manifest) -> Document | None:
     read = opened(folder)
     task, own = read.task, _with_results(read.own)
     means = {name: found[task.headline] for name, found in _means(task, own).items() if task.headline in found}
-    return {"metric": task.headline, "better": task.better(task.headline), "methods": means} if means else None
+    return (
+        {
+            "metric": task.headline,
+            "better": task.better(task.headline),
+            "methods": means,
+            "others": [m for m in task.metrics if m != task.headline],
+        }
+        if means
+        else None
+    )
 
 
 def _reference(own: Mapping[str, Answers], against: str, folder: RunFolder) -> str:
@@ -339,6 +359,24 @@ def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, li
 def _said(one: Comparison, task: Task) -> Document:
     who, certainty = sentences(one, task.better(one.metric))
     return {**_numbers(one.model_dump()), "sentence": who, "certainty": certainty}
+
+
+def _config(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Returns the config without what says where things lie on this machine."""
+    return {
+        key: _last_part(value) if isinstance(value, str) else value
+        for key, value in values.items()
+        if key not in _PLACES
+    }
+
+
+def _last_part(text: str) -> str:
+    """Returns a path's last part, and any other text whole; a scorer's name stands before its model's path."""
+    before, slash, last = text.rpartition("/")
+    scorer, colon, path = before.partition(": ")
+    if not slash or not (path if colon else before + slash).startswith(("/", "~")):
+        return text
+    return f"{scorer}: {last}" if colon else last
 
 
 def _minutes(manifest: Manifest) -> float | None:

@@ -57,7 +57,7 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
         "messages": _messages(run, user, upload, trainings, sent),
         "shared": _shared(ledger, user, pairs, texts=texts),
         "thresholds": thresholds(run.manifest.config),
-        "trainings": [_training(folder, one) for one in trainings],
+        "trainings": [_training(folder, one, texts=texts) for one in trainings],
         "metrics": {
             method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
             for method, by_user in run.own.items()
@@ -169,7 +169,7 @@ def _text(example: Example | SyntheticPair, *, texts: bool) -> Document:
     return {"query": example.query, "response": example.response} if texts else {}
 
 
-def _training(folder: RunFolder, report: TrainingReport) -> Document:
+def _training(folder: RunFolder, report: TrainingReport, *, texts: bool) -> Document:
     adapter, stats = report.adapter, report.stats
     losses = adapter_folder(folder.devices / adapter.user_id, adapter.trained_as) / LOSSES
     return {
@@ -183,7 +183,8 @@ def _training(folder: RunFolder, report: TrainingReport) -> Document:
         "seconds": round(stats.seconds, 3),
         "first_loss": round(stats.first_loss, 4),
         "last_loss": round(stats.last_loss, 4),
-        "losses": _losses(losses),
+        # Each loss says what its step's private texts are like.
+        "losses": _losses(losses) if texts else None,
         "weights_digest": adapter.weights_digest,
     }
 

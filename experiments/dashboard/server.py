@@ -146,7 +146,10 @@ class Guard:
         await answer(scope, receive, guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}")
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}")
+        except ValueError:
+            host = urlsplit("")
         if host.hostname not in LOOPBACK:
             return PlainTextResponse("This dashboard answers its own machine only.", status_code=403)
         origin = request.headers.get("origin")
@@ -159,7 +162,7 @@ class Guard:
             and secrets.compare_digest(given.encode(), self._token.encode())
         ):
             response = RedirectResponse("/")
-            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
             return response
         if not secrets.compare_digest(request.cookies.get(self._cookie, "").encode(), self._token.encode()):
             return PlainTextResponse(

@@ -39,7 +39,8 @@ def launcher_state(folder: RunFolder) -> LauncherState:
     """Says whether the launcher of a run lives."""
     try:
         with (folder.path / LOCK).open("r", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: it meets the launcher's lock, and not that of another reader.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return "unknown"
     except BlockingIOError:

@@ -184,6 +184,9 @@ class Trackio:
 
     def close(self) -> None:
         """Writes the run and its one step."""
+        # It would send the run to where these point.
+        for variable in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+            os.environ.pop(variable, None)
         quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
         run = self._trackio.init(project=PROJECT, name=self._name, config=self._config, **quiet)
         run.log(self._logged)

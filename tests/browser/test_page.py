@@ -173,11 +173,32 @@ def test_two_runs_are_compared(shown: Shown) -> None:
     page.get_by_label("Select alpha").check()
     page.get_by_label("Select beta").check()
     page.get_by_role("button", name="Compare the two selected runs").click()
-    expect(page.get_by_text("cdcda is better than cdcda for")).to_be_visible()
+    expect(page.get_by_text("cdcda in beta is better than cdcda in alpha for")).to_be_visible()
     page = shown.open("compare?left=alpha&right=beta&a=cdcda&b=cdcda")
     expect(page.get_by_text("worse for 40, equal for 0.")).to_be_visible()
     page.locator("section", has=page.get_by_role("heading", name="Who loses most")).get_by_role("link").first.click()
     expect(page.get_by_role("heading", name="1. What the device has")).to_be_visible()
+
+
+def test_thousands_of_people_are_drawn_without_webgl(shown: Shown, runs: Path) -> None:
+    # Plotly's WebGL compiles code from text, which the page's policy forbids.
+    large = write_run(runs, "thousands", people=1600)
+    try:
+        page = shown.open("people/thousands")
+        figure = page.locator(
+            "section.card", has=page.get_by_role("heading", name="cdcda against direct-ft", exact=True)
+        )
+        expect(figure.locator(".points path")).to_have_count(1600, timeout=30_000)
+        expect(page.get_by_text("WebGL")).to_have_count(0)
+    finally:
+        # The page asks for what it shows as long as it is open.
+        shown.page.goto("about:blank")
+        shutil.rmtree(large.path)
+
+
+def test_a_run_without_results_is_not_replaced_by_another(shown: Shown) -> None:
+    page = shown.open("compare?left=nosuch&right=beta")
+    expect(page.get_by_role("alert")).to_contain_text("Run nosuch has no results that can be compared.")
 
 
 def test_a_hostile_text_stays_text(shown: Shown) -> None:
@@ -198,6 +219,10 @@ def test_everything_goes_by_keyboard(shown: Shown) -> None:
     page = shown.open("runs")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    assert page.url.endswith("#/runs")
+    page.get_by_role("link", name="Skip to content").focus()
     for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.textContent") == "alpha":

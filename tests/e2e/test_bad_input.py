@@ -222,7 +222,7 @@ def test_a_relative_path_counts_from_the_toml_file(
     assert run_command(["data", "prepare", str(conf)]) == 0, capfd.readouterr().err
     prepared = Path(capfd.readouterr().out.strip().splitlines()[-1])
     facts = json.loads((prepared / "public" / "data.json").read_text())
-    assert facts["users"] == ["ann", "bob"]
+    assert facts["user_ids"] == ["ann", "bob"]
     assert facts["data"] == str(tmp_path / "lamp")
 
 

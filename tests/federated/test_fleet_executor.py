@@ -80,7 +80,7 @@ def test_a_light_process_trains_and_answers_through_the_fleet_and_survives_its_d
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "steps": [1, 1],
-        "files": ["adapter_config.json", "adapter_model.safetensors"],
+        "files": ["adapter_config.json", "adapter_model.safetensors", "losses.json"],
         "answers": [1, 1],
         "again": 1,
         "light": [],

@@ -3,8 +3,6 @@
 import { csv, download, h, number, table } from "./dom.js";
 
 const TABLE_ROWS = 200;
-// Above so many points Plotly draws with WebGL.
-export const MANY = 1500;
 
 // Colours of Okabe and Ito, which colour-blind people tell apart; every method has a shape as well.
 const COLOURS = { light: ["#0072b2", "#b04a00", "#007a5a", "#9a4f83", "#8a6d00", "#3c4a5a", "#2f7fb8"], dark: ["#6cb6f5", "#f2a35e", "#4fd0a7", "#e19ccb", "#e4d04f", "#c3ccd6", "#9bd0ff"] };

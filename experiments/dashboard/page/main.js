@@ -16,6 +16,7 @@ const main = document.getElementById("main");
 const states = new Map();
 let turn = 0;
 let last = "";
+let lastRun = null;
 let refreshAt = 0;
 
 async function render() {
@@ -27,6 +28,8 @@ async function render() {
     const page = await (VIEWS[view] ?? runsView)();
     if (mine !== turn) return;
     const height = scrollY;
+    // Plotly listens to the window for each figure until it is told that the figure has gone.
+    for (const figure of main.querySelectorAll(".js-plotly-plot")) window.Plotly.purge(figure);
     main.replaceChildren(page);
     if (place === last) scrollTo(0, height);
   } catch (error) {
@@ -40,8 +43,8 @@ async function render() {
 }
 
 function tabs(view, run) {
-  const open = run ?? sessionStorage.getItem("run");
-  if (run) sessionStorage.setItem("run", run);
+  const open = run ?? lastRun;
+  lastRun = open;
   const links = [["runs", "Runs", address("runs")], ...(open ? [["run", "Run", address("run", [open])], ["people", "People", address("people", [open])], ["filters", "Filters", address("filters", [open])]] : []), ["compare", "Compare", address("compare", [], open ? { left: open } : {})]];
   document.getElementById("tabs").replaceChildren(...links.map(([name, label, href]) => h("a", { href, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
 }
@@ -101,5 +104,7 @@ function storedTheme() {
 theme(storedTheme() ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 document.getElementById("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); render(); });
 window.addEventListener("hashchange", render);
+// The address names views, so a link within the page is no address.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 render();
 if (!isFile) follow();

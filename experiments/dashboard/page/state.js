@@ -16,7 +16,9 @@ export function address(view, names = [], query = {}) {
 export function keep(changes) {
   const { view, names, query } = readAddress();
   for (const [key, value] of Object.entries(changes)) value === "" || value === null ? query.delete(key) : query.set(key, value);
-  history.replaceState(null, "", address(view, names, Object.fromEntries(query)));
+  const next = address(view, names, Object.fromEntries(query));
+  // A slider changes it often, and a browser may refuse after a hundred times in a few seconds.
+  try { history.replaceState(null, "", next); } catch { /* the next change keeps it */ }
 }
 
 export const listIn = (query, key) => (query.get(key) ?? "").split(",").filter(Boolean).map(decodeURIComponent);

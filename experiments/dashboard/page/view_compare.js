@@ -1,6 +1,6 @@
 // Compare: two methods of one or two runs, paired over the people of both.
 
-import { chart, colour, MANY, spread } from "./charts.js";
+import { chart, colour, plain, spread } from "./charts.js";
 import { choice, gainMark, h, interval, number, pText, score, signed, table } from "./dom.js";
 import { comparePath, fetchDocument } from "./documents.js";
 import { address, keep, readAddress } from "./state.js";
@@ -13,10 +13,12 @@ export async function compareView() {
   const having = runs.filter((run) => run.headline);
   if (!having.length) return h("p", {}, "No run has results yet.");
   const find = (name) => having.find((run) => run.run === name);
+  for (const side of ["left", "right"]) if (query.get(side) && !find(query.get(side))) throw new Error(`Run ${query.get(side)} has no results that can be compared.`);
   const left = find(query.get("left")) ?? having[0];
   const right = find(query.get("right")) ?? left;
   const method = (run, given, preferred) => (given in run.headline.methods ? given : preferred in run.headline.methods ? preferred : Object.keys(run.headline.methods)[0]);
-  const [a, b] = [method(left, query.get("a"), left === right ? "direct-ft" : "cdcda"), method(right, query.get("b"), "cdcda")];
+  let [a, b] = [method(left, query.get("a"), left === right ? "direct-ft" : "cdcda"), method(right, query.get("b"), "cdcda")];
+  if (left === right && a === b && !query.get("b")) b = Object.keys(right.headline.methods).find((name) => name !== a) ?? b;
   const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
   const metric = query.get("metric") ?? "";
   const result = h("div", {}, h("p", {}, "Pairing …"));
@@ -30,7 +32,8 @@ export async function compareView() {
     h("h1", {}, "Compare"),
     h("div", { class: "row" },
       choice("baseline: run", names, left.run, (value) => go({ left: value })), choice("method", Object.keys(left.headline.methods), a, (value) => go({ a: value })),
-      choice("against it: run", names, right.run, (value) => go({ right: value })), choice("method", Object.keys(right.headline.methods), b, (value) => go({ b: value }))),
+      choice("against it: run", names, right.run, (value) => go({ right: value })), choice("method", Object.keys(right.headline.methods), b, (value) => go({ b: value })),
+      choice("metric", [["", left.headline.metric], ...left.headline.others], metric, (value) => go({ metric: value }))),
     differing(left, right), result);
 }
 
@@ -40,15 +43,15 @@ function differing(left, right) {
 }
 
 function shown(found) {
-  const [one, other] = [`${found.left.method}`, `${found.right.method}`];
+  const [one, other] = [found.a, found.b];
   const rows = found.people.map((name, row) => ({ name, x: found.left_values[row], y: found.right_values[row], gain: Math.round(found.better * (found.right_values[row] - found.left_values[row]) * 1e6) / 1e6 }));
   const ordered = [...rows].sort((a, b) => b.gain - a.gain);
   const kind = (gain) => (gain > 0 ? "better" : gain < 0 ? "worse" : "equal");
   const all = rows.flatMap((row) => [row.x, row.y]);
   const [low, high] = [all.reduce((x, y) => Math.min(x, y)), all.reduce((x, y) => Math.max(x, y))];
   const open = (name) => { location.hash = address("person", [found.right.run, name]); };
-  const people = (list) => table(["person", one, other === one ? "the other run" : other, "gain"], list.map((row) => [
-    h("span", {}, gainMark(row.gain), " ", h("a", { href: address("person", [found.right.run, row.name]) }, row.name), found.left.run === found.right.run ? "" : [" (", h("a", { href: address("person", [found.left.run, row.name]) }, "in the other run"), ")"]),
+  const people = (list) => table(["person", one, other, "gain"], list.map((row) => [
+    h("span", {}, gainMark(row.gain), " ", h("a", { href: address("person", [found.right.run, row.name]) }, row.name), found.left.run === found.right.run ? "" : [" (", h("a", { href: address("person", [found.left.run, row.name]) }, `in ${found.left.run}`), ")"]),
     score(row.x), score(row.y), signed(row.gain)]), { numeric: [1, 2, 3] });
   return [
     h("section", { class: "card" }, h("p", { class: "sentence" }, found.sentence), h("p", { class: "sentence" }, found.certainty),
@@ -57,13 +60,13 @@ function shown(found) {
     h("div", { class: "cards" },
       chart({
         title: `${found.metric} per person`, hint: `${found.better > 0 ? "Above" : "Below"} the diagonal: ${other} is better.`, onPoint: open,
-        traces: () => [{ type: rows.length > MANY ? "scattergl" : "scatter", mode: "markers", x: spread(rows.map((row) => row.x), "x"), y: spread(rows.map((row) => row.y), "y"), customdata: rows.map((row) => row.name), text: rows.map((row) => `${number(row.x)} → ${number(row.y)}`), marker: { size: 9, color: rows.map((row) => colour(kind(row.gain))), symbol: rows.map((row) => ({ better: "triangle-up", worse: "triangle-down", equal: "circle" })[kind(row.gain)]) }, hovertemplate: "%{customdata}: %{text}<extra></extra>" }],
-        layout: () => ({ xaxis: { title: { text: one } }, yaxis: { title: { text: other } }, shapes: [{ type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot" } }] }),
+        traces: () => [{ type: "scatter", mode: "markers", x: spread(rows.map((row) => row.x), "x"), y: spread(rows.map((row) => row.y), "y"), customdata: rows.map((row) => row.name), text: rows.map((row) => `${plain(row.name)}: ${number(row.x)} → ${number(row.y)}`), marker: { size: 9, color: rows.map((row) => colour(kind(row.gain))), symbol: rows.map((row) => ({ better: "triangle-up", worse: "triangle-down", equal: "circle" })[kind(row.gain)]) }, hovertemplate: "%{text}<extra></extra>" }],
+        layout: () => ({ xaxis: { title: { text: plain(one) } }, yaxis: { title: { text: plain(other) } }, shapes: [{ type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot" } }] }),
         heads: ["person", one, other, "gain"], rows: () => rows.map((row) => [row.name, row.x, row.y, row.gain]),
       }),
       chart({
         title: "Gain of each person, in order", hint: "Right end: who loses most.", onPoint: open,
-        traces: () => [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((row) => row.gain), customdata: ordered.map((row) => row.name), marker: { color: ordered.map((row) => colour(kind(row.gain))) }, hovertemplate: "%{customdata}: %{y:.3f}<extra></extra>" }],
+        traces: () => [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((row) => row.gain), customdata: ordered.map((row) => row.name), hovertext: ordered.map((row) => plain(row.name)), marker: { color: ordered.map((row) => colour(kind(row.gain))) }, hovertemplate: "%{hovertext}: %{y:.3f}<extra></extra>" }],
         layout: () => ({ xaxis: { showticklabels: false, zeroline: false, showgrid: false, title: { text: "people" } }, yaxis: { title: { text: `gain in ${found.metric}` } } }), heads: ["person", "gain"], rows: () => ordered.map((row) => [row.name, row.gain]),
       })),
     h("div", { class: "cards" },

@@ -60,9 +60,9 @@ export async function filtersView() {
       const shown = h("output", {}, String(limits[name][side]));
       const slider = h("input", { type: "range", min: start, max: end, step: 0.01, value: limits[name][side], "data-threshold": `${name}-${side}`,
         oninput: () => { limits[name][side] = Number(slider.value); shown.textContent = slider.value; update(); redraw(section); } });
-      return h("label", {}, h("span", {}, `${side === "low" ? "at least" : "at most"} `, shown), slider);
+      return h("label", {}, h("span", {}, `${name} ${side === "low" ? "at least" : "at most"} `, shown), slider);
     });
-    const uses = h("label", { class: "check" }, h("input", { type: "checkbox", checked: selecting.has(name), onchange: (event) => { event.target.checked ? selecting.add(name) : selecting.delete(name); update(); redraw(section); } }), "use this filter");
+    const uses = h("label", { class: "check" }, h("input", { type: "checkbox", checked: selecting.has(name), onchange: (event) => { event.target.checked ? selecting.add(name) : selecting.delete(name); update(); redraw(section); } }), `use the filter ${name}`);
     section.querySelector(".chart").before(h("div", { class: "row" }, uses), ...sliders);
     return section;
   }

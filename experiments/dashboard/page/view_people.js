@@ -1,6 +1,6 @@
 // People: who gained, who lost. A selection in one figure or in the table marks the same people in all.
 
-import { chart, colour, MANY, spread } from "./charts.js";
+import { chart, colour, plain, spread } from "./charts.js";
 import { choice, gainMark, h, number, score, signed } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
 import { grid } from "./grid.js";
@@ -18,7 +18,8 @@ export async function peopleView() {
   const b = pick("b", methods.includes("cdcda") && a !== "cdcda" ? "cdcda" : methods.at(-1));
   const metric = people.metrics.includes(query.get("metric")) ? query.get("metric") : people.headline;
   const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
-  const marked = new Set(listIn(query, "marked").filter((name) => people.people.includes(name)));
+  const everybody = new Set(people.people);
+  const marked = new Set(listIn(query, "marked").filter((name) => everybody.has(name)));
   const data = paired(people, a, b, metric);
 
   const lines = peopleGrid(people, { metric, baseline: a, method: b }, marked, query, (name) => remark(marked.has(name) ? without(name) : new Set([...marked, name])));
@@ -37,7 +38,8 @@ export async function peopleView() {
   tell();
   const selecting = { onSelect: (names) => remark(new Set(names)), onPoint: (name) => remark(marked.has(name) ? without(name) : new Set([...marked, name])) };
 
-  const figures = [bars(data), scatter(data), byHistory(data), byKept(data), swapFigure(people, data)].filter(Boolean);
+  const nobody = h("p", { class: "card" }, `Nobody has a value of ${metric} with both ${a} and ${b} yet. Choose another metric or method.`);
+  const figures = data.rows.length ? [bars(data), scatter(data), byHistory(data), byKept(data), swapFigure(people, data)].filter(Boolean) : [];
 
   function figure(options) { return chart({ ...options, ...selecting }); }
   const shade = (one) => (marked.size === 0 || marked.has(one.name) ? 1 : 0.25);
@@ -45,10 +47,9 @@ export async function peopleView() {
   const markers = (rows) => ({ size: 9, opacity: rows.map(shade), color: rows.map((one) => colour(one.kind)), symbol: rows.map((one) => ({ better: "triangle-up", worse: "triangle-down", equal: "circle" })[one.kind]), line: { color: colour("mark-edge"), width: rows.map(edge) } });
 
   function dots(title, hint, x, y, xTitle, yTitle, rows, extra = {}) {
-    const kind = rows.length > MANY ? "scattergl" : "scatter";
     return figure({
       title, hint,
-      traces: () => [{ type: kind, mode: "markers", x: spread(rows.map(x), "x"), y: spread(rows.map(y), "y"), customdata: rows.map((one) => one.name), text: rows.map((one) => `${number(x(one))}, ${number(y(one))}`), marker: markers(rows), hovertemplate: "%{customdata}<br>%{text}<extra></extra>" }, ...(extra.traces?.() ?? [])],
+      traces: () => [{ type: "scatter", mode: "markers", x: spread(rows.map(x), "x"), y: spread(rows.map(y), "y"), customdata: rows.map((one) => one.name), text: rows.map((one) => `${plain(one.name)}<br>${number(x(one))}, ${number(y(one))}`), marker: markers(rows), hovertemplate: "%{text}<extra></extra>" }, ...(extra.traces?.() ?? [])],
       layout: () => ({ dragmode: "select", xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle } }, shapes: extra.shapes?.() ?? [] }),
       heads: ["person", xTitle, yTitle, "gain"], rows: () => rows.map((one) => [one.name, x(one), y(one), one.gain]),
     });
@@ -68,8 +69,8 @@ export async function peopleView() {
       title: `Who gains with ${b} over ${a}`, wide: true,
       hint: `One ${many ? "step" : "bar"} per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.${unsupplied(ordered)}`,
       traces: () => many
-        ? ["better", "worse"].map((kind) => ({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour(kind) }, x: ordered.map((_, place) => place), y: ordered.map((one) => (one.kind === kind ? one.gain : 0)), customdata: ordered.map((one) => one.name), hovertemplate: "%{customdata}: %{y:.3f}<extra></extra>" }))
-        : [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((one) => one.gain), customdata: ordered.map((one) => one.name), marker: { color: ordered.map((one) => colour(one.kind)), opacity: ordered.map(shade), line: { color: colour("mark-edge"), width: ordered.map(edge) } }, hovertemplate: "%{customdata}: %{y:.3f}<extra></extra>" }],
+        ? ["better", "worse"].map((kind) => ({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour(kind) }, x: ordered.map((_, place) => place), y: ordered.map((one) => (one.kind === kind ? one.gain : null)), customdata: ordered.map((one) => one.name), text: ordered.map((one) => plain(one.name)), hovertemplate: "%{text}: %{y:.3f}<extra></extra>" }))
+        : [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((one) => one.gain), customdata: ordered.map((one) => one.name), hovertext: ordered.map((one) => plain(one.name)), marker: { color: ordered.map((one) => colour(one.kind)), opacity: ordered.map(shade), line: { color: colour("mark-edge"), width: ordered.map(edge) } }, hovertemplate: "%{hovertext}: %{y:.3f}<extra></extra>" }],
       layout: () => ({ dragmode: "select", bargap: 0.15, xaxis: { title: { text: "people, from the greatest gain to the greatest loss" }, showticklabels: false, zeroline: false, showgrid: false }, yaxis: { title: { text: `gain in ${metric}` } } }),
       heads: ["person", "gain", a, b], rows: () => ordered.map((one) => [one.name, one.gain, one.first, one.second]),
     });
@@ -79,7 +80,7 @@ export async function peopleView() {
     const all = rows.flatMap((one) => [one.first, one.second]);
     const [low, high] = [all.reduce((x, y) => Math.min(x, y)), all.reduce((x, y) => Math.max(x, y))];
     return dots(`${b} against ${a}`, `One point per person. ${better > 0 ? "Above" : "Below"} the diagonal: ${b} is better. Points of equal value are spread a little.`,
-      (one) => one.first, (one) => one.second, `${metric} with ${a}`, `${metric} with ${b}`, rows,
+      (one) => one.first, (one) => one.second, plain(`${metric} with ${a}`), plain(`${metric} with ${b}`), rows,
       { shapes: () => [{ type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot", width: 1.5 } }] });
   }
 
@@ -108,7 +109,7 @@ export async function peopleView() {
       choice("method", methods, b, (value) => go({ b: value })),
       h("button", { type: "button", onclick: () => remark(new Set()) }, "Clear marks")),
     said,
-    h("div", { class: "cards" }, figures),
+    data.rows.length ? h("div", { class: "cards" }, figures) : nobody,
     h("section", { class: "card" }, h("h2", {}, "Every person and method"), lines.element));
 }
 

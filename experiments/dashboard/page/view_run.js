@@ -33,7 +33,7 @@ export async function runView() {
       means(run, methods, metric),
       methods.length > 1 && forest(run, metric),
       costChart(run, methods, metric, cost, (value) => go({ cost: value })),
-      run.phases.length && phases(run)),
+      run.phases.length > 0 && phases(run)),
     h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
     h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
       h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. ▲ and ▼: the interval excludes 0. p: Wilcoxon's signed-rank test, corrected by Holm over the headline metric's comparisons. Effect: rank-biserial correlation, 1 where everybody gains, -1 where everybody loses.")),
@@ -69,7 +69,7 @@ function forest(run, metric) {
   const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
   return chart({
     title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
-    traces: () => points(run, rows, (one) => ({ color: one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
+    traces: () => points(run, rows, (one) => ({ color: one.users < 6 ? colour("equal") : one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
     layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
     heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
   });
@@ -114,7 +114,7 @@ function methodTable(run, methods, metrics) {
 
 function gainTable(run) {
   return table(["method", "metric", "mean difference", "interval", "better", "equal", "worse", "p", "p (Holm)", "effect"],
-    run.gains.map((gain) => [h("span", {}, gainMark(gain.low <= 0 && gain.high >= 0 ? 0 : gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
+    run.gains.map((gain) => [h("span", {}, gainMark(gain.users < 6 || (gain.low <= 0 && gain.high >= 0) ? 0 : gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
     { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: `Every method minus ${run.against}, paired over people` });
 }
 

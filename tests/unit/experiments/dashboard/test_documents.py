@@ -95,6 +95,41 @@ def test_two_runs_are_paired_over_their_people(run: RunFolder) -> None:
         documents.compare((run, "cdcda"), (other, "cdcda"), "f1")
 
 
+def test_two_runs_of_one_method_are_told_apart_by_their_names(run: RunFolder) -> None:
+    other = write_run(run.path.parent, "delta", shift=2.0)
+    found = documents.compare((run, "cdcda"), (other, "cdcda"))
+    assert (
+        found["sentence"]
+        == "cdcda in delta is better than cdcda in alpha for 0 of 40 people, worse for 40, equal for 0."
+    )
+
+
+def test_few_people_tell_nothing(tmp_path: Path) -> None:
+    few = write_run(tmp_path / "runs", "few", people=1)
+    found = documents.compare((few, "device"), (few, "cdcda"))
+    assert found["certainty"] == "These are too few people to tell."
+
+
+def test_no_path_of_this_machine_is_in_a_document(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", "one", data="/home/alice/lamp", cloud_url="https://alice.example/v1")
+    models = {
+        "device": {"name": "/home/alice/model", "digest": "d"},
+        "consistency": {"name": "nli: /home/alice/nli", "digest": "d"},
+    }
+    run.update(models=models)
+    found = documents.run(run)
+    assert "alice" not in str(found)
+    assert found["models"] == {"device": "model", "consistency": "nli: nli"}
+    assert found["config"]["data"] == "lamp"
+
+
+def test_a_damaged_progress_file_hides_no_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", "one", status="running")
+    run.progress_path.write_text("", encoding="utf-8")
+    [state] = documents.states(Catalog([], tmp_path / "runs"))
+    assert (state["status"], state["phase"]) == ("running", "")
+
+
 def test_other_people_are_never_paired(run: RunFolder, tmp_path: Path) -> None:
     other = write_run(tmp_path / "runs", "gamma", seed=1)
     with pytest.raises(BadInputError, match="over different people"):

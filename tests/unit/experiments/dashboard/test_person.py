@@ -46,6 +46,7 @@ def test_without_texts_there_is_none(run: RunFolder) -> None:
     assert "review" not in text
     assert "question of" not in text
     assert json.loads(text)["questions"] is None
+    assert [training["losses"] for training in json.loads(text)["trainings"]] == [None, None]
     assert "query" not in json.loads(text)["shared"][0]
 
 

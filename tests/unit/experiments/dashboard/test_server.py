@@ -65,7 +65,9 @@ def test_without_the_token_nothing_is_told(stranger: TestClient, path: str) -> N
     assert stranger.get(path).status_code == 403
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.5:8000", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.5:8000", "[::1", ""]
+)
 def test_another_name_of_this_machine_is_refused(client: TestClient, host: str) -> None:
     answer = client.get("/api/runs", headers={"host": host})
     assert (answer.status_code, answer.text) == (403, "This dashboard answers its own machine only.")
