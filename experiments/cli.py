@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ from cdcda_flower.key_rules import expanded
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
-from experiments.dashboard.command import serve
+from experiments.dashboard.serving import serve
 from experiments.launching.launch import Terminated, launch, prepare_only
 from experiments.launching.staging import find_app
 from experiments.paper.case import CaseOrder
@@ -258,8 +259,7 @@ def track(
     folders = [_find_run(name) for name in runs]
     target = expanded(to).absolute()
     for folder in folders:
-        read_report(folder)  # refuses before the tracker has a run
-        trackers.track(folder, trackers.TRACKERS[tracker](target, folder.path.name))
+        trackers.track(folder, partial(trackers.TRACKERS[tracker], target, folder.path.name))
     stdout().say(f"{target}: {len(folders)} runs")
 
 

@@ -96,7 +96,8 @@ class Manifest(BaseModel):
 
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
-    of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items that another target user is asked, without which `global-ft` trained.
+    of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
+    that another target user is asked, without which `global-ft` trained.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 

@@ -43,7 +43,7 @@ class Catalog:
 
     def fresh(self, make: Callable[..., Any], *folders: RunFolder, **arguments: object) -> Any:  # noqa: ANN401 - a document
         """Returns make(*folders, **arguments), from memory where the folders' files have not changed since."""
-        key = (make.__name__, *(folder.path for folder in folders), *sorted(arguments.items()))
+        key = (make, *(folder.path for folder in folders), *sorted(arguments.items()))
         state = [_state(folder) for folder in folders]
         with self._alone:
             kept = self._kept.get(key)

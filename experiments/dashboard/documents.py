@@ -21,7 +21,7 @@ from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
 from experiments.reports.costs import costs_of, measured
 from experiments.reports.paired import Answers, Pairing, compare_pairs, paired, swaps, values_of
-from experiments.reports.recorded import shares, trains_on_pairs
+from experiments.reports.recorded import last_part, shares, trains_on_pairs, without_places
 from experiments.reports.report import pair_counts
 from experiments.reports.results import Comparison
 
@@ -30,8 +30,6 @@ Document = dict[str, Any]
 _DIGITS = 6
 # With fewer people no rank test can give p < 0.05, and an interval can exclude 0 by chance alone.
 LEAST_PEOPLE = 6
-# The keys that say where a run lies; they differ between any two runs and explain nothing.
-_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir", "cloud-url")
 
 
 def runs(catalog: Catalog) -> Document:
@@ -68,7 +66,7 @@ def overview(folder: RunFolder) -> Document:
         "methods": [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()],
         "started": manifest.started,
         "minutes": _minutes(manifest),
-        "config": _config(config),
+        "config": without_places(config),
         "headline": _headline(folder, manifest),
     }
 
@@ -131,8 +129,8 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "started": manifest.started,
         "minutes": _minutes(manifest),
         "peak_gib": round(manifest.peak_pss_bytes / 2**30, 2) or None,
-        "models": {role: _last_part(model.name) for role, model in manifest.models.items()},
-        "config": _config(manifest.config),
+        "models": {role: last_part(model.name) for role, model in manifest.models.items()},
+        "config": without_places(manifest.config),
         "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in ledger.failures()],
     }
 
@@ -143,7 +141,8 @@ def people(folder: RunFolder) -> Document:
     task, own, ledger = read.task, _with_results(read.own), read.ledger
     uploads = {upload.user_id: upload for upload in ledger.uploads()}
     lengths = ledger.lengths()
-    names = sorted(uploads.keys() | {user for by_user in own.values() for user in by_user})
+    failed = {failure.user_id: failure.phase for failure in ledger.failures()}
+    names = sorted({*uploads, *failed, *(user for by_user in own.values() for user in by_user)})
     written = Counter(pair.provenance.user_id for pair in ledger.pairs())
     sent = {method: Counter(by_pair.values()) for method, by_pair in ledger.sent().items()}
     trainings = {(t.adapter.user_id, t.adapter.method): t for t in ledger.trainings()}
@@ -176,7 +175,7 @@ def people(folder: RunFolder) -> Document:
         "shared": [uploads[u].shared if u in uploads else None for u in names],
         "bytes_up": [uploads[u].bytes_up if u in uploads else None for u in names],
         "written": [written[u] for u in names],
-        "failed": {f.user_id: f.phase for f in ledger.failures()},
+        "failed": failed,
         "methods": methods,
     }
 
@@ -186,7 +185,7 @@ def filters(folder: RunFolder) -> Document:
     read = opened(folder)
     ledger, config = read.ledger, read.manifest.config
     pairs, selected, uploads = ledger.pairs(), ledger.selected(), ledger.uploads()
-    names = sorted({pair.provenance.user_id for pair in pairs})
+    names = sorted({*(upload.user_id for upload in uploads), *(pair.provenance.user_id for pair in pairs)})
     place = {user: number for number, user in enumerate(names)}
     row = {pair.id: number for number, pair in enumerate(pairs)}
     verdicts = [verdict for verdict in ledger.verdicts() if verdict.pair_id in row]
@@ -271,18 +270,19 @@ def _in(folder: RunFolder, method: str, other: RunFolder) -> str:
     return method if folder.path == other.path else f"{method} in {folder.path.name}"
 
 
-def sentences(one: Comparison, better: int) -> tuple[str, str]:
-    """Returns what a comparison says in plain words: who is better off, and whether the mean difference can be told from none."""
-    who = (
+def verdict(one: Comparison, better: int) -> Document:
+    """Returns what a comparison says in plain words, and the method that it favours; "" where it cannot tell."""
+    favours = (one.b if one.difference * better > 0 else one.a) if not one.low <= 0 <= one.high else ""
+    certainty = "The interval of the mean difference includes 0: these people do not show which is better."
+    if one.users < LEAST_PEOPLE:
+        favours, certainty = "", "These are too few people to tell."
+    elif favours:
+        certainty = f"The interval of the mean difference excludes 0, in favour of {favours}."
+    sentence = (
         f"{one.b} is better than {one.a} for {one.wins:,} of {one.users:,} people, "
         f"worse for {one.losses:,}, equal for {one.ties:,}."
     )
-    if one.users < LEAST_PEOPLE:
-        return who, "These are too few people to tell."
-    if one.low <= 0 <= one.high:
-        return who, "The interval of the mean difference includes 0: these people do not show which is better."
-    favours = one.b if one.difference * better > 0 else one.a
-    return who, f"The interval of the mean difference excludes 0, in favour of {favours}."
+    return {"sentence": sentence, "certainty": certainty, "favours": favours}
 
 
 def status_of(folder: RunFolder, manifest: Manifest) -> str:
@@ -357,26 +357,7 @@ def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, li
 
 
 def _said(one: Comparison, task: Task) -> Document:
-    who, certainty = sentences(one, task.better(one.metric))
-    return {**_numbers(one.model_dump()), "sentence": who, "certainty": certainty}
-
-
-def _config(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Returns the config without what says where things lie on this machine."""
-    return {
-        key: _last_part(value) if isinstance(value, str) else value
-        for key, value in values.items()
-        if key not in _PLACES
-    }
-
-
-def _last_part(text: str) -> str:
-    """Returns a path's last part, and any other text whole; a scorer's name stands before its model's path."""
-    before, slash, last = text.rpartition("/")
-    scorer, colon, path = before.partition(": ")
-    if not slash or not (path if colon else before + slash).startswith(("/", "~")):
-        return text
-    return f"{scorer}: {last}" if colon else last
+    return {**_numbers(one.model_dump()), **verdict(one, task.better(one.metric))}
 
 
 def _minutes(manifest: Manifest) -> float | None:

@@ -10,13 +10,14 @@ from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.tasks import Task
-from cdcda_flower.tasks.metrics import answer_sums, values
+from cdcda_flower.tasks.metrics import values
 from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingReport, Unparsable, Verdict
 from cdcda_flower.what_leaves import TABLE
 from experiments.dashboard.catalog import opened
 from experiments.dashboard.documents import Document, thresholds
-from experiments.reports.answers import Answer, read_answers
 from experiments.reports.costs import text_bytes
+from experiments.reports.paired import Answers
+from experiments.reports.predictions import read_predictions, score_of
 from experiments.reports.report import OpenedRun
 
 
@@ -29,7 +30,8 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
     run = opened(folder)
     ledger, task = run.ledger, run.task
     uploads = {upload.user_id: upload for upload in ledger.uploads()}
-    if user not in uploads and not any(user in by_user for by_user in run.own.values()):
+    failures = [{"phase": f.phase, "reason": f.reason} for f in ledger.failures() if f.user_id == user]
+    if user not in uploads and not failures and not any(user in by_user for by_user in run.own.values()):
         raise BadInputError(f"run {folder.path.name} has no person {user!r}")
     upload = uploads.get(user)
     trainings = [t for t in ledger.trainings() if t.adapter.user_id == user]
@@ -58,18 +60,18 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
         "shared": _shared(ledger, user, pairs, texts=texts),
         "thresholds": thresholds(run.manifest.config),
         "trainings": [_training(folder, one, texts=texts) for one in trainings],
-        "metrics": {
-            method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
-            for method, by_user in run.own.items()
-            if user in by_user
-        },
-        "swapped": {
-            method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
-            for method, by_user in run.swapped().items()
-            if user in by_user
-        },
+        "metrics": _metrics(task, run.own, user),
+        "swapped": _metrics(task, run.swapped(), user),
         "questions": questions,
-        "failures": [{"phase": f.phase, "reason": f.reason} for f in ledger.failures() if f.user_id == user],
+        "failures": failures,
+    }
+
+
+def _metrics(task: Task, answers: Mapping[str, Answers], user: str) -> Document:
+    return {
+        method: {metric: round(value, 6) for metric, value in values(task, by_user[user].sums).items()}
+        for method, by_user in answers.items()
+        if user in by_user
     }
 
 
@@ -205,11 +207,11 @@ def _questions(run: OpenedRun, user: str) -> list[Document] | None:
     file = Path(prepared, "private", user, "queries.jsonl")
     if not prepared or not file.is_file():
         return None
-    answers: dict[str, dict[str, Answer]] = {}
+    answers: dict[str, dict[str, Prediction]] = {}
     for method in run.own:
         said = predictions_file(folder.devices / user, method)
         if method in METHODS and said.is_file():
-            answers[method] = {answer.example_id: answer for answer in read_answers(said)}
+            answers[method] = {answer.example_id: answer for answer in read_predictions(said)}
     return [
         {
             "id": query.id,
@@ -225,7 +227,6 @@ def _questions(run: OpenedRun, user: str) -> list[Document] | None:
     ]
 
 
-def _answer(task: Task, answer: Answer, gold: str) -> Document:
-    prediction = Prediction(example_id=answer.example_id, output=answer.output, parsed=answer.parsed)
-    score = values(task, answer_sums(task, [prediction], {answer.example_id: gold})).get(task.headline)
+def _answer(task: Task, answer: Prediction, gold: str) -> Document:
+    score = score_of(task, answer, gold)
     return {"output": answer.output, "parsed": answer.parsed, "score": None if score is None else round(score, 4)}

@@ -146,14 +146,10 @@ class Guard:
         await answer(scope, receive, guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        try:
-            host = urlsplit(f"//{request.headers.get('host', '')}")
-        except ValueError:
-            host = urlsplit("")
-        if host.hostname not in LOOPBACK:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if _hostname(host) not in LOOPBACK:
             return PlainTextResponse("This dashboard answers its own machine only.", status_code=403)
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host.netloc:
+        if origin is not None and origin != f"http://{host}":
             return PlainTextResponse("This dashboard answers its own page only.", status_code=403)
         given = request.query_params.get("token")
         if (
@@ -169,6 +165,13 @@ class Guard:
                 "Open the link that `cdcda dashboard` printed; it holds a token that other users of this machine do not know.",
                 status_code=403,
             )
+        return None
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
         return None
 
 

@@ -13,12 +13,12 @@ from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import predictions_file
 from cdcda_flower.tasks import Task, task_named
-from cdcda_flower.tasks.metrics import answer_sums, values
+from cdcda_flower.tasks.metrics import values
 from cdcda_flower.types import Prediction
 from experiments.paper.cells import run_notes, setting_notes
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.paper_runs import PaperRun
-from experiments.reports.answers import Answer, read_answers
+from experiments.reports.predictions import read_predictions, score_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def figure3(runs: Sequence[PaperRun], order: CaseOrder, mixed: Collection[str] =
     count = len({found for _, found in answers})
     rows = [Row(labels=("golden answer", gold), cells=(Cell(),))] if gold is not None else []
     for column, answer in asked.items():
-        score = _own_score(task, answer, gold) if gold is not None else _user_score(runs, task, column, order.user)
+        score = score_of(task, answer, gold) if gold is not None else _user_score(runs, task, column, order.user)
         rows.append(Row(labels=(column, " ".join(answer.output.split())), cells=(Cell(value=score),)))
     over = "" if gold is not None else f", the user's {count} queries" if count > 1 else ""
     return Grid(
@@ -68,9 +68,9 @@ def _notes(gold: str | None) -> tuple[str, ...]:
     return (private,) if gold is not None else (private, scored)
 
 
-def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], Answer]:
+def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], Prediction]:
     """Returns (column, query id) -> answer, in the runs' order of methods."""
-    found: dict[tuple[str, str], Answer] = {}
+    found: dict[tuple[str, str], Prediction] = {}
     for run in runs:
         known = {upload.user_id for upload in run.uploads}
         if user not in known:
@@ -78,7 +78,7 @@ def _answers(runs: Sequence[PaperRun], user: str) -> dict[tuple[str, str], Answe
         for method in run.methods:
             file = predictions_file(run.folder.devices / user, method)
             if file.is_file():
-                for answer in read_answers(file):
+                for answer in read_predictions(file):
                     found.setdefault((run.column(method), answer.example_id), answer)
     if not found:
         raise BadInputError(f"--user {user!r}: the device's folder holds no answers; give a run that kept them")
@@ -98,11 +98,6 @@ def _gold(task: Task, file: Path | None, query: str) -> str | None:
             f"--golds {str(file)!r} has no answer of query {query}; give dev_outputs.json of the run's data, or train_outputs.json of a run on train queries"
         )
     return golds[query]
-
-
-def _own_score(task: Task, answer: Answer, gold: str) -> float:
-    prediction = Prediction(example_id=answer.example_id, output=answer.output, parsed=task.parse(answer.output))
-    return values(task, answer_sums(task, [prediction], {answer.example_id: gold}))[task.headline]
 
 
 def _user_score(runs: Sequence[PaperRun], task: Task, column: str, user: str) -> float | None:

@@ -4,6 +4,7 @@ A report neither needs a key that it does not read nor a method that this versio
 """
 
 import json
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,6 +15,8 @@ from cdcda_flower.runs.folder import RunFolder
 
 # What the paper's tables and the filter study are about, and the same without the cloud's pairs.
 METHOD, UNSHARED = "cdcda", "direct-ft"
+
+_PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir", "cloud-url")
 
 # A run of another version may hold a method that this version does not know: nothing is said of what it sends.
 
@@ -76,3 +79,21 @@ def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedCon
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise DataError(f"{folder.path}: its manifest's config cannot be read: {problems}") from None
+
+
+def without_places(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Returns a run's config without what says where things lie on this machine: it explains nothing, and may leave with a file."""
+    return {
+        key: last_part(value) if isinstance(value, str) else value
+        for key, value in values.items()
+        if key not in _PLACES
+    }
+
+
+def last_part(text: str) -> str:
+    """Returns a path's last part, and any other text whole; a scorer's name stands before its model's path."""
+    before, slash, last = text.rpartition("/")
+    scorer, colon, path = before.partition(": ")
+    if not slash or not (path if colon else before + slash).startswith(("/", "~")):
+        return text
+    return f"{scorer}: {last}" if colon else last

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
-from experiments.reports.paired import compare_pairs, values_of
-from experiments.reports.report import OpenedRun, open_run, read_report
+from experiments.reports.recorded import without_places
+from experiments.reports.report import read_report
 from experiments.reports.results import Report
 
 PROJECT = "cdcda-flower"
@@ -37,18 +37,19 @@ class Tracker(Protocol):
         """Writes what is left."""
 
 
-def track(folder: RunFolder, tracker: Tracker) -> None:
-    """Sends a run's results; refuses what `cdcda report` refuses.
+def track(folder: RunFolder, start: Callable[[], Tracker]) -> None:
+    """Sends a run's results; what `cdcda report` refuses is refused before the tracker is started.
 
     Numbers: `METRIC/METHOD` (mean over people), `gain/METRIC/METHOD` over the baseline (positive is better) with `/low` and
     `/high`, `cost/COST/METHOD`, `pairs/...`. Histograms: `people/METRIC/METHOD`, `people/gain/METHOD`, `people/history`,
     `people/kept/METHOD`.
     """
     report = read_report(folder)
-    tracker.config(report.manifest.config)
+    tracker = start()
+    tracker.config(without_places(report.manifest.config))
     _totals(report, tracker)
     _people(report, tracker)
-    _gains(open_run(folder), tracker)
+    _gains(report, tracker)
     tracker.close()
 
 
@@ -76,23 +77,24 @@ def _people(report: Report, tracker: Tracker) -> None:
         tracker.histogram("people/history", list(histories.values()))
 
 
-def _gains(run: OpenedRun, tracker: Tracker) -> None:
+def _gains(report: Report, tracker: Tracker) -> None:
     """Sends what each method gains over the baseline: positive is better, whichever way the metric points."""
-    task, own = run.task, {method: by_user for method, by_user in run.own.items() if by_user}
-    baseline = next((name for name in BASELINES if name in own), "")
-    others = [method for method in own if baseline and method != baseline]
-    better, metric = task.better(task.headline), task.headline
-    for one in compare_pairs(task, own, [(baseline, method) for method in others]):
-        if one.metric == metric:
-            low, high = sorted((better * one.low, better * one.high))
-            for ending, value in (("", better * one.difference), ("/low", low), ("/high", high)):
-                tracker.number(f"gain/{metric}/{_name(one.b)}{ending}", value)
-    for method in others:
-        users = sorted(own[method].keys() & own[baseline].keys())
-        before, after = (values_of(task, own[name], users).get(metric, []) for name in (baseline, method))
-        if users and before and after:
-            gains = [better * (y - x) for x, y in zip(before, after, strict=True)]
-            tracker.histogram(f"people/gain/{_name(method)}", gains)
+    metric, better = report.task.headline, report.task.better(report.task.headline)
+    value: dict[str, dict[str, float]] = {}
+    for row in report.users:
+        if metric in row.metrics:
+            value.setdefault(row.method, {})[row.user_id] = row.metrics[metric]
+    baseline = next((name for name in BASELINES if name in value), "")
+    for one in report.comparisons:
+        if one.metric != metric or baseline not in (one.a, one.b):
+            continue
+        method, sign = (one.b, better) if one.a == baseline else (one.a, -better)
+        low, high = sorted((sign * one.low, sign * one.high))
+        for ending, number in (("", sign * one.difference), ("/low", low), ("/high", high)):
+            tracker.number(f"gain/{metric}/{_name(method)}{ending}", number)
+        both = sorted(value[baseline].keys() & value[method].keys())
+        gains = [better * (value[method][user] - value[baseline][user]) for user in both]
+        tracker.histogram(f"people/gain/{_name(method)}", gains)
 
 
 def _name(method: str) -> str:

@@ -1,14 +1,12 @@
 // Charts: Plotly in the page's colours, each with its numbers as a table and as CSV, and as PNG or SVG.
 
-import { csv, download, h, number, table } from "./dom.js";
+import { csv, download, h, kindOf, number, table } from "./dom.js";
 
 const TABLE_ROWS = 200;
 
 // Colours of Okabe and Ito, which colour-blind people tell apart; every method has a shape as well.
 const COLOURS = { light: ["#0072b2", "#b04a00", "#007a5a", "#9a4f83", "#8a6d00", "#3c4a5a", "#2f7fb8"], dark: ["#6cb6f5", "#f2a35e", "#4fd0a7", "#e19ccb", "#e4d04f", "#c3ccd6", "#9bd0ff"] };
 const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"];
-
-export const isDark = () => document.documentElement.dataset.theme === "dark";
 
 // A style's value takes long to ask for, and a figure of ten thousand people asks forty thousand times.
 const known = new Map();
@@ -18,7 +16,7 @@ export function colour(name) {
   return known.get(key);
 }
 
-export const methodStyle = (place) => ({ color: COLOURS[isDark() ? "dark" : "light"][place % 7], symbol: SHAPES[place % 7] });
+export const methodStyle = (place) => ({ color: COLOURS[document.documentElement.dataset.theme][place % 7], symbol: SHAPES[place % 7] });
 
 // Plotly loads beside the documents: the page's text does not wait for it.
 let loading = null;
@@ -56,7 +54,7 @@ export function spread(values, axis) {
   return values.map((value, place) => value + (((place * step) % 1) - 0.5) * 0.024 * range);
 }
 
-export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide = false, onSelect, onPoint }) {
+export function chart({ title, hint = "", traces, layout, heads, rows, wide = false, onSelect, onPoint }) {
   const place = h("div", { class: "chart", role: "img", "aria-label": `${title}. The same numbers are under Table.` });
   const numbers = h("div", { hidden: true });
   const name = title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
@@ -64,8 +62,8 @@ export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide
     numbers.hidden = !numbers.hidden;
     event.target.setAttribute("aria-expanded", String(!numbers.hidden));
     const all = rows();
-    const more = all.length > TABLE_ROWS ? `The first ${TABLE_ROWS} of ${all.length.toLocaleString("en")} rows; CSV has all.` : "";
-    numbers.replaceChildren(table(heads, all.slice(0, TABLE_ROWS).map((row) => row.map((cell) => (typeof cell === "number" || cell === null || cell === undefined ? number(cell) : cell))), { caption: more || title }));
+    const more = all.length > TABLE_ROWS ? `The first ${TABLE_ROWS} of ${number(all.length)} rows; CSV has all.` : "";
+    numbers.replaceChildren(table(heads, all.slice(0, TABLE_ROWS).map((row) => row.map((cell) => (typeof cell === "string" ? cell : number(cell)))), { caption: more || title }));
   };
   const image = async (format) => {
     const library = await plotly();
@@ -82,12 +80,12 @@ export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide
       h("button", { class: "small", type: "button", onclick: () => image("svg") }, "SVG")),
     numbers);
   let listening = false;
-  section.draw = async (next) => {
+  section.draw = async () => {
     const library = await plotly();
     if (!place.isConnected) return;
-    const drawn = themed(typeof layout === "function" ? layout() : layout);
+    const drawn = themed(layout());
     place.style.minHeight = `${drawn.height}px`;
-    await library.react(place, next ?? traces(), drawn, { displayModeBar: false, responsive: true });
+    await library.react(place, traces(), drawn, { displayModeBar: false, responsive: true });
     if (listening) return;
     listening = true;
     // Drawing again ends the selection, which Plotly tells as one of nobody.
@@ -97,4 +95,37 @@ export function chart({ title, hint = "", traces, layout = {}, heads, rows, wide
   // Plotly takes a tenth of a second to load: the page's text comes first.
   requestAnimationFrame(() => setTimeout(() => section.draw().catch((error) => place.replaceChildren(error.message)), 0));
   return section;
+}
+
+const SYMBOLS = { better: "triangle-up", worse: "triangle-down", equal: "circle" };
+
+// Above so many people bars are too thin to see, and too many to draw.
+const BARS = 400;
+
+// One point per person. `look` says how each point looks beside its colour and shape.
+export function personPoints(rows, x, y, look = {}) {
+  return {
+    type: "scatter", mode: "markers", x: spread(rows.map(x), "x"), y: spread(rows.map(y), "y"), customdata: rows.map((one) => one.name),
+    text: rows.map((one) => `${plain(one.name)}<br>${number(x(one))}, ${number(y(one))}`), hovertemplate: "%{text}<extra></extra>",
+    marker: { size: 9, color: rows.map((one) => colour(kindOf(one.gain))), symbol: rows.map((one) => SYMBOLS[kindOf(one.gain)]), ...look },
+  };
+}
+
+// Everybody's gain in order: bars, or for many people two filled lines with the marked people as points.
+export function gainTraces(ordered, look = {}, isMarked = () => false) {
+  const shared = { customdata: ordered.map((one) => one.name), text: ordered.map((one) => plain(one.name)), textposition: "none", hovertemplate: "%{text}: %{y:.3f}<extra></extra>" };
+  const places = ordered.map((_, place) => place);
+  if (ordered.length <= BARS) return [{ type: "bar", x: places, y: ordered.map((one) => one.gain), ...shared, marker: { color: ordered.map((one) => colour(kindOf(one.gain))), ...look } }];
+  const lines = ["better", "worse"].map((kind) => ({ ...shared, textposition: undefined, type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour(kind) }, x: places, y: ordered.map((one) => (kindOf(one.gain) === kind ? one.gain : null)) }));
+  const chosen = places.filter((place) => isMarked(ordered[place]));
+  const points = { ...shared, textposition: undefined, type: "scatter", mode: "markers", x: chosen, y: chosen.map((place) => ordered[place].gain), customdata: chosen.map((place) => ordered[place].name), text: chosen.map((place) => plain(ordered[place].name)), marker: { size: 9, color: colour("mark-edge") } };
+  return [...lines, points];
+}
+
+export const gainLayout = (title) => ({ bargap: 0.15, xaxis: { title: { text: "people, from the greatest gain to the greatest loss" }, showticklabels: false, zeroline: false, showgrid: false }, yaxis: { title: { text: title } } });
+
+// The line on which both methods are equal.
+export function diagonal(values) {
+  const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  return { type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot", width: 1.5 } };
 }

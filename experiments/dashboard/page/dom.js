@@ -31,10 +31,17 @@ export const interval = (one) => (one && one.low !== undefined ? `[${score(one.l
 
 export const pText = (p) => (p === null || p === undefined ? "–" : p < 0.0001 ? "< 0.0001" : p.toFixed(4));
 
+export const kindOf = (gain) => (gain > 0 ? "better" : gain < 0 ? "worse" : "equal");
+
 // The direction of a gain has a shape as well as a colour.
-export function gainMark(gain) {
-  const [name, sign] = gain > 0 ? ["better", "▲"] : gain < 0 ? ["worse", "▼"] : ["equal", "●"];
-  return h("span", { class: name, title: name }, sign);
+const SIGNS = { better: "▲", worse: "▼", equal: "●", "not shown": "●" };
+export const mark = (kind) => h("span", { class: kind === "not shown" ? "equal" : kind, title: kind }, SIGNS[kind]);
+
+// What a filter keeps, in words.
+export function bound(limits) {
+  if (!limits) return "–";
+  if (limits.low !== undefined && limits.high !== undefined) return `${limits.low} to ${limits.high}`;
+  return limits.low !== undefined ? `at least ${limits.low}` : `at most ${limits.high}`;
 }
 
 export function table(heads, rows, { caption = "", numeric = [] } = {}) {

@@ -1,6 +1,6 @@
 // A table of any length: only the rows in sight are in the page.
 
-import { csv, download, h } from "./dom.js";
+import { csv, download, h, number } from "./dom.js";
 
 const ROW = 30;
 const WIDTH = 90;
@@ -55,7 +55,7 @@ export function grid({ label, columns, count, value, cell, key, marked, onMark, 
     fit(head);
     body.style.height = `${order.length * ROW}px`;
     box.setAttribute("aria-rowcount", String(order.length + 1));
-    said.textContent = `${order.length.toLocaleString("en")} of ${count.toLocaleString("en")} rows`;
+    said.textContent = `${number(order.length)} of ${number(count)} rows`;
     paint();
   }
 

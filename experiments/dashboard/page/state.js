@@ -21,5 +21,11 @@ export function keep(changes) {
   try { history.replaceState(null, "", next); } catch { /* the next change keeps it */ }
 }
 
+// Changes selections and draws the view anew.
+export function choose(changes) {
+  keep(changes);
+  window.dispatchEvent(new HashChangeEvent("hashchange"));
+}
+
 export const listIn = (query, key) => (query.get(key) ?? "").split(",").filter(Boolean).map(decodeURIComponent);
 export const listText = (values) => [...values].map(encodeURIComponent).join(",");

@@ -1,9 +1,9 @@
 // Compare: two methods of one or two runs, paired over the people of both.
 
-import { chart, colour, plain, spread } from "./charts.js";
-import { choice, gainMark, h, interval, number, pText, score, signed, table } from "./dom.js";
+import { chart, diagonal, gainLayout, gainTraces, personPoints, plain } from "./charts.js";
+import { choice, h, interval, kindOf, mark, pText, score, signed, table } from "./dom.js";
 import { comparePath, fetchDocument } from "./documents.js";
-import { address, keep, readAddress } from "./state.js";
+import { address, choose, readAddress } from "./state.js";
 
 const MOST = 10;
 
@@ -19,7 +19,6 @@ export async function compareView() {
   const method = (run, given, preferred) => (given in run.headline.methods ? given : preferred in run.headline.methods ? preferred : Object.keys(run.headline.methods)[0]);
   let [a, b] = [method(left, query.get("a"), left === right ? "direct-ft" : "cdcda"), method(right, query.get("b"), "cdcda")];
   if (left === right && a === b && !query.get("b")) b = Object.keys(right.headline.methods).find((name) => name !== a) ?? b;
-  const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
   const metric = query.get("metric") ?? "";
   const result = h("div", {}, h("p", {}, "Pairing …"));
 
@@ -31,9 +30,9 @@ export async function compareView() {
   return h("div", {},
     h("h1", {}, "Compare"),
     h("div", { class: "row" },
-      choice("baseline: run", names, left.run, (value) => go({ left: value })), choice("method", Object.keys(left.headline.methods), a, (value) => go({ a: value })),
-      choice("against it: run", names, right.run, (value) => go({ right: value })), choice("method", Object.keys(right.headline.methods), b, (value) => go({ b: value })),
-      choice("metric", [["", left.headline.metric], ...left.headline.others], metric, (value) => go({ metric: value }))),
+      choice("baseline: run", names, left.run, (value) => choose({ left: value })), choice("method", Object.keys(left.headline.methods), a, (value) => choose({ a: value })),
+      choice("against it: run", names, right.run, (value) => choose({ right: value })), choice("method", Object.keys(right.headline.methods), b, (value) => choose({ b: value })),
+      choice("metric", [["", left.headline.metric], ...left.headline.others], metric, (value) => choose({ metric: value }))),
     differing(left, right), result);
 }
 
@@ -46,12 +45,9 @@ function shown(found) {
   const [one, other] = [found.a, found.b];
   const rows = found.people.map((name, row) => ({ name, x: found.left_values[row], y: found.right_values[row], gain: Math.round(found.better * (found.right_values[row] - found.left_values[row]) * 1e6) / 1e6 }));
   const ordered = [...rows].sort((a, b) => b.gain - a.gain);
-  const kind = (gain) => (gain > 0 ? "better" : gain < 0 ? "worse" : "equal");
-  const all = rows.flatMap((row) => [row.x, row.y]);
-  const [low, high] = [all.reduce((x, y) => Math.min(x, y)), all.reduce((x, y) => Math.max(x, y))];
   const open = (name) => { location.hash = address("person", [found.right.run, name]); };
   const people = (list) => table(["person", one, other, "gain"], list.map((row) => [
-    h("span", {}, gainMark(row.gain), " ", h("a", { href: address("person", [found.right.run, row.name]) }, row.name), found.left.run === found.right.run ? "" : [" (", h("a", { href: address("person", [found.left.run, row.name]) }, `in ${found.left.run}`), ")"]),
+    h("span", {}, mark(kindOf(row.gain)), " ", h("a", { href: address("person", [found.right.run, row.name]) }, row.name), found.left.run === found.right.run ? "" : [" (", h("a", { href: address("person", [found.left.run, row.name]) }, `in ${found.left.run}`), ")"]),
     score(row.x), score(row.y), signed(row.gain)]), { numeric: [1, 2, 3] });
   return [
     h("section", { class: "card" }, h("p", { class: "sentence" }, found.sentence), h("p", { class: "sentence" }, found.certainty),
@@ -60,14 +56,14 @@ function shown(found) {
     h("div", { class: "cards" },
       chart({
         title: `${found.metric} per person`, hint: `${found.better > 0 ? "Above" : "Below"} the diagonal: ${other} is better.`, onPoint: open,
-        traces: () => [{ type: "scatter", mode: "markers", x: spread(rows.map((row) => row.x), "x"), y: spread(rows.map((row) => row.y), "y"), customdata: rows.map((row) => row.name), text: rows.map((row) => `${plain(row.name)}: ${number(row.x)} → ${number(row.y)}`), marker: { size: 9, color: rows.map((row) => colour(kind(row.gain))), symbol: rows.map((row) => ({ better: "triangle-up", worse: "triangle-down", equal: "circle" })[kind(row.gain)]) }, hovertemplate: "%{text}<extra></extra>" }],
-        layout: () => ({ xaxis: { title: { text: plain(one) } }, yaxis: { title: { text: plain(other) } }, shapes: [{ type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot" } }] }),
+        traces: () => [personPoints(rows, (row) => row.x, (row) => row.y)],
+        layout: () => ({ xaxis: { title: { text: plain(one) } }, yaxis: { title: { text: plain(other) } }, shapes: [diagonal(rows.flatMap((row) => [row.x, row.y]))] }),
         heads: ["person", one, other, "gain"], rows: () => rows.map((row) => [row.name, row.x, row.y, row.gain]),
       }),
       chart({
         title: "Gain of each person, in order", hint: "Right end: who loses most.", onPoint: open,
-        traces: () => [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((row) => row.gain), customdata: ordered.map((row) => row.name), hovertext: ordered.map((row) => plain(row.name)), marker: { color: ordered.map((row) => colour(kind(row.gain))) }, hovertemplate: "%{hovertext}: %{y:.3f}<extra></extra>" }],
-        layout: () => ({ xaxis: { showticklabels: false, zeroline: false, showgrid: false, title: { text: "people" } }, yaxis: { title: { text: `gain in ${found.metric}` } } }), heads: ["person", "gain"], rows: () => ordered.map((row) => [row.name, row.gain]),
+        traces: () => gainTraces(ordered), layout: () => gainLayout(`gain in ${found.metric}`),
+        heads: ["person", "gain"], rows: () => ordered.map((row) => [row.name, row.gain]),
       })),
     h("div", { class: "cards" },
       h("section", { class: "card" }, h("h2", {}, "Who gains most"), people(ordered.filter((row) => row.gain > 0).slice(0, MOST))),

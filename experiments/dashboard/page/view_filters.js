@@ -1,10 +1,9 @@
 // Filters: every pair's scores; thresholds that move and say at once what would be kept.
 
 import { chart, colour } from "./charts.js";
-import { h, number, table } from "./dom.js";
+import { bound, h, number, table } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
 import { address, keep, readAddress } from "./state.js";
-import { bound } from "./view_person.js";
 
 const RANGES = { consistency: [0, 1], diversity: [0, 1], length: [0, 3] };
 const MEANING = { consistency: "Does each text imply the other? Higher is safer (equation 2 of the paper).", diversity: "ROUGE-L with the shared text. Lower is newer (equation 3 of the paper).", length: "Words of the pair over words of the shared text (equation 4 of the paper)." };
@@ -27,6 +26,8 @@ export async function filtersView() {
   const passes = (name, row) => {
     const score = found.scores[name][row];
     const { low, high } = limits[name];
+    // A text without words never passes, whatever the bound.
+    if (name === "length" && score === 0) return false;
     return score !== null && (low === undefined || score >= low - 1e-9) && (high === undefined || score <= high + 1e-9);
   };
   const keepsRow = (row) => filters.every((name) => !selecting.has(name) || passes(name, row));
@@ -90,6 +91,6 @@ function funnel(found) {
   return chart({
     title: "From shared item to kept pair", hint: "In the run, at its own thresholds.",
     traces: () => [{ type: "bar", orientation: "h", y: steps.map(([name]) => name), x: steps.map(([, count]) => count), text: steps.map(([, count]) => number(count)), textposition: "outside", cliponaxis: false, marker: { color: colour("better") }, hovertemplate: "%{y}: %{x}<extra></extra>" }],
-    layout: () => ({ height: 220, yaxis: { autorange: "reversed" }, margin: { l: 56, r: 60, t: 8, b: 44 } }), heads: ["step", "count"], rows: () => steps,
+    layout: () => ({ height: 220, yaxis: { autorange: "reversed" }, margin: { l: 56, r: 60, t: 8, b: 52 } }), heads: ["step", "count"], rows: () => steps,
   });
 }

@@ -1,12 +1,10 @@
 // People: who gained, who lost. A selection in one figure or in the table marks the same people in all.
 
-import { chart, colour, plain, spread } from "./charts.js";
-import { choice, gainMark, h, number, score, signed } from "./dom.js";
+import { chart, colour, diagonal, gainLayout, gainTraces, personPoints, plain } from "./charts.js";
+import { choice, h, kindOf, mark, number, score, signed } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
 import { grid } from "./grid.js";
-import { address, keep, listIn, listText, readAddress } from "./state.js";
-
-const BARS = 400;
+import { address, choose, keep, listIn, listText, readAddress } from "./state.js";
 
 export async function peopleView() {
   const { names: [run], query } = readAddress();
@@ -17,7 +15,6 @@ export async function peopleView() {
   const a = pick("a", methods.includes("direct-ft") ? "direct-ft" : methods[0]);
   const b = pick("b", methods.includes("cdcda") && a !== "cdcda" ? "cdcda" : methods.at(-1));
   const metric = people.metrics.includes(query.get("metric")) ? query.get("metric") : people.headline;
-  const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
   const everybody = new Set(people.people);
   const marked = new Set(listIn(query, "marked").filter((name) => everybody.has(name)));
   const data = paired(people, a, b, metric);
@@ -44,13 +41,13 @@ export async function peopleView() {
   function figure(options) { return chart({ ...options, ...selecting }); }
   const shade = (one) => (marked.size === 0 || marked.has(one.name) ? 1 : 0.25);
   const edge = (one) => (marked.has(one.name) ? 2.5 : 0);
-  const markers = (rows) => ({ size: 9, opacity: rows.map(shade), color: rows.map((one) => colour(one.kind)), symbol: rows.map((one) => ({ better: "triangle-up", worse: "triangle-down", equal: "circle" })[one.kind]), line: { color: colour("mark-edge"), width: rows.map(edge) } });
+  const look = (rows) => ({ opacity: rows.map(shade), line: { color: colour("mark-edge"), width: rows.map(edge) } });
 
-  function dots(title, hint, x, y, xTitle, yTitle, rows, extra = {}) {
+  function dots(title, hint, x, y, xTitle, yTitle, rows, shapes = () => []) {
     return figure({
       title, hint,
-      traces: () => [{ type: "scatter", mode: "markers", x: spread(rows.map(x), "x"), y: spread(rows.map(y), "y"), customdata: rows.map((one) => one.name), text: rows.map((one) => `${plain(one.name)}<br>${number(x(one))}, ${number(y(one))}`), marker: markers(rows), hovertemplate: "%{text}<extra></extra>" }, ...(extra.traces?.() ?? [])],
-      layout: () => ({ dragmode: "select", xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle } }, shapes: extra.shapes?.() ?? [] }),
+      traces: () => [personPoints(rows, x, y, look(rows))],
+      layout: () => ({ dragmode: "select", xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle } }, shapes: shapes() }),
       heads: ["person", xTitle, yTitle, "gain"], rows: () => rows.map((one) => [one.name, x(one), y(one), one.gain]),
     });
   }
@@ -58,30 +55,25 @@ export async function peopleView() {
   // Without a kept pair the training sets are the same, and so are the adapters.
   function unsupplied(rows) {
     const none = rows.filter((one) => one.kept === 0).length;
-    return none ? ` ${number(none)} of them got no pair from the cloud.` : "";
+    return none ? ` ${number(none)} people got no pair from the cloud.` : "";
   }
 
   function bars({ rows }) {
     const ordered = [...rows].sort((one, other) => other.gain - one.gain);
-    const counts = ["better", "equal", "worse"].map((kind) => ordered.filter((one) => one.kind === kind).length);
-    const many = ordered.length > BARS;
+    const counts = ["better", "equal", "worse"].map((kind) => ordered.filter((one) => kindOf(one.gain) === kind).length);
     return figure({
       title: `Who gains with ${b} over ${a}`, wide: true,
-      hint: `One ${many ? "step" : "bar"} per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.${unsupplied(ordered)}`,
-      traces: () => many
-        ? ["better", "worse"].map((kind) => ({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour(kind) }, x: ordered.map((_, place) => place), y: ordered.map((one) => (one.kind === kind ? one.gain : null)), customdata: ordered.map((one) => one.name), text: ordered.map((one) => plain(one.name)), hovertemplate: "%{text}: %{y:.3f}<extra></extra>" }))
-        : [{ type: "bar", x: ordered.map((_, place) => place), y: ordered.map((one) => one.gain), customdata: ordered.map((one) => one.name), hovertext: ordered.map((one) => plain(one.name)), marker: { color: ordered.map((one) => colour(one.kind)), opacity: ordered.map(shade), line: { color: colour("mark-edge"), width: ordered.map(edge) } }, hovertemplate: "%{hovertext}: %{y:.3f}<extra></extra>" }],
-      layout: () => ({ dragmode: "select", bargap: 0.15, xaxis: { title: { text: "people, from the greatest gain to the greatest loss" }, showticklabels: false, zeroline: false, showgrid: false }, yaxis: { title: { text: `gain in ${metric}` } } }),
+      hint: `One bar per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.${unsupplied(ordered)}`,
+      traces: () => gainTraces(ordered, look(ordered), (one) => marked.has(one.name)),
+      layout: () => ({ dragmode: "select", ...gainLayout(`gain in ${metric}`) }),
       heads: ["person", "gain", a, b], rows: () => ordered.map((one) => [one.name, one.gain, one.first, one.second]),
     });
   }
 
   function scatter({ rows, better }) {
-    const all = rows.flatMap((one) => [one.first, one.second]);
-    const [low, high] = [all.reduce((x, y) => Math.min(x, y)), all.reduce((x, y) => Math.max(x, y))];
     return dots(`${b} against ${a}`, `One point per person. ${better > 0 ? "Above" : "Below"} the diagonal: ${b} is better. Points of equal value are spread a little.`,
       (one) => one.first, (one) => one.second, plain(`${metric} with ${a}`), plain(`${metric} with ${b}`), rows,
-      { shapes: () => [{ type: "line", x0: low, y0: low, x1: high, y1: high, line: { color: colour("soft"), dash: "dot", width: 1.5 } }] });
+      () => [diagonal(rows.flatMap((one) => [one.first, one.second]))]);
   }
 
   function byHistory({ rows }) {
@@ -104,9 +96,9 @@ export async function peopleView() {
   return h("div", {},
     h("h1", {}, `People of ${run}`),
     h("div", { class: "row" },
-      choice("metric", people.metrics.map((one) => [one, `${one} (${people.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => go({ metric: value })),
-      choice("baseline", methods, a, (value) => go({ a: value })),
-      choice("method", methods, b, (value) => go({ b: value })),
+      choice("metric", people.metrics.map((one) => [one, `${one} (${people.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => choose({ metric: value })),
+      choice("baseline", methods, a, (value) => choose({ a: value })),
+      choice("method", methods, b, (value) => choose({ b: value })),
       h("button", { type: "button", onclick: () => remark(new Set()) }, "Clear marks")),
     said,
     data.rows.length ? h("div", { class: "cards" }, figures) : nobody,
@@ -120,7 +112,7 @@ function paired(people, a, b, metric) {
     const [x, y] = [first[row], second[row]];
     if (x === null || y === null || x === undefined || y === undefined) return [];
     const gain = Math.round(better * (y - x) * 1e6) / 1e6;
-    return [{ name, row, first: x, second: y, gain, kind: gain > 0 ? "better" : gain < 0 ? "worse" : "equal", history: people.history[row], kept: people.methods[b].kept?.[row] ?? null }];
+    return [{ name, row, first: x, second: y, gain, history: people.history[row], kept: people.methods[b].kept?.[row] ?? null }];
   });
   return { rows, better };
 }
@@ -156,7 +148,7 @@ function peopleGrid(people, { metric, baseline, method }, marked, query, onMark)
   const cell = (row, column) => {
     const found = value(row, column);
     if (column === "person") return h("a", { href: address("person", [people.run, found]) }, found);
-    if (column === "gain") return found === null ? "–" : h("span", {}, gainMark(found), ` ${signed(found)}`);
+    if (column === "gain") return found === null ? "–" : h("span", {}, mark(kindOf(found)), ` ${signed(found)}`);
     if (column === "value" || column === "swapped") return score(found);
     return typeof found === "number" || found === null ? number(found) : found;
   };

@@ -1,7 +1,7 @@
 // Person: the story of one device, from what it has to what it answers.
 
 import { chart, methodStyle, plain } from "./charts.js";
-import { counted, h, number, score, table } from "./dom.js";
+import { bound, counted, h, number, score, table } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
 import { address, readAddress } from "./state.js";
 
@@ -53,12 +53,6 @@ function shared(person) {
 const byKept = (items) => [...items].sort((a, b) => b.pairs.filter((pair) => pair.kept).length - a.pairs.filter((pair) => pair.kept).length);
 
 const texts = (one) => [one.query && words(one.query), words(one.response)];
-
-export function bound(limits) {
-  if (!limits) return "–";
-  if (limits.low !== undefined && limits.high !== undefined) return `${limits.low} to ${limits.high}`;
-  return limits.low !== undefined ? `at least ${limits.low}` : `at most ${limits.high}`;
-}
 
 function trained(person) {
   if (!person.trainings.length) return h("p", {}, "This device trained no adapter.");

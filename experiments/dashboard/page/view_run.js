@@ -1,9 +1,9 @@
 // Run: methods by metrics with intervals, gains against one method, cost beside quality, and where the time went.
 
 import { chart, colour, methodStyle, plain } from "./charts.js";
-import { choice, gainMark, h, interval, number, pText, score, signed, table } from "./dom.js";
+import { choice, h, interval, mark, number, pText, score, signed, table } from "./dom.js";
 import { fetchDocument, runPath } from "./documents.js";
-import { address, keep, readAddress } from "./state.js";
+import { address, choose, readAddress } from "./state.js";
 import { badge } from "./view_runs.js";
 
 const COSTS = { train_tokens: "tokens trained", device_seconds: "device seconds", cloud_tokens: "cloud tokens", bytes_up: "bytes up", bytes_down: "bytes down", adapter_bytes: "bytes per adapter" };
@@ -16,7 +16,6 @@ export async function runView() {
   const metrics = Object.keys(run.better);
   const metric = metrics.includes(query.get("metric")) ? query.get("metric") : run.headline;
   const cost = query.get("cost") in COSTS ? query.get("cost") : "train_tokens";
-  const go = (changes) => { keep(changes); window.dispatchEvent(new HashChangeEvent("hashchange")); };
 
   return h("div", {},
     h("h1", {}, run.run, " ", badge(run.status)),
@@ -24,19 +23,19 @@ export async function runView() {
     run.error && h("p", { class: "worse" }, run.error),
     h("p", { class: "hint", "data-live": run.run }),
     h("div", { class: "row" },
-      choice("metric", metrics.map((one) => [one, `${one} (${run.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => go({ metric: value })),
-      choice("baseline", methods, run.against, (value) => go({ against: value }))),
+      choice("metric", metrics.map((one) => [one, `${one} (${run.better[one] > 0 ? "higher" : "lower"} is better)`]), metric, (value) => choose({ metric: value })),
+      choice("baseline", methods, run.against, (value) => choose({ against: value }))),
     methods.length > 1 && h("section", { class: "card" }, h("h2", {}, `Who is better off than with ${run.against}?`),
       run.gains.filter((gain) => gain.metric === metric).map((gain) => h("p", { class: "sentence" }, gain.sentence, " ", h("span", { class: "soft" }, gain.certainty), " ",
         h("a", { href: address("people", [run.run], { a: run.against, b: gain.b, metric }) }, "See them")))),
     h("div", { class: "cards" },
       means(run, methods, metric),
       methods.length > 1 && forest(run, metric),
-      costChart(run, methods, metric, cost, (value) => go({ cost: value })),
+      costChart(run, methods, metric, cost, (value) => choose({ cost: value })),
       run.phases.length > 0 && phases(run)),
     h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
     h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
-      h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. ▲ and ▼: the interval excludes 0. p: Wilcoxon's signed-rank test, corrected by Holm over the headline metric's comparisons. Effect: rank-biserial correlation, 1 where everybody gains, -1 where everybody loses.")),
+      h("p", { class: "hint" }, "Interval: if the run were repeated with other people like these, 95 of 100 such intervals would hold the true mean difference. ▲ and ▼: the interval excludes 0, with at least six people. p: Wilcoxon's signed-rank test, corrected by Holm over the headline metric's comparisons. Effect: rank-biserial correlation, 1 where everybody gains, -1 where everybody loses.")),
     Object.keys(run.swap).length > 0 && h("section", { class: "card" }, h("h2", {}, "Swap test: own adapter against another person's"), swapTable(run)),
     run.failures.length > 0 && h("section", { class: "card error" }, h("h2", {}, `${number(run.failures.length)} failures`),
       table(["person", "phase", "reason"], run.failures.map((one) => [h("a", { href: address("person", [run.run, one.user]) }, one.user), one.phase, one.reason]))),
@@ -69,11 +68,13 @@ function forest(run, metric) {
   const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
   return chart({
     title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
-    traces: () => points(run, rows, (one) => ({ color: one.users < 6 ? colour("equal") : one.low > 0 ? colour("better") : one.high < 0 ? colour("worse") : colour("equal") })),
+    traces: () => points(run, rows, (one) => ({ color: colour({ better: "better", worse: "worse", "not shown": "equal" }[favoured(one)]) })),
     layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
     heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
   });
 }
+
+const favoured = (gain) => (gain.favours === gain.b ? "better" : gain.favours === gain.a ? "worse" : "not shown");
 
 // A gain is positive where it is better, whichever way the metric points.
 const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -gain.difference, low: -gain.high, high: -gain.low });
@@ -83,7 +84,7 @@ function costChart(run, methods, metric, cost, onCost) {
   const section = chart({
     title: "Cost beside quality", hint: "Summed over all people; better is up. Where two methods train on the same examples, one training serves both and both count it. A method whose cost nobody measured is not shown.",
     traces: () => rows.map(([name, paid, mean], place) => ({ type: "scatter", mode: "markers+text", x: [paid], y: [mean], text: [plain(name)], textposition: "middle right", marker: { size: 11, ...methodStyle(place) }, cliponaxis: false, hovertemplate: `${plain(name)}: %{x:,} ${COSTS[cost]}, %{y:.3f}<extra></extra>` })),
-    layout: () => ({ xaxis: { title: { text: COSTS[cost] }, range: widened(rows.map((row) => row[1])) }, yaxis: { title: { text: metric }, autorange: run.better[metric] > 0 ? true : "reversed" }, margin: { l: 56, r: 40, t: 16, b: 44 } }),
+    layout: () => ({ xaxis: { title: { text: COSTS[cost] }, range: widened(rows.map((row) => row[1])) }, yaxis: { title: { text: metric }, autorange: run.better[metric] > 0 ? true : "reversed" }, margin: { l: 56, r: 40, t: 16, b: 52 } }),
     heads: ["method", COSTS[cost], metric], rows: () => rows,
   });
   section.querySelector("h2").after(choice("cost", Object.entries(COSTS), cost, onCost));
@@ -114,12 +115,12 @@ function methodTable(run, methods, metrics) {
 
 function gainTable(run) {
   return table(["method", "metric", "mean difference", "interval", "better", "equal", "worse", "p", "p (Holm)", "effect"],
-    run.gains.map((gain) => [h("span", {}, gainMark(gain.users < 6 || (gain.low <= 0 && gain.high >= 0) ? 0 : gain.difference * run.better[gain.metric]), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
+    run.gains.map((gain) => [h("span", {}, mark(favoured(gain)), " ", gain.b), gain.metric, signed(gain.difference), interval(gain), gain.wins, gain.ties, gain.losses, pText(gain.p), pText(gain.p_holm), signed(gain.effect, 2)]),
     { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: `Every method minus ${run.against}, paired over people` });
 }
 
 function swapTable(run) {
   const rows = Object.entries(run.swap).flatMap(([method, byMetric]) => Object.entries(byMetric).map(([metric, one]) =>
-    [method, metric, score(one.own), score(one.swapped), signed(one.difference), interval(one), one.wins, one.ties, one.losses, pText(one.p)]));
-  return table(["method", "metric", "own", "another's", "difference", "interval", "own better", "equal", "own worse", "p"], rows, { numeric: [2, 3, 4, 5, 6, 7, 8, 9], caption: "An own adapter that is no better than another person's is not personal" });
+    [method, metric, score(one.own), score(one.swapped), signed(one.difference), interval(one), one.wins, one.ties, one.losses, pText(one.p), pText(one.p_holm)]));
+  return table(["method", "metric", "own", "another's", "difference", "interval", "own better", "equal", "own worse", "p", "p (Holm)"], rows, { numeric: [2, 3, 4, 5, 6, 7, 8, 9, 10], caption: "An own adapter that is no better than another person's is not personal" });
 }

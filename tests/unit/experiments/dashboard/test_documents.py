@@ -43,6 +43,7 @@ def test_gains_are_the_reports_own_comparisons(run: RunFolder) -> None:
         gain["certainty"] == "The interval of the mean difference includes 0: these people do not show which is better."
     )
     device = next(g for g in found["gains"] if (g["b"], g["metric"]) == ("device", "mae"))
+    assert (gain["favours"], device["favours"]) == ("", "direct-ft")
     assert device["certainty"] == "The interval of the mean difference excludes 0, in favour of direct-ft."
     assert found["costs"]["cdcda"]["train_tokens"] == 40 * 300
 
@@ -107,7 +108,7 @@ def test_two_runs_of_one_method_are_told_apart_by_their_names(run: RunFolder) ->
 def test_few_people_tell_nothing(tmp_path: Path) -> None:
     few = write_run(tmp_path / "runs", "few", people=1)
     found = documents.compare((few, "device"), (few, "cdcda"))
-    assert found["certainty"] == "These are too few people to tell."
+    assert (found["certainty"], found["favours"]) == ("These are too few people to tell.", "")
 
 
 def test_no_path_of_this_machine_is_in_a_document(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ def test_another_name_of_this_machine_is_refused(client: TestClient, host: str) 
     assert (answer.status_code, answer.text) == (403, "This dashboard answers its own machine only.")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://localhost", "http://[::1"]
+)
 def test_another_page_is_refused(client: TestClient, origin: str) -> None:
     assert client.get("/api/runs", headers={"origin": origin}).status_code == 403
 

@@ -184,7 +184,7 @@ def test_a_damaged_answers_file_is_named_and_not_quoted(case: RunFolder) -> None
 
 def test_figure_3_is_drawn_with_every_answer_whole(case: RunFolder, tmp_path: Path) -> None:
     words = f"{'@Jordan' * 40} costs $5 and $6 \U0001fae0 \0"
-    line = json.dumps({"example_id": "q1", "output": words})
+    line = json.dumps({"example_id": "q1", "output": words, "parsed": words})
     (case.devices / "u0" / "predictions" / "device.jsonl").write_text(line + "\n")
     grid = figure3(_open(case), CaseOrder(user="u0"))
     figure = case_figure.draw(grid)

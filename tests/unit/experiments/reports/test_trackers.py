@@ -45,7 +45,7 @@ class Kept:
 
 def test_numbers_are_per_method_and_histograms_over_people(run: RunFolder) -> None:
     kept = Kept()
-    track(run, kept)
+    track(run, lambda: kept)
     assert kept.closed
     assert kept.values["task"] == "lamp-3"
     assert kept.numbers["mae/device"] == 2.0

@@ -5,6 +5,7 @@ import socket
 import tempfile
 import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
             page = Path(scratch, "open.html")
             page.write_text(f'<meta http-equiv="refresh" content="0;url={link}">', encoding="utf-8")
             webbrowser.open_new_tab(page.as_uri())
-        server.run(sockets=[listening])
+        # Ctrl-C is how a dashboard ends; uvicorn raises it again when it has closed everything.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
 
 
 def server_of(catalog: Catalog, *, token: str) -> "Server":

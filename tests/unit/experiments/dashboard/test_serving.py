@@ -1,0 +1,41 @@
+"""The command prints its link, ends quietly at Ctrl-C, and shows nobody its token."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from dashboard_runs import write_run
+from repository import ROOT
+
+
+def test_ctrl_c_ends_it_without_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "alpha", people=2)
+    environment = {
+        **os.environ,
+        "CDCDA_RUNS_DIR": str(tmp_path / "runs"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", "from experiments.cli import main; main()", "dashboard", "--no-open"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as command:
+        assert command.stdout
+        link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", command.stdout.readline())
+        assert link
+        with httpx.Client(follow_redirects=True, trust_env=False, timeout=30) as client:
+            assert client.get(link.group()).status_code == 200
+            assert client.get(link.group().partition("?")[0] + "api/runs").json()["runs"][0]["run"] == "alpha"
+        command.send_signal(signal.SIGINT)
+        said = command.stdout.read()
+        assert command.wait(timeout=30) == 0
+    assert "Traceback" not in said
+    assert "interrupted" not in said
