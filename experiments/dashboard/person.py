@@ -92,7 +92,7 @@ def _messages(
             _up(
                 "Upload",
                 "share",
-                f"{_counted(upload.shared, 'shared example')} with their counts, the whole message",
+                f"{_counted(upload.shared, 'shared example')}, and counts",
                 upload.bytes_up,
             )
         ]

@@ -46,10 +46,11 @@ function themed(layout) {
 export const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 // Spreads points that would lie on each other, by up to 1.2 % of the range and always alike; their numbers stay.
+// Where all are equal they stay too: an axis over the spread alone would show numbers that nobody has.
 // The two steps make an even cloud (Roberts 2018); one step for both axes would make a line.
 export function spread(values, axis) {
   const least = values.reduce((a, b) => Math.min(a, b), Infinity);
-  const range = values.reduce((a, b) => Math.max(a, b), -Infinity) - least || 1;
+  const range = values.reduce((a, b) => Math.max(a, b), -Infinity) - least;
   const step = { x: 0.7548776662, y: 0.5698402909 }[axis];
   return values.map((value, place) => value + (((place * step) % 1) - 0.5) * 0.024 * range);
 }

@@ -17,7 +17,7 @@ export async function personView() {
     !person.texts && h("p", { class: "hint" }, "Texts are private and not in this file."),
     person.failures.map((one) => h("p", { class: "worse" }, `Failed in ${one.phase}: ${one.reason}`)),
     step(1, "What the device has", h("ul", { class: "facts" },
-      fact(has.items, "history items"), fact(has.used, "of them used"), fact(has.queries, "held-out examples"), fact(has.shared, `shared by the policy ${has.policy || "–"}`))),
+      fact(has.items, "history items"), fact(has.used, "of them used"), fact(has.queries, "held-out examples"), fact(has.shared, `shared (policy: ${has.policy || "–"})`))),
     step(2, "What left it, what came back, and why", messages(person)),
     step(3, "What the cloud wrote, and what the filters said", shared(person)),
     step(4, "What was trained", trained(person)),
@@ -30,7 +30,7 @@ const fact = (value, what) => h("li", {}, h("b", {}, number(value)), ` ${what}`)
 function messages(person) {
   if (!person.messages.length) return h("p", {}, "Nothing yet.");
   return h("ol", { class: "story" }, person.messages.map((one) => h("li", { class: one.direction },
-    h("b", {}, one.direction === "up" ? "↑ left the device" : "↓ came from the cloud"), ` in ${one.phase}: ${one.what}`, one.bytes === null ? "" : `, ${number(one.bytes)} bytes`,
+    h("b", {}, one.direction === "up" ? "↑ left the device" : "↓ came from the cloud"), ` in ${one.phase}: ${one.what}`, one.bytes === null ? "" : `, ${number(one.bytes)} bytes in all`,
     one.fields.length > 0 && h("details", {}, h("summary", { class: "hint" }, `${one.reply}: every field and why it leaves`),
       table(["field", "bound", "why"], one.fields.map((field) => [field.path, field.kind, field.why]))))));
 }
@@ -63,7 +63,7 @@ function trained(person) {
     rows.length > 0 && chart({
       title: "Loss per training step", hint: "Kept on the device only.",
       traces: () => rows.map((one, place) => ({ type: "scatter", mode: "lines+markers", name: plain(one.method), x: one.losses.map((_, at) => at + 1), y: one.losses, ...lineStyle(place) })),
-      layout: () => ({ showlegend: true, legend: { orientation: "h", y: 1.15 }, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "loss" }, rangemode: "tozero" } }),
+      layout: () => ({ showlegend: true, legend: { orientation: "h", y: 1.15 }, xaxis: { title: { text: "step" }, dtick: Math.max(...rows.map((one) => one.losses.length)) > 10 ? undefined : 1 }, yaxis: { title: { text: "loss" }, rangemode: "tozero" } }),
       heads: ["method", "step", "loss"], rows: () => rows.flatMap((one) => one.losses.map((loss, at) => [one.method, at + 1, loss])),
     }));
 }
