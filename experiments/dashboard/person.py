@@ -88,14 +88,7 @@ def _messages(
     asked = {method: numbers for (owner, method), numbers in ledger.questions().items() if owner == user}
     results = [result for result in run.results if result.user_id == user]
     found = (
-        [
-            _up(
-                "Upload",
-                "share",
-                f"{_counted(upload.shared, 'shared example')}, and counts",
-                upload.bytes_up,
-            )
-        ]
+        [_up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)]
         if upload
         else []
     )

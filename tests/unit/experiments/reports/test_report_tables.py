@@ -110,7 +110,11 @@ def test_the_papers_tables_the_comparison_and_the_figures_numbers(tmp_path: Path
         home = folder.devices / "u0" / "predictions"
         home.mkdir(parents=True)
         for method in SCORES:
-            line = {"example_id": "q", "output": f"{method}: {'@Jordan' * 20} and so on, for many words " * 3}
+            line = {
+                "example_id": "q",
+                "output": f"{method}: {'@Jordan' * 20} and so on, for many words " * 3,
+                "parsed": None,
+            }
             (home / f"{method.replace(':', '-')}.jsonl").write_text(json.dumps(line) + "\n")
     tables = [option for number in (1, 2, 3, 4) for option in ("--table", str(number))]
     against = ["--against", "direct-ft", "--against", "swap"]
