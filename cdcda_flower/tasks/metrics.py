@@ -67,13 +67,12 @@ def lenient_part(sums: Mapping[str, float]) -> dict[str, float]:
 
 def pool(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Returns the sums of all parts together; a key that only some parts have is refused, it would not be comparable."""
-    total: dict[str, float] = {}
+    parts = list(parts)
     for number, part in enumerate(parts):
-        if number and part.keys() != total.keys():
-            odd = ", ".join(sorted(part.keys() ^ total.keys()))
+        if part.keys() != parts[0].keys():
+            odd = ", ".join(sorted(part.keys() ^ parts[0].keys()))
             raise DataError(f"metric sums of part {number + 1} differ from the others in {odd}; pool sums of one task")
-        total = {key: total.get(key, 0.0) + value for key, value in part.items()}
-    return total
+    return {key: sum(part[key] for part in parts) for key in parts[0]} if parts else {}
 
 
 def sum_keys(task: Task) -> frozenset[str]:
@@ -92,10 +91,18 @@ def check_sums(task: Task, sums: Mapping[str, float], *, where: str) -> None:
 
 def values(task: Task, sums: Mapping[str, float]) -> dict[str, float]:
     """Returns the task's metrics, in its order; one whose sum is absent (bert-f1 without encoder) is left out."""
-    n = sums.get("n", 0)
-    if not n:
+    return {metric: column[0] for metric, column in columns(task, [sums]).items()}
+
+
+def columns(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Returns metric -> its value for each part, as `values`, for the metrics that every part has."""
+    if not all(part.get("n") for part in parts):
         raise DataError(f"no answers to score for {task.name}; metrics need at least one query")
-    return {metric: _VALUE[metric](task, sums) for metric in task.metrics if _NEEDS.get(metric, metric) in sums}
+    return {
+        metric: [_VALUE[metric](task, part) for part in parts]
+        for metric in task.metrics
+        if all(_NEEDS.get(metric, metric) in part for part in parts)
+    }
 
 
 def _keys(task: Task) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def live(folder: RunFolder) -> Document:
 
 
 def run(folder: RunFolder, *, against: str = "") -> Document:
-    """Returns a run's results: methods with intervals, paired gains against one method, costs, phases, swap test.
+    """Returns a run's results: methods with intervals, paired gains against one method, phases, swap test.
 
     `against` is the method that the others are compared with; without it `direct-ft`, or else the first. Holm's family
     is the headline metric's comparisons, as in `cdcda report --against`. Raises BadInputError where the run lacks the method.
@@ -100,7 +100,6 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
     read = opened(folder)
     manifest, task, own, ledger = read.manifest, read.task, _with_results(read.own), read.ledger
     reference = _reference(own, against, folder)
-    found = measured(folder, ledger)
     reports, means = read.methods(), _means(task, own)
     return {
         "run": folder.path.name,
@@ -123,7 +122,6 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
             name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
             for name, by_metric in swaps(task, own, read.results).items()
         },
-        "costs": {name: _numbers(costs_of(name, by_user, found).model_dump()) for name, by_user in own.items()},
         "pairs": pair_counts(ledger).model_dump(),
         "phases": [phase.model_dump() for phase in manifest.phases],
         "started": manifest.started,
@@ -132,6 +130,15 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "models": {role: last_part(model.name) for role, model in manifest.models.items()},
         "config": without_places(manifest.config),
         "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in ledger.failures()],
+    }
+
+
+def costs(folder: RunFolder) -> Document:
+    """Returns what each method of a run cost; None where nobody measured. Sizes of adapters are read from the devices' folders."""
+    read = opened(folder)
+    found = measured(folder, read.ledger)
+    return {
+        name: _numbers(costs_of(name, by_user, found).model_dump()) for name, by_user in _with_results(read.own).items()
     }
 
 

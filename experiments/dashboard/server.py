@@ -95,6 +95,7 @@ class _Answers:
     async def of_run(self, request: Request) -> Response:
         makers: Mapping[str, Callable[..., Any]] = {
             "run": documents.run,
+            "costs": documents.costs,
             "people": documents.people,
             "filters": documents.filters,
         }

@@ -63,6 +63,7 @@ def embedded(folders: Sequence[RunFolder]) -> dict[str, Document]:
             asked = f"{_path(folder, 'run')}?against={quote(method, safe='')}"
             found[asked] = documents.run(folder, against=method)
         everybody = found[_path(folder, "people")] = documents.people(folder)
+        found[_path(folder, "costs")] = documents.costs(folder)
         found[_path(folder, "filters")] = documents.filters(folder)
         for user in everybody["people"][:MOST_STORIES]:
             found[_path(folder, "people", user)] = person(folder, user, texts=False)

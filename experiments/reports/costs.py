@@ -125,7 +125,8 @@ def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport])
     """Returns where a method's adapters stand under the run's own folder, wherever it was moved to."""
     if method in METHODS and METHODS[method].pooled:
         return [folder.pooled]
-    return [adapter_folder(folder.devices / t.adapter.user_id, t.adapter.trained_as) for t in trained]
+    devices = folder.devices
+    return [adapter_folder(devices / t.adapter.user_id, t.adapter.trained_as) for t in trained]
 
 
 def _bytes_in(folder: Path) -> int | None:

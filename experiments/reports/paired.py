@@ -6,7 +6,7 @@ from itertools import combinations
 
 from cdcda_flower.statistics import Interval, holm, intervals_over_users, signed_rank, tally
 from cdcda_flower.tasks import Task
-from cdcda_flower.tasks.metrics import values
+from cdcda_flower.tasks.metrics import columns
 from cdcda_flower.types import UserResult
 from experiments.reports.results import Comparison, Swap
 
@@ -15,8 +15,7 @@ Answers = Mapping[str, UserResult]
 
 def values_of(task: Task, by_user: Answers, users: Sequence[str]) -> dict[str, list[float]]:
     """Returns metric -> one value per user, in the order of `users`, for the metrics that all have."""
-    each = [values(task, by_user[user].sums) for user in users]
-    return {metric: [value[metric] for value in each] for metric in task.metrics if all(metric in v for v in each)}
+    return columns(task, [by_user[user].sums for user in users])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.tasks import Task, task_named
-from cdcda_flower.tasks.metrics import check_sums, lenient_part, pool, values
+from cdcda_flower.tasks.metrics import check_sums, columns, lenient_part, pool, values
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult
 from experiments.reports.costs import Measured, costs_of, measured
 from experiments.reports.history import by_history
@@ -138,9 +138,10 @@ def _method(task: Task, by_user: Mapping[str, UserResult], users: int) -> Method
 
 
 def _metrics(task: Task, sums: Sequence[Mapping[str, float]]) -> dict[str, Metric]:
-    pooled = values(task, pool(sums)) if sums else {}
-    own = [values(task, user_sums) for user_sums in sums]
-    means = {metric: sum(value[metric] for value in own) / len(own) for metric in pooled}
+    if not sums:
+        return {}
+    pooled = values(task, pool(sums))
+    means = {metric: sum(column) / len(column) for metric, column in columns(task, sums).items()}
     return {metric: Metric(pooled=pooled[metric], user_mean=means[metric]) for metric in pooled}
 
 

@@ -17,6 +17,12 @@ export async function runView() {
   const metric = metrics.includes(query.get("metric")) ? query.get("metric") : run.headline;
   const cost = query.get("cost") in COSTS ? query.get("cost") : "train_tokens";
 
+  // Costs of ten thousand devices take seconds to read; everything else does not wait for them.
+  const costPlace = h("section", { class: "card waiting" }, h("h2", {}, "Cost beside quality"), h("p", { class: "hint" }, "Reading what the devices wrote ..."));
+  fetchDocument(runPath(name, "costs"))
+    .then((costs) => costPlace.replaceWith(costChart(run, costs, metric, cost, (value) => choose({ cost: value }))))
+    .catch((error) => costPlace.replaceChildren(h("h2", {}, "Cost beside quality"), h("p", { class: "worse" }, error.message)));
+
   return h("div", {},
     h("h1", {}, run.run, " ", badge(run.status)),
     h("p", { class: "soft" }, `${run.title} (${run.task}), ${number(run.people)} people${run.synthetic ? ", embedded personas: synthetic data" : ""}`),
@@ -31,7 +37,7 @@ export async function runView() {
     h("div", { class: "cards" },
       means(run, methods, metric),
       methods.length > 1 && forest(run, metric),
-      costChart(run, methods, metric, cost, (value) => choose({ cost: value })),
+      costPlace,
       run.phases.length > 0 && phases(run)),
     h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
     h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
@@ -79,8 +85,8 @@ const favoured = (gain) => (gain.favours === gain.b ? "better" : gain.favours ==
 // A gain is positive where it is better, whichever way the metric points.
 const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -gain.difference, low: -gain.high, high: -gain.low });
 
-function costChart(run, methods, metric, cost, onCost) {
-  const rows = methods.map((name) => [name, run.costs[name][cost], run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
+function costChart(run, costs, metric, cost, onCost) {
+  const rows = Object.keys(run.methods).map((name) => [name, costs[name]?.[cost] ?? null, run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
   const section = chart({
     title: "Cost beside quality", hint: "Summed over all people; better is up. Where two methods train on the same examples, one training serves both and both count it. A method whose cost nobody measured is not shown.",
     traces: () => rows.map(([name, paid, mean], place) => ({ type: "scatter", mode: "markers+text", x: [paid], y: [mean], text: [plain(name)], textposition: "middle right", marker: { size: 11, ...methodStyle(place) }, cliponaxis: false, hovertemplate: `${plain(name)}: %{x:,} ${COSTS[cost]}, %{y:.3f}<extra></extra>` })),

@@ -45,7 +45,12 @@ def test_gains_are_the_reports_own_comparisons(run: RunFolder) -> None:
     device = next(g for g in found["gains"] if (g["b"], g["metric"]) == ("device", "mae"))
     assert (gain["favours"], device["favours"]) == ("", "direct-ft")
     assert device["certainty"] == "The interval of the mean difference excludes 0, in favour of direct-ft."
-    assert found["costs"]["cdcda"]["train_tokens"] == 40 * 300
+
+
+def test_costs_are_those_of_the_report(run: RunFolder) -> None:
+    found, reported = documents.costs(run), read_report(run).costs
+    assert found["cdcda"]["train_tokens"] == reported["cdcda"].train_tokens == 40 * 300
+    assert list(found) == list(reported)
 
 
 def test_a_method_that_the_run_lacks_is_named(run: RunFolder) -> None:
