@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +61,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(runs: Path) -> Iterator[str]:
+@contextmanager
+def served(runs: Path, port: int = 0) -> Iterator[str]:
+    """Serves the runs; yields the dashboard's address."""
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen()
     own = server_of(Catalog([], runs), token=TOKEN)
     thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -71,6 +75,12 @@ def server(runs: Path) -> Iterator[str]:
     own.should_exit = True
     thread.join(timeout=10)
     listening.close()
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[str]:
+    with served(runs) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +98,7 @@ def shown(browser: Browser, server: str) -> Iterator[Shown]:
     one = Shown(page, server)
     page.on("console", lambda message: one.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: one.complaints.append(str(error)))
-    page.goto(f"{server}?token={TOKEN}")
+    page.goto(f"{server}#token={TOKEN}")
     yield one
     context.close()
     assert one.complaints == []
@@ -109,6 +119,45 @@ def test_the_list_leads_to_a_run_and_back(shown: Shown) -> None:
     assert "against=device" in page.url
     page.reload()
     expect(page.get_by_label("baseline")).to_have_value("device")
+
+
+def test_the_token_leaves_the_address_and_opens_further_tabs(shown: Shown, server: str) -> None:
+    asked: list[str] = []
+    shown.page.context.on("request", lambda request: asked.append(request.url))
+    expect(shown.page).to_have_url(server)
+    shown.page.reload()
+    with shown.page.context.expect_page() as tab:
+        shown.page.get_by_role("link", name="alpha", exact=True).click(button="middle")
+    expect(tab.value.locator("h1")).to_contain_text("alpha")
+    expect(tab.value).to_have_url(f"{server}#/run/alpha")
+    assert len(asked) > 2
+    assert not any(TOKEN in url for url in asked)
+    assert shown.page.context.cookies() == []
+
+
+def test_a_link_without_the_token_says_which_to_open(browser: Browser, server: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{server}#/run/alpha")
+    expect(page.get_by_role("alert")).to_contain_text("Open the link that `cdcda dashboard` printed")
+    # In the tab that is open, this is no new page.
+    page.goto(f"{server}#token={TOKEN}")
+    expect(page.get_by_role("heading", name="2 runs")).to_be_visible()
+    page.close()
+
+
+def test_a_lost_line_is_taken_up_again(browser: Browser, runs: Path) -> None:
+    page = browser.new_page()
+    live = write_run(runs, "lost", people=4, status="running")
+    try:
+        with served(runs) as address:
+            page.goto(f"{address}#token={TOKEN}")
+            expect(page.locator("tbody tr", has_text="lost")).to_contain_text("running")
+        live.update(status="finished", finished="2026-01-01T10:10:00+00:00")
+        with served(runs, int(address.rstrip("/").rpartition(":")[2])):
+            expect(page.locator("tbody tr", has_text="lost")).to_contain_text("finished", timeout=15_000)
+    finally:
+        page.close()
+        shutil.rmtree(live.path)
 
 
 def test_people_are_sorted_filtered_and_marked_everywhere(shown: Shown) -> None:

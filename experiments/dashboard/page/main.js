@@ -1,8 +1,8 @@
-// Chooses the view by the address, and follows running runs by server-sent events.
+// Chooses the view by the address, and follows running runs by the server's events.
 
 import { h, number } from "./dom.js";
-import { isFile } from "./documents.js";
-import { address, readAddress } from "./state.js";
+import { fetchEvents, isFile, takeToken } from "./documents.js";
+import { address, readAddress, store, stored } from "./state.js";
 import { compareView } from "./view_compare.js";
 import { filtersView } from "./view_filters.js";
 import { peopleView } from "./view_people.js";
@@ -12,6 +12,7 @@ import { runsView } from "./view_runs.js";
 
 const VIEWS = { runs: runsView, run: runView, people: peopleView, person: personView, filters: filtersView, compare: compareView };
 const REFRESH_MS = 5000;
+const RETRY_MS = 3000;
 const main = document.getElementById("main");
 const states = new Map();
 let turn = 0;
@@ -20,6 +21,7 @@ let lastRun = null;
 let refreshAt = 0;
 
 async function render() {
+  takeToken();
   const mine = (turn += 1);
   const { view, names } = readAddress();
   tabs(view, names[0]);
@@ -70,18 +72,23 @@ function showStates() {
   live.textContent = running.map((state) => `${state.run} is running. ${progress(state)}`).join("  ·  ");
 }
 
-function follow() {
-  const source = new EventSource("api/events");
-  source.onmessage = (event) => {
-    const state = JSON.parse(event.data);
-    const before = states.get(state.run);
-    states.set(state.run, state);
-    showStates();
-    const { view, names } = readAddress();
-    const concerns = view === "runs" || names[0] === state.run;
-    const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
-    if (isNews && concerns) refresh(before.status !== state.status);
-  };
+async function follow() {
+  try {
+    for await (const state of fetchEvents("api/events")) tell(state);
+  } catch (error) {
+    console.warn("The line to the dashboard is lost:", error);
+  }
+  setTimeout(follow, RETRY_MS);
+}
+
+function tell(state) {
+  const before = states.get(state.run);
+  states.set(state.run, state);
+  showStates();
+  const { view, names } = readAddress();
+  const concerns = view === "runs" || names[0] === state.run;
+  const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
+  if (isNews && concerns) refresh(before.status !== state.status);
 }
 
 // New results are drawn at most every few seconds, an end at once.
@@ -94,14 +101,10 @@ function refresh(atOnce) {
 
 function theme(chosen) {
   document.documentElement.dataset.theme = chosen;
-  try { localStorage.setItem("theme", chosen); } catch { /* a file may have no storage; the choice then lasts as long as the page */ }
+  store("theme", chosen);
 }
 
-function storedTheme() {
-  try { return localStorage.getItem("theme"); } catch { return null; }
-}
-
-theme(storedTheme() ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+theme(stored("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 document.getElementById("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); render(); });
 window.addEventListener("hashchange", render);
 // The address names views, so a link within the page is no address.
