@@ -15,7 +15,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.progress import Progress
+from cdcda_flower.types import UserFailure
 from dashboard_runs import HOSTILE, write_run
 from experiments.dashboard.catalog import Catalog
 from experiments.dashboard.serving import server_of
@@ -283,6 +285,72 @@ def test_everything_goes_by_keyboard(shown: Shown) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("columnheader", name="✓")).to_have_attribute("aria-sort", "ascending")
+
+
+def test_a_redraw_keeps_what_the_reader_holds(shown: Shown, runs: Path) -> None:
+    live = write_run(runs, "held", people=40, status="running")
+    try:
+        page = shown.open("people/held")
+        bars = page.locator("section.card", has=page.get_by_role("heading", name="Who gains with cdcda over direct-ft"))
+        bars.get_by_role("button", name="Table").click()
+        grid = page.get_by_role("table", name="People and methods")
+        grid.evaluate("(box) => { box.scrollTop = 600; }")
+        grid.locator("[aria-rowindex='24'] a").focus()
+        name = page.evaluate("() => document.activeElement.textContent")
+        with redrawn(page):
+            _fail(live)
+        expect(bars.locator("tbody tr")).to_have_count(40)
+        assert grid.evaluate("(box) => box.scrollTop") == 600
+        assert page.evaluate("() => document.activeElement.textContent") == name
+        find = page.get_by_label("person", exact=True)
+        find.fill("p03")
+        find.evaluate("(input) => input.setSelectionRange(1, 2)")
+        with redrawn(page):
+            _fail(live)
+        expect(find).to_be_focused()
+        assert find.evaluate("(input) => [input.selectionStart, input.selectionEnd]") == [1, 2]
+        page = shown.open("person/held/p03")
+        expect(page.get_by_role("heading", name="p03")).to_be_visible()
+        turned = page.locator("details").evaluate_all("(all) => all.map((one) => (one.open = !one.open))")
+        with redrawn(page):
+            _fail(live)
+        assert page.locator("details").evaluate_all("(all) => all.map((one) => one.open)") == turned
+    finally:
+        # The page asks for what it shows as long as it is open.
+        shown.page.goto("about:blank")
+        shutil.rmtree(live.path)
+
+
+def _fail(live: RunFolder) -> None:
+    with Ledger(live.ledger_path) as ledger:
+        ledger.add_failure(UserFailure(user_id="p00", phase="evaluate", reason="made"))
+
+
+@contextmanager
+def redrawn(page: Page) -> Iterator[None]:
+    """Waits until what is done inside has drawn the page anew."""
+    page.locator("main h1").evaluate("(heading) => heading.setAttribute('data-old', '')")
+    yield
+    expect(page.locator("main h1:not([data-old])")).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize("view", ["run/alpha", "people/alpha", "compare?left=alpha&right=beta&a=cdcda"])
+def test_the_focus_stays_on_a_choice_and_a_table_stays_open(shown: Shown, view: str) -> None:
+    page = shown.open(view)
+    page.get_by_role("button", name="Table").first.click()
+    metric = page.get_by_label("metric")
+    metric.focus()
+    with redrawn(page):
+        metric.press("ArrowDown")
+    expect(metric).to_have_value("rmse")
+    expect(metric).to_be_focused()
+    expect(page.get_by_role("button", name="Table").first).to_have_attribute("aria-expanded", "true")
+
+
+def test_sorting_by_keyboard_keeps_the_focus(shown: Shown) -> None:
+    page = shown.open("people/alpha")
+    page.get_by_role("button", name="history", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="history ↓")).to_be_focused()
 
 
 def test_figures_have_their_numbers_and_downloads(shown: Shown) -> None:

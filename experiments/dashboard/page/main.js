@@ -2,6 +2,7 @@
 
 import { h, number } from "./dom.js";
 import { fetchEvents, isFile, takeToken } from "./documents.js";
+import { renew } from "./renew.js";
 import { address, readAddress, store, stored } from "./state.js";
 import { compareView } from "./view_compare.js";
 import { filtersView } from "./view_filters.js";
@@ -32,8 +33,10 @@ async function render() {
     const height = scrollY;
     // Plotly listens to the window for each figure until it is told that the figure has gone.
     for (const figure of main.querySelectorAll(".js-plotly-plot")) window.Plotly.purge(figure);
-    main.replaceChildren(page);
-    if (place === last) scrollTo(0, height);
+    if (place === last) {
+      renew(main, page);
+      scrollTo(0, height);
+    } else main.replaceChildren(page);
   } catch (error) {
     if (mine !== turn) return;
     main.replaceChildren(h("section", { class: "card error", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", {}, error.message)));
@@ -48,7 +51,7 @@ function tabs(view, run) {
   const open = run ?? lastRun;
   lastRun = open;
   const links = [["runs", "Runs", address("runs")], ...(open ? [["run", "Run", address("run", [open])], ["people", "People", address("people", [open])], ["filters", "Filters", address("filters", [open])]] : []), ["compare", "Compare", address("compare", [], open ? { left: open } : {})]];
-  document.getElementById("tabs").replaceChildren(...links.map(([name, label, href]) => h("a", { href, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
+  renew(document.getElementById("tabs"), ...links.map(([name, label, href]) => h("a", { href, "data-key": name, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
 }
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
