@@ -389,6 +389,20 @@ def test_a_live_run_is_followed_to_its_end(shown: Shown, runs: Path) -> None:
         shutil.rmtree(live.path)
 
 
+def test_a_run_that_appears_is_listed(shown: Shown, runs: Path, tmp_path: Path) -> None:
+    page = shown.open("runs")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    # It appears whole: nothing of it changes afterwards.
+    late = write_run(tmp_path / "elsewhere", "late", people=2).path.rename(runs / "late")
+    try:
+        expect(page.get_by_role("link", name="late", exact=True)).to_be_visible(timeout=15_000)
+        expect(page.locator("tbody tr")).to_have_count(3)
+    finally:
+        # The page asks for what it shows as long as it is open.
+        shown.page.goto("about:blank")
+        shutil.rmtree(late)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_view_has_a_serious_fault_of_accessibility(shown: Shown, view: str, theme: str) -> None:

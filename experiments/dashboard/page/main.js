@@ -16,12 +16,15 @@ const REFRESH_MS = 5000;
 const RETRY_MS = 3000;
 const main = document.getElementById("main");
 const states = new Map();
+let drawn = null;
 let turn = 0;
 let last = "";
 let lastRun = null;
 let refreshAt = 0;
 
-async function render() {
+const render = () => (drawn = draw());
+
+async function draw() {
   takeToken();
   const mine = (turn += 1);
   const { view, names } = readAddress();
@@ -77,21 +80,24 @@ function showStates() {
 
 async function follow() {
   try {
-    for await (const state of fetchEvents("api/events")) tell(state);
+    for await (const state of fetchEvents("api/events")) await tell(state);
   } catch (error) {
     console.warn("The line to the dashboard is lost:", error);
   }
   setTimeout(follow, RETRY_MS);
 }
 
-function tell(state) {
+async function tell(state) {
   const before = states.get(state.run);
   states.set(state.run, state);
   showStates();
+  // Whether a run is listed can be seen once the list is there.
+  await drawn;
   const { view, names } = readAddress();
   const concerns = view === "runs" || names[0] === state.run;
+  const isNew = view === "runs" && !main.querySelector(`[data-live="${CSS.escape(state.run)}"]`);
   const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
-  if (isNews && concerns) refresh(before.status !== state.status);
+  if (isNew || (isNews && concerns)) refresh(before && before.status !== state.status);
 }
 
 // New results are drawn at most every few seconds, an end at once.
