@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 from cdcda_flower.config import read_defaults
 from cdcda_flower.methods import METHODS
@@ -109,17 +109,25 @@ def _serve(runs: Path, listening: socket.socket) -> None:
     server_of(Catalog([], runs), token=TOKEN).run(sockets=[listening])
 
 
+def _context(browser: Browser, address: str) -> BrowserContext:
+    """Returns a new user of the browser, who has opened the printed link."""
+    kept: StorageState = {
+        "origins": [{"origin": address.rstrip("/"), "localStorage": [{"name": "token", "value": TOKEN}]}]
+    }
+    return browser.new_context(viewport={"width": 1440, "height": 900}, storage_state=kept)
+
+
 def first_figure(browser: Browser, address: str, view: str, run: str) -> tuple[float, float, float]:
     """Returns seconds from a fresh page to the view's first figure, and the page's memory in MB: its heap, its process."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = _context(browser, address)
     page = context.new_page()
-    # The token's page, and no document yet.
-    page.goto(f"{address}?token={TOKEN}#/person/{run}/nobody")
+    # The page, and no document yet.
+    page.goto(f"{address}#/person/{run}/nobody")
     page.locator("main h1").first.wait_for(timeout=120_000)
     page.goto("about:blank")
     place = f"compare?left={run}&right={run}" if view == "compare" else f"{view}/{run}"
     started = time.perf_counter()
-    page.goto(f"{address}?token={TOKEN}#/{place}")
+    page.goto(f"{address}#/{place}")
     page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
     seconds = time.perf_counter() - started
     page.wait_for_timeout(1500)
@@ -132,10 +140,10 @@ def first_figure(browser: Browser, address: str, view: str, run: str) -> tuple[f
 
 def longest_task(browser: Browser, address: str, live: RunFolder, view: str) -> float:
     """Returns the longest stretch, in milliseconds, in which the page stood still while a run went on beside it."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = _context(browser, address)
     context.add_init_script(_LONG_TASKS)
     page = context.new_page()
-    page.goto(f"{address}?token={TOKEN}#/{view}/{live.path.name}")
+    page.goto(f"{address}#/{view}/{live.path.name}")
     page.locator("main h1").first.wait_for()
     page.wait_for_timeout(3000)
     page.evaluate("() => { window.longTasks.length = 0; }")

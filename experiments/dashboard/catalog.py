@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from experiments.launching.stale_runs import launcher_state
-from experiments.reports.report import OpenedRun, open_run
+from experiments.reports.report import open_run
 
+T = TypeVar("T")
 # What a document is made from; while none of them changes, neither does the document.
 _SOURCES = (MANIFEST, "ledger.sqlite", "ledger.sqlite-wal", "progress.json")
 _KEPT = 1024
@@ -57,14 +58,17 @@ class Catalog:
         return made
 
 
-def opened(folder: RunFolder) -> OpenedRun:
-    """Returns `open_run(folder)`, from memory for the last runs where nothing has changed: ten thousand people take seconds to read."""
-    return _opened(folder.path, tuple(_state(folder)))
+def remembered(read: Callable[[RunFolder], T]) -> Callable[[RunFolder], T]:
+    """Returns `read`, from memory for the last runs where nothing has changed: ten thousand people take seconds to read."""
+
+    @lru_cache(maxsize=2)
+    def kept(path: Path, state: tuple[object, ...]) -> T:
+        return read(RunFolder(path))
+
+    return lambda folder: kept(folder.path, tuple(_state(folder)))
 
 
-@lru_cache(maxsize=2)
-def _opened(path: Path, state: tuple[object, ...]) -> OpenedRun:
-    return open_run(RunFolder(path))
+opened = remembered(open_run)
 
 
 def _age(folder: RunFolder) -> float:

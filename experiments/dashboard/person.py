@@ -1,24 +1,85 @@
 """The story of one device: what it has, what left it and when, what the cloud made of it, what it trained, what it answers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
-from cdcda_flower.runs.ledger import LedgerReader, UploadRow
+from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import values
-from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingReport, Unparsable, Verdict
+from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingReport, Unparsable, UserFailure, Verdict
 from cdcda_flower.what_leaves import TABLE
-from experiments.dashboard.catalog import opened
+from experiments.dashboard.catalog import opened, remembered
 from experiments.dashboard.documents import Document, thresholds
 from experiments.reports.costs import text_bytes
 from experiments.reports.paired import Answers
 from experiments.reports.predictions import read_predictions, score_of
 from experiments.reports.report import OpenedRun
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """What a run's ledger has of each person; `verdicts` and `selected` are by pair, `sent` by method and pair."""
+
+    run: OpenedRun
+    uploads: Mapping[str, UploadRow]
+    lengths: Mapping[str, int]
+    failures: Mapping[str, Sequence[UserFailure]]
+    shared: Mapping[str, Sequence[Example]]
+    pairs: Mapping[str, Sequence[SyntheticPair]]
+    variants: Mapping[str, Sequence[SyntheticPair]]
+    unparsable: Mapping[str, Sequence[Unparsable]]
+    verdicts: Mapping[str, Sequence[Verdict]]
+    selected: Mapping[str, str]
+    sent: Mapping[str, Mapping[str, str]]
+    asked: Mapping[tuple[str, str], tuple[int, int]]
+    answers: Mapping[tuple[str, str], int]
+    taught: Mapping[str, tuple[int, int]]
+    trainings: Mapping[str, Sequence[TrainingReport]]
+    results: Mapping[str, int]
+    swapped: Mapping[str, Answers]
+
+
+# All stories of a run come from one reading: a ledger finds no row by its person.
+@remembered
+def _tables(folder: RunFolder) -> _Tables:
+    run = opened(folder)
+    ledger = run.ledger
+    return _Tables(
+        run=run,
+        uploads={upload.user_id: upload for upload in ledger.uploads()},
+        lengths=ledger.lengths(),
+        failures=_by((failure.user_id, failure) for failure in ledger.failures()),
+        shared=_by((user, example) for (user, _), example in ledger.shared().items()),
+        pairs=_by((pair.provenance.user_id, pair) for pair in ledger.pairs()),
+        variants=_by((pair.provenance.user_id, pair) for pair in ledger.variants()),
+        unparsable=_by((output.provenance.user_id, output) for output in ledger.unparsable()),
+        verdicts=_by((verdict.pair_id, verdict) for verdict in ledger.verdicts()),
+        selected=ledger.selected(),
+        sent=ledger.sent(),
+        asked=ledger.questions(),
+        answers=ledger.answers(),
+        taught=ledger.taught(),
+        trainings=_by((report.adapter.user_id, report) for report in ledger.trainings()),
+        results=Counter(result.user_id for result in run.results),
+        swapped=run.swapped(),
+    )
+
+
+def _by(rows: Iterable[tuple[str, T]]) -> Mapping[str, Sequence[T]]:
+    found: dict[str, list[T]] = {}
+    for key, row in rows:
+        found.setdefault(key, []).append(row)
+    return found
 
 
 def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
@@ -27,43 +88,32 @@ def person(folder: RunFolder, user: str, *, texts: bool) -> Document:
     Shared texts and pairs are in the ledger, which is the cloud's. The held-out examples and the answers are in the device's
     own folder: without it they are None. Raises BadInputError where the run has no such person.
     """
-    run = opened(folder)
-    ledger, task = run.ledger, run.task
-    uploads = {upload.user_id: upload for upload in ledger.uploads()}
-    failures = [{"phase": f.phase, "reason": f.reason} for f in ledger.failures() if f.user_id == user]
-    if user not in uploads and not failures and not any(user in by_user for by_user in run.own.values()):
+    tables = _tables(folder)
+    run, upload = tables.run, tables.uploads.get(user)
+    if not upload and user not in tables.failures and not any(user in by_user for by_user in run.own.values()):
         raise BadInputError(f"run {folder.path.name} has no person {user!r}")
-    upload = uploads.get(user)
-    trainings = [t for t in ledger.trainings() if t.adapter.user_id == user]
-    pairs = [pair for pair in ledger.pairs() if pair.provenance.user_id == user]
-    variants = [pair for pair in ledger.variants() if pair.provenance.user_id == user]
-    sent = {
-        method: [pair for pair in (*pairs, *variants) if by_pair.get(pair.id) == user]
-        for method, by_pair in ledger.sent().items()
-    }
-    questions = _questions(run, user) if texts else None
     return {
         "run": folder.path.name,
         "person": user,
-        "task": task.name,
-        "headline": task.headline,
-        "better": task.better(task.headline),
+        "task": run.task.name,
+        "headline": run.task.headline,
+        "better": run.task.better(run.task.headline),
         "texts": texts,
         "has": {
-            "items": ledger.lengths().get(user),
+            "items": tables.lengths.get(user),
             "used": upload.history_size if upload else None,
             "queries": upload.query_count if upload else None,
             "shared": upload.shared if upload else None,
             "policy": upload.policy if upload else "",
         },
-        "messages": _messages(run, user, upload, trainings, sent),
-        "shared": _shared(ledger, user, pairs, texts=texts),
+        "messages": _messages(tables, user),
+        "shared": _shared(tables, user, texts=texts),
         "thresholds": thresholds(run.manifest.config),
-        "trainings": [_training(folder, one, texts=texts) for one in trainings],
-        "metrics": _metrics(task, run.own, user),
-        "swapped": _metrics(task, run.swapped(), user),
-        "questions": questions,
-        "failures": failures,
+        "trainings": [_training(folder, one, texts=texts) for one in tables.trainings.get(user, ())],
+        "metrics": _metrics(run.task, run.own, user),
+        "swapped": _metrics(run.task, tables.swapped, user),
+        "questions": _questions(run, user) if texts else None,
+        "failures": [{"phase": f.phase, "reason": f.reason} for f in tables.failures.get(user, ())],
     }
 
 
@@ -75,42 +125,36 @@ def _metrics(task: Task, answers: Mapping[str, Answers], user: str) -> Document:
     }
 
 
-def _messages(
-    run: OpenedRun,
-    user: str,
-    upload: UploadRow | None,
-    trainings: Sequence[TrainingReport],
-    sent: Mapping[str, Sequence[SyntheticPair]],
-) -> list[Document]:
+def _messages(tables: _Tables, user: str) -> list[Document]:
     """Returns what went between the device and the cloud, in the order of the phases; bytes are None where nobody counts them."""
-    ledger = run.ledger
-    taught, answers = ledger.taught().get(user), ledger.answers()
-    asked = {method: numbers for (owner, method), numbers in ledger.questions().items() if owner == user}
-    results = [result for result in run.results if result.user_id == user]
-    found = (
-        [_up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)]
-        if upload
-        else []
-    )
-    for method, (count, size) in asked.items():
-        found.append(_up("Questions", "cloud answers", f"{_counted(count, 'question')} of {method}", size))
-        found.append(_down("cloud answers", f"answers for {method}", answers.get((user, method))))
-    found += [
-        _down("personalize", f"{_counted(len(pairs), 'pair')} for {method}", text_bytes(pairs))
-        for method, pairs in sent.items()
-        if pairs
-    ]
-    if taught:
+    found = []
+    if upload := tables.uploads.get(user):
+        found.append(
+            _up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)
+        )
+    found += [*_asked(tables, user), *_pairs(tables, user)]
+    if taught := tables.taught.get(user):
         found.append(_down("personalize", f"a teacher's distributions over {_counted(taught[0], 'answer')}", taught[1]))
-    if trainings:
-        found.append(
-            _up("PersonalizeReply", "personalize", f"counts and losses of {_counted(len(trainings), 'adapter')}", None)
-        )
-    if results:
-        found.append(
-            _up("EvaluateReply", "evaluate", f"metric sums of {_counted(len(results), 'set')} of answers", None)
-        )
+    if trainings := tables.trainings.get(user):
+        losses = f"counts and losses of {_counted(len(trainings), 'adapter')}"
+        found.append(_up("PersonalizeReply", "personalize", losses, None))
+    if results := tables.results.get(user):
+        found.append(_up("EvaluateReply", "evaluate", f"metric sums of {_counted(results, 'set')} of answers", None))
     return found
+
+
+def _asked(tables: _Tables, user: str) -> Iterator[Document]:
+    for method in tables.run.own:
+        if asked := tables.asked.get((user, method)):
+            yield _up("Questions", "cloud answers", f"{_counted(asked[0], 'question')} of {method}", asked[1])
+            yield _down("cloud answers", f"answers for {method}", tables.answers.get((user, method)))
+
+
+def _pairs(tables: _Tables, user: str) -> Iterator[Document]:
+    own = (*tables.pairs.get(user, ()), *tables.variants.get(user, ()))
+    for method, by_pair in tables.sent.items():
+        if pairs := [pair for pair in own if by_pair.get(pair.id) == user]:
+            yield _down("personalize", f"{_counted(len(pairs), 'pair')} for {method}", text_bytes(pairs))
 
 
 def _counted(count: int, what: str) -> str:
@@ -126,28 +170,24 @@ def _down(phase: str, what: str, size: int | None) -> Document:
     return {"direction": "down", "phase": phase, "what": what, "bytes": size, "reply": "", "fields": []}
 
 
-def _shared(ledger: LedgerReader, user: str, pairs: Sequence[SyntheticPair], *, texts: bool) -> list[Document]:
+def _shared(tables: _Tables, user: str, *, texts: bool) -> list[Document]:
     """Returns each shared item with what the cloud wrote like it, every filter's verdict, and what was kept."""
-    shared = [example for (owner, _), example in ledger.shared().items() if owner == user]
-    selected = ledger.selected()
-    verdicts: dict[str, list[Verdict]] = {}
-    mine = {pair.id for pair in pairs}
-    for verdict in ledger.verdicts():
-        if verdict.pair_id in mine:
-            verdicts.setdefault(verdict.pair_id, []).append(verdict)
-    odd = [output for output in ledger.unparsable() if output.provenance.user_id == user]
     return [
         {
             "id": example.id,
             **_text(example, texts=texts),
             "pairs": [
-                _pair(pair, verdicts.get(pair.id, []), kept=pair.id in selected, texts=texts)
-                for pair in pairs
+                _pair(pair, tables.verdicts.get(pair.id, ()), kept=pair.id in tables.selected, texts=texts)
+                for pair in tables.pairs.get(user, ())
                 if pair.provenance.source_id == example.id
             ],
-            "unparsable": [_unparsable(one) for one in odd if one.provenance.source_id == example.id],
+            "unparsable": [
+                _unparsable(output)
+                for output in tables.unparsable.get(user, ())
+                if output.provenance.source_id == example.id
+            ],
         }
-        for example in shared
+        for example in tables.shared.get(user, ())
     ]
 
 

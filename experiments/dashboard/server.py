@@ -1,7 +1,7 @@
 """The dashboard's server: a page, its JSON documents, and a stream of what changes. Every route only reads.
 
-It listens on this machine alone, and answers only who has the token of the printed link: other users of the machine reach
-the same port.
+It listens on this machine alone, and tells of runs only who has the token of the printed link: other users of the machine
+reach the same port.
 """
 
 import asyncio
@@ -17,14 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -123,13 +116,12 @@ class _Answers:
 
 
 class Guard:
-    """Answers only this machine, this page and whoever has the token; adds the security headers to every response."""
+    """Answers only this machine and this page, and tells of runs only who has the token; adds the security headers."""
 
     def __init__(self, app: ASGIApp, *, token: str) -> None:
         self._app = app
-        self._token = token
-        # Cookies do not know ports: two dashboards of one machine need two names.
-        self._cookie = f"cdcda_{token[:8]}"
+        # A header that the page sets goes to this port alone; a browser sends a cookie to every port of the machine.
+        self._wanted = f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers 403."""
@@ -152,20 +144,11 @@ class Guard:
             return PlainTextResponse("This dashboard answers its own machine only.", status_code=403)
         if origin is not None and origin != f"http://{host}":
             return PlainTextResponse("This dashboard answers its own page only.", status_code=403)
-        given = request.query_params.get("token")
-        if (
-            request.url.path == "/"
-            and given is not None
-            and secrets.compare_digest(given.encode(), self._token.encode())
-        ):
-            response = RedirectResponse("/")
-            response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
-            return response
-        if not secrets.compare_digest(request.cookies.get(self._cookie, "").encode(), self._token.encode()):
-            return PlainTextResponse(
-                "Open the link that `cdcda dashboard` printed; it holds a token that other users of this machine do not know.",
-                status_code=403,
-            )
+        given = request.headers.get("authorization", "").encode()
+        # The page itself holds nothing of a run.
+        if request.scope["path"].startswith("/api/") and not secrets.compare_digest(given, self._wanted):
+            said = "Open the link that `cdcda dashboard` printed: it holds a token that other users of this machine do not know."
+            return JSONResponse({"error": said}, status_code=403)
         return None
 
 

@@ -27,7 +27,7 @@ def serve(named: Sequence[RunFolder], runs: Path, terminal: Terminal, *, port: i
     token = secrets.token_urlsafe(24)
     listening = _listening(port)
     server = server_of(catalog, token=token)
-    link = f"http://{HOST}:{listening.getsockname()[1]}/?token={token}"
+    link = f"http://{HOST}:{listening.getsockname()[1]}/#token={token}"
     terminal.say(f"dashboard: {link}")
     what = f"{len(named)} named runs" if named else f"all runs in {runs}"
     terminal.note(f"It shows {what}. Only this machine can open it, with this link. Ctrl-C ends it.")

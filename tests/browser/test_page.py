@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.progress import Progress
+from cdcda_flower.types import UserFailure
 from dashboard_runs import HOSTILE, write_run
 from experiments.dashboard.catalog import Catalog
 from experiments.dashboard.serving import server_of
@@ -60,10 +63,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(runs: Path) -> Iterator[str]:
+@contextmanager
+def served(runs: Path, port: int = 0) -> Iterator[str]:
+    """Serves the runs; yields the dashboard's address."""
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen()
     own = server_of(Catalog([], runs), token=TOKEN)
     thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -71,6 +77,12 @@ def server(runs: Path) -> Iterator[str]:
     own.should_exit = True
     thread.join(timeout=10)
     listening.close()
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[str]:
+    with served(runs) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +100,7 @@ def shown(browser: Browser, server: str) -> Iterator[Shown]:
     one = Shown(page, server)
     page.on("console", lambda message: one.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: one.complaints.append(str(error)))
-    page.goto(f"{server}?token={TOKEN}")
+    page.goto(f"{server}#token={TOKEN}")
     yield one
     context.close()
     assert one.complaints == []
@@ -109,6 +121,45 @@ def test_the_list_leads_to_a_run_and_back(shown: Shown) -> None:
     assert "against=device" in page.url
     page.reload()
     expect(page.get_by_label("baseline")).to_have_value("device")
+
+
+def test_the_token_leaves_the_address_and_opens_further_tabs(shown: Shown, server: str) -> None:
+    asked: list[str] = []
+    shown.page.context.on("request", lambda request: asked.append(request.url))
+    expect(shown.page).to_have_url(server)
+    shown.page.reload()
+    with shown.page.context.expect_page() as tab:
+        shown.page.get_by_role("link", name="alpha", exact=True).click(button="middle")
+    expect(tab.value.locator("h1")).to_contain_text("alpha")
+    expect(tab.value).to_have_url(f"{server}#/run/alpha")
+    assert len(asked) > 2
+    assert not any(TOKEN in url for url in asked)
+    assert shown.page.context.cookies() == []
+
+
+def test_a_link_without_the_token_says_which_to_open(browser: Browser, server: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{server}#/run/alpha")
+    expect(page.get_by_role("alert")).to_contain_text("Open the link that `cdcda dashboard` printed")
+    # In the tab that is open, this is no new page.
+    page.goto(f"{server}#token={TOKEN}")
+    expect(page.get_by_role("heading", name="2 runs")).to_be_visible()
+    page.close()
+
+
+def test_a_lost_line_is_taken_up_again(browser: Browser, runs: Path) -> None:
+    page = browser.new_page()
+    live = write_run(runs, "lost", people=4, status="running")
+    try:
+        with served(runs) as address:
+            page.goto(f"{address}#token={TOKEN}")
+            expect(page.locator("tbody tr", has_text="lost")).to_contain_text("running")
+        live.update(status="finished", finished="2026-01-01T10:10:00+00:00")
+        with served(runs, int(address.rstrip("/").rpartition(":")[2])):
+            expect(page.locator("tbody tr", has_text="lost")).to_contain_text("finished", timeout=15_000)
+    finally:
+        page.close()
+        shutil.rmtree(live.path)
 
 
 def test_people_are_sorted_filtered_and_marked_everywhere(shown: Shown) -> None:
@@ -236,6 +287,72 @@ def test_everything_goes_by_keyboard(shown: Shown) -> None:
     expect(page.get_by_role("columnheader", name="✓")).to_have_attribute("aria-sort", "ascending")
 
 
+def test_a_redraw_keeps_what_the_reader_holds(shown: Shown, runs: Path) -> None:
+    live = write_run(runs, "held", people=40, status="running")
+    try:
+        page = shown.open("people/held")
+        bars = page.locator("section.card", has=page.get_by_role("heading", name="Who gains with cdcda over direct-ft"))
+        bars.get_by_role("button", name="Table").click()
+        grid = page.get_by_role("table", name="People and methods")
+        grid.evaluate("(box) => { box.scrollTop = 600; }")
+        grid.locator("[aria-rowindex='24'] a").focus()
+        name = page.evaluate("() => document.activeElement.textContent")
+        with redrawn(page):
+            _fail(live)
+        expect(bars.locator("tbody tr")).to_have_count(40)
+        assert grid.evaluate("(box) => box.scrollTop") == 600
+        assert page.evaluate("() => document.activeElement.textContent") == name
+        find = page.get_by_label("person", exact=True)
+        find.fill("p03")
+        find.evaluate("(input) => input.setSelectionRange(1, 2)")
+        with redrawn(page):
+            _fail(live)
+        expect(find).to_be_focused()
+        assert find.evaluate("(input) => [input.selectionStart, input.selectionEnd]") == [1, 2]
+        page = shown.open("person/held/p03")
+        expect(page.get_by_role("heading", name="p03")).to_be_visible()
+        turned = page.locator("details").evaluate_all("(all) => all.map((one) => (one.open = !one.open))")
+        with redrawn(page):
+            _fail(live)
+        assert page.locator("details").evaluate_all("(all) => all.map((one) => one.open)") == turned
+    finally:
+        # The page asks for what it shows as long as it is open.
+        shown.page.goto("about:blank")
+        shutil.rmtree(live.path)
+
+
+def _fail(live: RunFolder) -> None:
+    with Ledger(live.ledger_path) as ledger:
+        ledger.add_failure(UserFailure(user_id="p00", phase="evaluate", reason="made"))
+
+
+@contextmanager
+def redrawn(page: Page) -> Iterator[None]:
+    """Waits until what is done inside has drawn the page anew."""
+    page.locator("main h1").evaluate("(heading) => heading.setAttribute('data-old', '')")
+    yield
+    expect(page.locator("main h1:not([data-old])")).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize("view", ["run/alpha", "people/alpha", "compare?left=alpha&right=beta&a=cdcda"])
+def test_the_focus_stays_on_a_choice_and_a_table_stays_open(shown: Shown, view: str) -> None:
+    page = shown.open(view)
+    page.get_by_role("button", name="Table").first.click()
+    metric = page.get_by_label("metric")
+    metric.focus()
+    with redrawn(page):
+        metric.press("ArrowDown")
+    expect(metric).to_have_value("rmse")
+    expect(metric).to_be_focused()
+    expect(page.get_by_role("button", name="Table").first).to_have_attribute("aria-expanded", "true")
+
+
+def test_sorting_by_keyboard_keeps_the_focus(shown: Shown) -> None:
+    page = shown.open("people/alpha")
+    page.get_by_role("button", name="history", exact=True).press("Enter")
+    expect(page.get_by_role("button", name="history ↓")).to_be_focused()
+
+
 def test_figures_have_their_numbers_and_downloads(shown: Shown) -> None:
     page = shown.open("people/alpha")
     figure = page.locator("section.card", has=page.get_by_role("heading", name="Who gains with cdcda over direct-ft"))
@@ -270,6 +387,20 @@ def test_a_live_run_is_followed_to_its_end(shown: Shown, runs: Path) -> None:
         # The page asks for what it shows as long as it is open.
         shown.page.goto("about:blank")
         shutil.rmtree(live.path)
+
+
+def test_a_run_that_appears_is_listed(shown: Shown, runs: Path, tmp_path: Path) -> None:
+    page = shown.open("runs")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    # It appears whole: nothing of it changes afterwards.
+    late = write_run(tmp_path / "elsewhere", "late", people=2).path.rename(runs / "late")
+    try:
+        expect(page.get_by_role("link", name="late", exact=True)).to_be_visible(timeout=15_000)
+        expect(page.locator("tbody tr")).to_have_count(3)
+    finally:
+        # The page asks for what it shows as long as it is open.
+        shown.page.goto("about:blank")
+        shutil.rmtree(late)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

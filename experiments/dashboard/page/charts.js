@@ -55,7 +55,7 @@ export function spread(values, axis) {
   return values.map((value, place) => value + (((place * step) % 1) - 0.5) * 0.024 * range);
 }
 
-export function chart({ title, hint = "", traces, layout, heads, rows, wide = false, onSelect, onPoint }) {
+export function chart({ key, title, hint = "", traces, layout, heads, rows, wide = false, onSelect, onPoint }) {
   const place = h("div", { class: "chart", role: "img", "aria-label": `${title}. The same numbers are under Table.` });
   const numbers = h("div", { hidden: true });
   const name = title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
@@ -72,7 +72,7 @@ export function chart({ title, hint = "", traces, layout, heads, rows, wide = fa
     const url = await library.toImage(place, { format, width: size.width, height: size.height, scale: 2 });
     h("a", { href: url, download: `${name}.${format}` }).click();
   };
-  const section = h("section", { class: `card${wide ? " wide" : ""}` },
+  const section = h("section", { class: `card${wide ? " wide" : ""}`, "data-key": key },
     h("h2", {}, title), hint && h("p", { class: "hint" }, hint), place,
     h("div", { class: "tools" },
       h("button", { class: "small", type: "button", "aria-expanded": "false", onclick: showTable }, "Table"),

@@ -1,11 +1,14 @@
 // A table of any length: only the rows in sight are in the page.
 
 import { csv, download, h, number } from "./dom.js";
+import { renew } from "./renew.js";
 
 const ROW = 30;
 const WIDTH = 90;
 
 export function grid({ label, columns, count, value, cell, key, marked, onMark, sort, onSort, name }) {
+  const data = columns.filter((column) => column.key !== "mark");
+  const names = data.filter((column) => !column.numeric);
   let order = Uint32Array.from({ length: count }, (_, row) => row);
   const pixels = columns.map((column) => column.width ?? WIDTH);
   const fit = (line) => {
@@ -20,7 +23,7 @@ export function grid({ label, columns, count, value, cell, key, marked, onMark, 
 
   const headOf = (column, place) => {
     const isSorted = sorted?.column === column.key;
-    return h("div", { role: "columnheader", class: column.numeric ? "n" : "", "aria-sort": isSorted ? (sorted.up ? "ascending" : "descending") : "none" },
+    return h("div", { role: "columnheader", "data-key": column.key, class: column.numeric ? "n" : "", "aria-sort": isSorted ? (sorted.up ? "ascending" : "descending") : "none" },
       h("button", { type: "button", onclick: () => sortBy(place) }, `${column.head}${isSorted ? (sorted.up ? " ↑" : " ↓") : ""}`));
   };
   const head = h("div", { class: "line head", role: "row" });
@@ -51,7 +54,7 @@ export function grid({ label, columns, count, value, cell, key, marked, onMark, 
       });
       order = Uint32Array.from(places, (place) => rows[place]);
     } else order = Uint32Array.from(rows);
-    head.replaceChildren(...columns.map(headOf));
+    renew(head, ...columns.map(headOf));
     fit(head);
     body.style.height = `${order.length * ROW}px`;
     box.setAttribute("aria-rowcount", String(order.length + 1));
@@ -62,30 +65,23 @@ export function grid({ label, columns, count, value, cell, key, marked, onMark, 
   function paint() {
     const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 8);
     const last = Math.min(order.length, first + Math.ceil((box.clientHeight || 420) / ROW) + 16);
-    const active = document.activeElement?.dataset?.row;
     slice.style.top = `${first * ROW}px`;
-    slice.replaceChildren(...Array.from({ length: last - first }, (_, offset) => line(order[first + offset], first + offset)));
-    if (active !== undefined) slice.querySelector(`[data-row="${CSS.escape(active)}"]`)?.focus({ preventScroll: true });
+    renew(slice, ...Array.from({ length: last - first }, (_, offset) => line(order[first + offset], first + offset)));
   }
 
   function line(row, place) {
     const isMarked = marked?.has(key(row));
-    const element = h("div", { class: `line${isMarked ? " marked" : ""}`, role: "row", "aria-rowindex": place + 2 },
+    const element = h("div", { class: `line${isMarked ? " marked" : ""}`, role: "row", "aria-rowindex": place + 2, "data-key": names.map((column) => value(row, column.key)).join(" ") },
       columns.map((column) => h("div", { role: "cell", class: column.numeric ? "n" : "" },
         column.key === "mark"
-          ? h("input", { type: "checkbox", checked: Boolean(isMarked), "aria-label": `Mark ${key(row)}`, "data-row": row, onchange: () => onMark(key(row)) })
+          ? h("input", { type: "checkbox", checked: Boolean(isMarked), "aria-label": `Mark ${key(row)}`, onchange: () => onMark(key(row)) })
           : cell(row, column.key))));
     return fit(element);
   }
 
   let current = () => true;
-  let waiting = false;
-  box.addEventListener("scroll", () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; paint(); });
-  });
-  const data = columns.filter((column) => column.key !== "mark");
+  // A browser tells of scrolling once a frame.
+  box.addEventListener("scroll", paint);
   const save = () => download(`${name}.csv`, csv(data.map((column) => column.head), Array.from(order, (row) => data.map((column) => value(row, column.key)))), "text/csv");
   const whole = h("div", {}, h("div", { class: "row" }, said, h("button", { class: "small", type: "button", onclick: save }, "CSV")), box);
   requestAnimationFrame(paint);

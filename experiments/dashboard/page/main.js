@@ -1,8 +1,9 @@
-// Chooses the view by the address, and follows running runs by server-sent events.
+// Chooses the view by the address, and follows running runs by the server's events.
 
 import { h, number } from "./dom.js";
-import { isFile } from "./documents.js";
-import { address, readAddress } from "./state.js";
+import { fetchEvents, isFile, takeToken } from "./documents.js";
+import { renew } from "./renew.js";
+import { address, readAddress, store, stored } from "./state.js";
 import { compareView } from "./view_compare.js";
 import { filtersView } from "./view_filters.js";
 import { peopleView } from "./view_people.js";
@@ -12,14 +13,19 @@ import { runsView } from "./view_runs.js";
 
 const VIEWS = { runs: runsView, run: runView, people: peopleView, person: personView, filters: filtersView, compare: compareView };
 const REFRESH_MS = 5000;
+const RETRY_MS = 3000;
 const main = document.getElementById("main");
 const states = new Map();
+let drawn = null;
 let turn = 0;
 let last = "";
 let lastRun = null;
 let refreshAt = 0;
 
-async function render() {
+const render = () => (drawn = draw());
+
+async function draw() {
+  takeToken();
   const mine = (turn += 1);
   const { view, names } = readAddress();
   tabs(view, names[0]);
@@ -30,8 +36,10 @@ async function render() {
     const height = scrollY;
     // Plotly listens to the window for each figure until it is told that the figure has gone.
     for (const figure of main.querySelectorAll(".js-plotly-plot")) window.Plotly.purge(figure);
-    main.replaceChildren(page);
-    if (place === last) scrollTo(0, height);
+    if (place === last) {
+      renew(main, page);
+      scrollTo(0, height);
+    } else main.replaceChildren(page);
   } catch (error) {
     if (mine !== turn) return;
     main.replaceChildren(h("section", { class: "card error", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", {}, error.message)));
@@ -46,7 +54,7 @@ function tabs(view, run) {
   const open = run ?? lastRun;
   lastRun = open;
   const links = [["runs", "Runs", address("runs")], ...(open ? [["run", "Run", address("run", [open])], ["people", "People", address("people", [open])], ["filters", "Filters", address("filters", [open])]] : []), ["compare", "Compare", address("compare", [], open ? { left: open } : {})]];
-  document.getElementById("tabs").replaceChildren(...links.map(([name, label, href]) => h("a", { href, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
+  renew(document.getElementById("tabs"), ...links.map(([name, label, href]) => h("a", { href, "data-key": name, "aria-current": name === view || (name === "people" && view === "person") ? "page" : null }, label)));
 }
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
@@ -70,18 +78,26 @@ function showStates() {
   live.textContent = running.map((state) => `${state.run} is running. ${progress(state)}`).join("  ·  ");
 }
 
-function follow() {
-  const source = new EventSource("api/events");
-  source.onmessage = (event) => {
-    const state = JSON.parse(event.data);
-    const before = states.get(state.run);
-    states.set(state.run, state);
-    showStates();
-    const { view, names } = readAddress();
-    const concerns = view === "runs" || names[0] === state.run;
-    const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
-    if (isNews && concerns) refresh(before.status !== state.status);
-  };
+async function follow() {
+  try {
+    for await (const state of fetchEvents("api/events")) await tell(state);
+  } catch (error) {
+    console.warn("The line to the dashboard is lost:", error);
+  }
+  setTimeout(follow, RETRY_MS);
+}
+
+async function tell(state) {
+  const before = states.get(state.run);
+  states.set(state.run, state);
+  showStates();
+  // Whether a run is listed can be seen once the list is there.
+  await drawn;
+  const { view, names } = readAddress();
+  const concerns = view === "runs" || names[0] === state.run;
+  const isNew = view === "runs" && !main.querySelector(`[data-live="${CSS.escape(state.run)}"]`);
+  const isNews = before && (before.status !== state.status || before.results !== state.results || before.failures?.length !== state.failures?.length);
+  if (isNew || (isNews && concerns)) refresh(before && before.status !== state.status);
 }
 
 // New results are drawn at most every few seconds, an end at once.
@@ -94,14 +110,10 @@ function refresh(atOnce) {
 
 function theme(chosen) {
   document.documentElement.dataset.theme = chosen;
-  try { localStorage.setItem("theme", chosen); } catch { /* a file may have no storage; the choice then lasts as long as the page */ }
+  store("theme", chosen);
 }
 
-function storedTheme() {
-  try { return localStorage.getItem("theme"); } catch { return null; }
-}
-
-theme(storedTheme() ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+theme(stored("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 document.getElementById("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); render(); });
 window.addEventListener("hashchange", render);
 // The address names views, so a link within the page is no address.

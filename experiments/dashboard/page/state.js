@@ -27,5 +27,16 @@ export function choose(changes) {
   window.dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
+// A file, or a browser that keeps nothing, has no storage; then a value lasts as long as the page.
+const values = new Map();
+export function store(key, value) {
+  values.set(key, value);
+  try { localStorage.setItem(key, value); } catch { /* see above */ }
+}
+
+export function stored(key) {
+  try { return localStorage.getItem(key); } catch { return values.get(key) ?? null; }
+}
+
 export const listIn = (query, key) => (query.get(key) ?? "").split(",").filter(Boolean).map(decodeURIComponent);
 export const listText = (values) => [...values].map(encodeURIComponent).join(",");

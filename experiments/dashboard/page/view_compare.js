@@ -20,12 +20,7 @@ export async function compareView() {
   let [a, b] = [method(left, query.get("a"), left === right ? "direct-ft" : "cdcda"), method(right, query.get("b"), "cdcda")];
   if (left === right && a === b && !query.get("b")) b = Object.keys(right.headline.methods).find((name) => name !== a) ?? b;
   const metric = query.get("metric") ?? "";
-  const result = h("div", {}, h("p", {}, "Pairing …"));
-
-  fetchDocument(comparePath(left.run, a, right.run, b, metric))
-    .then((found) => result.replaceChildren(...shown(found)))
-    .catch((error) => result.replaceChildren(h("p", { class: "card error", role: "alert" }, error.message)));
-
+  const result = await fetchDocument(comparePath(left.run, a, right.run, b, metric)).then(shown, (error) => h("p", { class: "card error", role: "alert" }, error.message));
   const names = having.map((run) => run.run);
   return h("div", {},
     h("h1", {}, "Compare"),
@@ -55,13 +50,13 @@ function shown(found) {
       h("p", { class: "hint" }, "Effect: rank-biserial correlation, 1 where everybody gains, -1 where everybody loses. One comparison: p needs no correction.")),
     h("div", { class: "cards" },
       chart({
-        title: `${found.metric} per person`, hint: `${found.better > 0 ? "Above" : "Below"} the diagonal: ${other} is better.`, onPoint: open,
+        key: "scatter", title: `${found.metric} per person`, hint: `${found.better > 0 ? "Above" : "Below"} the diagonal: ${other} is better.`, onPoint: open,
         traces: () => [personPoints(rows, (row) => row.x, (row) => row.y)],
         layout: () => ({ xaxis: { title: { text: plain(one) } }, yaxis: { title: { text: plain(other) } }, shapes: [diagonal(rows.flatMap((row) => [row.x, row.y]))] }),
         heads: ["person", one, other, "gain"], rows: () => rows.map((row) => [row.name, row.x, row.y, row.gain]),
       }),
       chart({
-        title: "Gain of each person, in order", hint: "Right end: who loses most.", onPoint: open,
+        key: "gains", title: "Gain of each person, in order", hint: "Right end: who loses most.", onPoint: open,
         traces: () => gainTraces(ordered), layout: () => gainLayout(`gain in ${found.metric}`),
         heads: ["person", "gain"], rows: () => ordered.map((row) => [row.name, row.gain]),
       })),

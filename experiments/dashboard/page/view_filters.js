@@ -19,7 +19,7 @@ export async function filtersView() {
   const perPerson = h("p", { class: "hint" });
   const figures = filters.map(histogram);
   const persons = chart({
-    title: "Kept pairs per person", hint: "At the thresholds above.", traces: () => [{ type: "histogram", x: counts(), marker: { color: colour("better") }, xbins: { start: -0.5, size: 1 } }],
+    key: "persons", title: "Kept pairs per person", hint: "At the thresholds above.", traces: () => [{ type: "histogram", x: counts(), marker: { color: colour("better") }, xbins: { start: -0.5, size: 1 } }],
     layout: () => ({ xaxis: { title: { text: "kept pairs" }, dtick: 1 }, yaxis: { title: { text: "people" } }, bargap: 0.1 }), heads: ["person", "kept pairs"], rows: () => counts().map((count, place) => [found.people[place], count]),
   });
 
@@ -51,7 +51,7 @@ export async function filtersView() {
   function histogram(name) {
     const [start, end] = RANGES[name];
     const section = chart({
-      title: `${name[0].toUpperCase()}${name.slice(1)}`, hint: MEANING[name],
+      key: name, title: `${name[0].toUpperCase()}${name.slice(1)}`, hint: MEANING[name],
       traces: () => [{ type: "histogram", x: found.scores[name], xbins: { start, end, size: (end - start) / 30 }, marker: { color: colour("equal") }, hovertemplate: "%{y} pairs around %{x}<extra></extra>" }],
       layout: () => ({ height: 220, bargap: 0.05, xaxis: { title: { text: "score" }, range: [start, end] }, yaxis: { title: { text: "pairs" } },
         shapes: Object.values(limits[name]).map((value) => ({ type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 1, line: { color: colour("worse"), width: 2.5 } })) }),
@@ -89,7 +89,7 @@ export async function filtersView() {
 function funnel(found) {
   const steps = [["shared items", found.funnel.shared], ["samples written", found.funnel.written], ["pairs parsed", found.funnel.parsed], ["pairs kept", found.funnel.kept]];
   return chart({
-    title: "From shared item to kept pair", hint: "In the run, at its own thresholds.",
+    key: "funnel", title: "From shared item to kept pair", hint: "In the run, at its own thresholds.",
     traces: () => [{ type: "bar", orientation: "h", y: steps.map(([name]) => name), x: steps.map(([, count]) => count), text: steps.map(([, count]) => number(count)), textposition: "outside", cliponaxis: false, marker: { color: colour("better") }, hovertemplate: "%{y}: %{x}<extra></extra>" }],
     layout: () => ({ height: 220, yaxis: { autorange: "reversed" }, margin: { l: 56, r: 60, t: 8, b: 52 } }), heads: ["step", "count"], rows: () => steps,
   });

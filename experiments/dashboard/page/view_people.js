@@ -43,9 +43,9 @@ export async function peopleView() {
   const edge = (one) => (marked.has(one.name) ? 2.5 : 0);
   const look = (rows) => ({ opacity: rows.map(shade), line: { color: colour("mark-edge"), width: rows.map(edge) } });
 
-  function dots(title, hint, x, y, xTitle, yTitle, rows, shapes = () => []) {
+  function dots(key, title, hint, x, y, xTitle, yTitle, rows, shapes = () => []) {
     return figure({
-      title, hint,
+      key, title, hint,
       traces: () => [personPoints(rows, x, y, look(rows))],
       layout: () => ({ dragmode: "select", xaxis: { title: { text: xTitle } }, yaxis: { title: { text: yTitle } }, shapes: shapes() }),
       heads: ["person", xTitle, yTitle, "gain"], rows: () => rows.map((one) => [one.name, x(one), y(one), one.gain]),
@@ -62,7 +62,7 @@ export async function peopleView() {
     const ordered = [...rows].sort((one, other) => other.gain - one.gain);
     const counts = ["better", "equal", "worse"].map((kind) => ordered.filter((one) => kindOf(one.gain) === kind).length);
     return figure({
-      title: `Who gains with ${b} over ${a}`, wide: true,
+      key: "bars", title: `Who gains with ${b} over ${a}`, wide: true,
       hint: `One bar per person, in order. ${b} is better for ${number(counts[0])}, equal for ${number(counts[1])}, worse for ${number(counts[2])}.${unsupplied(ordered)}`,
       traces: () => gainTraces(ordered, look(ordered), (one) => marked.has(one.name)),
       layout: () => ({ dragmode: "select", ...gainLayout(`gain in ${metric}`) }),
@@ -71,26 +71,26 @@ export async function peopleView() {
   }
 
   function scatter({ rows, better }) {
-    return dots(`${b} against ${a}`, `One point per person. ${better > 0 ? "Above" : "Below"} the diagonal: ${b} is better. Points of equal value are spread a little.`,
+    return dots("scatter", `${b} against ${a}`, `One point per person. ${better > 0 ? "Above" : "Below"} the diagonal: ${b} is better. Points of equal value are spread a little.`,
       (one) => one.first, (one) => one.second, plain(`${metric} with ${a}`), plain(`${metric} with ${b}`), rows,
       () => [diagonal(rows.flatMap((one) => [one.first, one.second]))]);
   }
 
   function byHistory({ rows }) {
     const known = rows.filter((one) => one.history !== null);
-    return known.length ? dots("Gain by length of history", "Do people with much history gain more?", (one) => one.history, (one) => one.gain, "history items", `gain in ${metric}`, known) : null;
+    return known.length ? dots("history", "Gain by length of history", "Do people with much history gain more?", (one) => one.history, (one) => one.gain, "history items", `gain in ${metric}`, known) : null;
   }
 
   function byKept({ rows }) {
     const known = rows.filter((one) => one.kept !== null);
-    return known.length ? dots("Gain by kept pairs", `Pairs that ${b} trained on.`, (one) => one.kept, (one) => one.gain, "kept pairs", `gain in ${metric}`, known) : null;
+    return known.length ? dots("kept", "Gain by kept pairs", `Pairs that ${b} trained on.`, (one) => one.kept, (one) => one.gain, "kept pairs", `gain in ${metric}`, known) : null;
   }
 
   function swapFigure(document, { rows, better }) {
     const swapped = document.methods[b].swapped;
     if (!swapped || metric !== document.headline) return null;
     const known = rows.filter((one) => swapped[one.row] !== null).map((one) => ({ ...one, gap: better * (one.second - swapped[one.row]) }));
-    return dots("Swap gap", `Above 0: the person's own ${b} adapter answers better than another person's.`, (one) => one.gain, (one) => one.gap, `gain in ${metric}`, "swap gap", known);
+    return dots("swap", "Swap gap", `Above 0: the person's own ${b} adapter answers better than another person's.`, (one) => one.gain, (one) => one.gap, `gain in ${metric}`, "swap gap", known);
   }
 
   return h("div", {},

@@ -31,7 +31,7 @@ function messages(person) {
   if (!person.messages.length) return h("p", {}, "Nothing yet.");
   return h("ol", { class: "story" }, person.messages.map((one) => h("li", { class: one.direction },
     h("b", {}, one.direction === "up" ? "↑ left the device" : "↓ came from the cloud"), ` in ${one.phase}: ${one.what}`, one.bytes === null ? "" : `, ${number(one.bytes)} bytes in all`,
-    one.fields.length > 0 && h("details", {}, h("summary", { class: "hint" }, `${one.reply}: every field and why it leaves`),
+    one.fields.length > 0 && h("details", { "data-key": one.reply }, h("summary", { class: "hint" }, `${one.reply}: every field and why it leaves`),
       table(["field", "bound", "why"], one.fields.map((field) => [field.path, field.kind, field.why]))))));
 }
 
@@ -40,7 +40,7 @@ function shared(person) {
   const kept = person.shared.flatMap((item) => item.pairs).filter((pair) => pair.kept).length;
   const written = person.shared.reduce((sum, item) => sum + item.pairs.length + item.unparsable.length, 0);
   return h("div", {}, h("p", { class: "sentence" }, `The cloud wrote ${counted(written, "sample")} for ${counted(person.shared.length, "shared item")}; ${counted(kept, "pair")} ${kept === 1 ? "was" : "were"} kept.`),
-    byKept(person.shared).map((item, place) => h("details", { open: item.pairs.some((pair) => pair.kept) || place === 0 },
+    byKept(person.shared).map((item, place) => h("details", { "data-key": `shared ${item.id}`, open: item.pairs.some((pair) => pair.kept) || place === 0 },
       h("summary", {}, `Shared item ${item.id}: ${item.pairs.filter((pair) => pair.kept).length} of ${item.pairs.length + item.unparsable.length} samples kept`),
       item.query !== undefined && texts(item),
       item.pairs.map((pair) => h("div", { class: `pair${pair.kept ? " kept" : ""}` },
@@ -61,7 +61,7 @@ function trained(person) {
     table(["method", "own items", "pairs", "steps", "tokens", "seconds", "first loss", "last loss"], person.trainings.map((one) => [
       one.trained_as === one.method ? one.method : `${one.method} (the adapter of ${one.trained_as}: equal training sets)`, one.private, one.synthetic, one.steps, number(one.tokens), number(one.seconds, 1), score(one.first_loss), score(one.last_loss)]), { numeric: [1, 2, 3, 4, 5, 6, 7] }),
     rows.length > 0 && chart({
-      title: "Loss per training step", hint: "Kept on the device only.",
+      key: "losses", title: "Loss per training step", hint: "Kept on the device only.",
       traces: () => rows.map((one, place) => ({ type: "scatter", mode: "lines+markers", name: plain(one.method), x: one.losses.map((_, at) => at + 1), y: one.losses, ...lineStyle(place) })),
       layout: () => ({ showlegend: true, legend: { orientation: "h", y: 1.15 }, xaxis: { title: { text: "step" }, dtick: Math.max(...rows.map((one) => one.losses.length)) > 10 ? undefined : 1 }, yaxis: { title: { text: "loss" }, rangemode: "tozero" } }),
       heads: ["method", "step", "loss"], rows: () => rows.flatMap((one) => one.losses.map((loss, at) => [one.method, at + 1, loss])),
@@ -81,7 +81,7 @@ function scores(person) {
 
 function answers(person) {
   if (!person.questions) return h("p", { class: "hint" }, person.texts ? "The device's folder is not on this machine, or its data were prepared elsewhere, so its private texts cannot be shown." : "");
-  return h("div", {}, person.questions.map((question) => h("details", { open: true },
+  return h("div", {}, person.questions.map((question) => h("details", { "data-key": `held-out ${question.id}`, open: true },
     h("summary", {}, `Held-out example ${question.id}`),
     words(question.query),
     table(["method", "answer", person.headline], [["reference", words(question.reference), ""], ...Object.entries(question.answers).map(([method, answer]) => [

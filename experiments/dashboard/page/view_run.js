@@ -45,7 +45,7 @@ export async function runView() {
     Object.keys(run.swap).length > 0 && h("section", { class: "card" }, h("h2", {}, "Swap test: own adapter against another person's"), swapTable(run)),
     run.failures.length > 0 && h("section", { class: "card error" }, h("h2", {}, `${number(run.failures.length)} failures`),
       table(["person", "phase", "reason"], run.failures.map((one) => [h("a", { href: address("person", [run.run, one.user]) }, one.user), one.phase, one.reason]))),
-    h("section", { class: "card" }, h("details", {}, h("summary", {}, "Models and config"),
+    h("section", { class: "card" }, h("details", { "data-key": "config" }, h("summary", {}, "Models and config"),
       table(["role", "model"], Object.entries(run.models)), table(["key", "value"], Object.entries(run.config).map(([key, value]) => [key, String(value)])))));
 }
 
@@ -64,7 +64,7 @@ const tall = (count) => ({ height: 110 + 34 * count, yaxis: { autorange: "revers
 function means(run, methods, metric) {
   const rows = methods.map((name) => [name, run.methods[name].metrics[metric]]).filter(([, one]) => one?.low !== undefined);
   return chart({
-    title: `Mean ${metric} per method`, hint: `${run.better[metric] > 0 ? "Higher" : "Lower"} is better. Lines: 95 % bootstrap interval over people.`,
+    key: "means", title: `Mean ${metric} per method`, hint: `${run.better[metric] > 0 ? "Higher" : "Lower"} is better. Lines: 95 % bootstrap interval over people.`,
     traces: () => points(run, rows), layout: () => ({ ...tall(rows.length), xaxis: { title: { text: metric } } }),
     heads: ["method", "mean", "low", "high"], rows: () => rows.map(([name, one]) => [name, one.mean, one.low, one.high]),
   });
@@ -73,7 +73,7 @@ function means(run, methods, metric) {
 function forest(run, metric) {
   const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
   return chart({
-    title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
+    key: "gains", title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
     traces: () => points(run, rows, (one) => ({ color: colour({ better: "better", worse: "worse", "not shown": "equal" }[favoured(one)]) })),
     layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
     heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
@@ -88,7 +88,7 @@ const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -
 function costChart(run, costs, metric, cost, onCost) {
   const rows = Object.keys(run.methods).map((name) => [name, costs[name]?.[cost] ?? null, run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
   const section = chart({
-    title: "Cost beside quality", hint: "Summed over all people; better is up. Where two methods train on the same examples, one training serves both and both count it. A method whose cost nobody measured is not shown.",
+    key: "costs", title: "Cost beside quality", hint: "Summed over all people; better is up. Where two methods train on the same examples, one training serves both and both count it. A method whose cost nobody measured is not shown.",
     traces: () => rows.map(([name, paid, mean], place) => ({ type: "scatter", mode: "markers+text", x: [paid], y: [mean], text: [plain(name)], textposition: "middle right", marker: { size: 11, ...methodStyle(place) }, cliponaxis: false, hovertemplate: `${plain(name)}: %{x:,} ${COSTS[cost]}, %{y:.3f}<extra></extra>` })),
     layout: () => ({ xaxis: { title: { text: COSTS[cost] }, range: widened(rows.map((row) => row[1])) }, yaxis: { title: { text: metric }, autorange: run.better[metric] > 0 ? true : "reversed" }, margin: { l: 56, r: 40, t: 16, b: 52 } }),
     heads: ["method", COSTS[cost], metric], rows: () => rows,
@@ -104,7 +104,7 @@ function phases(run) {
   let start = 0;
   const rows = run.phases.map((phase) => { const row = [phase.name, start, phase.seconds, phase.tokens]; start += phase.seconds; return row; });
   return chart({
-    title: "Where the time went", hint: `${number(run.minutes, 1)} minutes in all${run.peak_gib ? `, ${run.peak_gib} GiB at the peak` : ""}.`,
+    key: "phases", title: "Where the time went", hint: `${number(run.minutes, 1)} minutes in all${run.peak_gib ? `, ${run.peak_gib} GiB at the peak` : ""}.`,
     traces: () => [{ type: "bar", orientation: "h", y: rows.map(([name]) => plain(name)), base: rows.map((row) => row[1]), x: rows.map((row) => row[2]), marker: { color: colour("better") }, text: rows.map((row) => `${number(row[2], 1)} s`), textposition: "outside", cliponaxis: false, hovertemplate: "%{y}: %{text}<extra></extra>" }],
     layout: () => ({ height: 110 + 26 * rows.length, xaxis: { title: { text: "seconds since the start" }, range: [0, start * 1.12] }, yaxis: { autorange: "reversed" } }),
     heads: ["phase", "starts at (s)", "seconds", "tokens"], rows: () => rows,

@@ -8,6 +8,8 @@ import pytest
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger, LedgerReader
+from cdcda_flower.types import UserFailure
 from dashboard_runs import HOSTILE, HOSTILE_TEXT, write_run
 from experiments.dashboard.person import person
 
@@ -53,6 +55,18 @@ def test_without_texts_there_is_none(run: RunFolder) -> None:
 def test_where_the_prepared_data_are_elsewhere_questions_are_none(run: RunFolder) -> None:
     shutil.rmtree(Path(run.manifest().prepared))
     assert person(run, "p01", texts=True)["questions"] is None
+
+
+def test_all_stories_come_from_one_reading_until_the_run_goes_on(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person(run, "p00", texts=True)
+    with monkeypatch.context() as unread:
+        unread.setattr(LedgerReader, "_rows", None)
+        assert person(run, "p01", texts=True)["failures"] == []
+    with Ledger(run.ledger_path) as ledger:
+        ledger.add_failure(UserFailure(user_id="p01", phase="evaluate", reason="made"))
+    assert person(run, "p01", texts=True)["failures"] == [{"phase": "evaluate", "reason": "made"}]
 
 
 @pytest.mark.parametrize("name", ["nobody", "../p01", ""])

@@ -31,10 +31,11 @@ def stranger(runs: Path) -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(stranger: TestClient) -> TestClient:
-    assert stranger.get(f"/?token={TOKEN}").status_code == 200
+    stranger.headers["authorization"] = f"Bearer {TOKEN}"
     return stranger
 
 
+STATIC = ("/", "/page/main.js", "/plotly.js")
 PATHS = (
     "/api/runs",
     "/api/runs/alpha/run",
@@ -44,7 +45,7 @@ PATHS = (
 )
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/plotly.js", *PATHS])
+@pytest.mark.parametrize("path", [*STATIC, *PATHS])
 def test_every_route_answers_with_the_security_headers(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
@@ -54,15 +55,27 @@ def test_every_route_answers_with_the_security_headers(client: TestClient, path:
     assert "script-src 'self';" in POLICY
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/plotly.js", "/api/events", *PATHS])
-def test_without_the_token_nothing_is_told(stranger: TestClient, path: str) -> None:
-    for given in ("", "?token=guess"):
-        answer = stranger.get(path + given)
-        assert answer.status_code == 403
-        assert "p00" not in answer.text
-        assert "alpha" not in answer.text
-    stranger.cookies.set(f"cdcda_{TOKEN[:8]}", "guess")
-    assert stranger.get(path).status_code == 403
+@pytest.mark.parametrize("path", ["/api/events", "/api/compare", "/api/nosuch", "/%61pi/runs", *PATHS])
+@pytest.mark.parametrize("given", [None, "", "Bearer guess", f"Basic {TOKEN}", TOKEN])
+def test_without_the_token_nothing_is_told(stranger: TestClient, path: str, given: str | None) -> None:
+    answer = stranger.get(path, headers={} if given is None else {"authorization": given})
+    assert answer.status_code == 403
+    assert answer.json()["error"].startswith("Open the link that `cdcda dashboard` printed")
+
+
+@pytest.mark.parametrize("path", STATIC)
+def test_the_page_needs_no_token_and_tells_none(stranger: TestClient, path: str) -> None:
+    answer = stranger.get(path)
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+    for private in (TOKEN, "p00", "alpha"):
+        # Plotly has many words of its own.
+        assert path == "/plotly.js" or private not in answer.text
+
+
+def test_a_token_in_an_address_or_a_cookie_opens_nothing(stranger: TestClient) -> None:
+    stranger.cookies.set(f"cdcda_{TOKEN[:8]}", TOKEN)
+    assert stranger.get(f"/api/runs?token={TOKEN}").status_code == 403
 
 
 @pytest.mark.parametrize(
