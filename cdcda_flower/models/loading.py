@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from cdcda_flower.errors import ModelError
 from cdcda_flower.files import whole_folder
+from cdcda_flower.models.kernels import join_norms
 from cdcda_flower.models.load_report import check_report, load, quiet
 from cdcda_flower.models.model_files import check_gguf
 from cdcda_flower.models.sources import check_space, find_model
@@ -161,6 +162,7 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
     if quantization == "nf4":
         _keep_autograd(model)
     model.requires_grad_(False)
+    join_norms(model)
     return LoadedModel(model.to(device) if config is None else model, load_tokenizer(ref), device)
 
 

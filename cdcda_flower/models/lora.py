@@ -3,9 +3,12 @@
 What a slot computes is what PEFT computes with that adapter alone: y = W x + (alpha / r) B A x (no dropout).
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig
@@ -15,7 +18,6 @@ from cdcda_flower.errors import DataError, ModelError, RunError, coded
 from cdcda_flower.files import private_files
 from cdcda_flower.models.loading import LoadedModel
 from cdcda_flower.models.sources import files_digest
-from cdcda_flower.models.tokens import rows_of
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -31,15 +33,14 @@ def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraCon
     return weights_digest(folder)
 
 
-def check_finite(weights: Mapping[str, torch.Tensor]) -> None:
+def check_finite(weights: Iterable[torch.Tensor]) -> None:
     """Raises RunError where a training came to weights that are no numbers: whatever such a model says means nothing."""
-    bad = sum(not tensor.isfinite().all() for tensor in weights.values())
-    if bad:
+    # A sum is one fast pass without a copy, and no number where a part of it is none.
+    if not all(tensor.sum().isfinite() for tensor in weights):
         raise coded(
             "not-finite",
             RunError(
-                f"training came to NaN or infinite weights ({bad} of {len(weights)} tensors); lower learning-rate "
-                "(base-learning-rate where M_base is trained)"
+                "training came to NaN or infinite weights; lower learning-rate (base-learning-rate where M_base is trained)"
             ),
         )
 
@@ -65,12 +66,28 @@ def load_adapter(folder: Path, *, digest: str) -> dict[str, torch.Tensor]:
 _PEFT = "base_model.model."
 
 
-class _Route:
-    """The slots of the batch now in the model, equally many rows for each, in order; None, before the first: none."""
+class Grouping(NamedTuple):
+    """Where each row (rows,) of a batch stands among `slots` times `most` places; `places` None: in order, filling all.
 
-    slots: torch.Tensor | None = None
-    all: bool = False
-    """They are all slots, in their order: the stacks serve as they are."""
+    `own` (rows, slots, 1) is one where the slot is the row's, else zero.
+    """
+
+    slots: int
+    most: int
+    places: torch.Tensor | None
+    own: torch.Tensor
+
+    def by_slot(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the rows of x (rows, length, size) by slot: (slots, most * length, size), zero where no row stands."""
+        if self.places is None:
+            return x.reshape(self.slots, -1, x.shape[-1])
+        room = x.new_zeros(self.slots * self.most, *x.shape[1:])
+        return room.index_copy(0, self.places, x).view(self.slots, -1, x.shape[-1])
+
+    def by_row(self, grouped: torch.Tensor, length: int) -> torch.Tensor:
+        """Returns (rows, length, size) of what is `by_slot`."""
+        rows = grouped.view(-1, length, grouped.shape[-1])
+        return rows if self.places is None else rows.index_select(0, self.places)
 
 
 class _AdaptedProduct(torch.autograd.Function):
@@ -81,87 +98,122 @@ class _AdaptedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
-        """Returns (rows, length, out); `rest` is bias, A (slots, r, in), B (slots, out, r) and the scale."""
-        bias, a, b, ctx.scale = rest
-        together = x.reshape(len(a), -1, x.shape[-1])
+        """Returns (rows, length, out); `rest` is bias, A (slots, r, in), B (slots, out, r), the scale, and the grouping."""
+        bias, a, b, scale, grouping = rest
         # All of one type already; what autocast would make of some of them could not be added to the rest.
         with torch.autocast(x.device.type, enabled=False):
-            output = torch.nn.functional.linear(together, weight, bias)
-            low = torch.bmm(together, a.transpose(1, 2))
-            output.baddbmm_(low, b.transpose(1, 2), alpha=ctx.scale)
-        ctx.save_for_backward(together, weight, a, b, low)
-        return output.view(*x.shape[:-1], -1)
+            output = torch.nn.functional.linear(x, weight, bias)
+            grouped = grouping.by_slot(x)
+            low = torch.bmm(grouped, a.transpose(1, 2))
+            if grouping.places is None:
+                output.view(len(a), -1, output.shape[-1]).baddbmm_(low, b.transpose(1, 2), alpha=scale)
+            else:
+                output.add_(grouping.by_row(torch.bmm(low, b.transpose(1, 2)), x.shape[1]), alpha=scale)
+        ctx.scale, ctx.grouping = scale, grouping
+        ctx.save_for_backward(grouped, weight, a, b, low)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Returns the gradients of x, A and B; the base is frozen."""
-        together, weight, a, b, low = ctx.saved_tensors
+        grouped, weight, a, b, low = ctx.saved_tensors
+        grouping: Grouping = ctx.grouping
         [gradient] = gradients
-        above = gradient.reshape(len(a), -1, gradient.shape[-1])
+        above = grouping.by_slot(gradient)
         between = torch.bmm(above, b).mul_(ctx.scale)
         of_b = torch.bmm(above.transpose(1, 2), low).mul_(ctx.scale)
-        of_a = torch.bmm(between.transpose(1, 2), together)
+        of_a = torch.bmm(between.transpose(1, 2), grouped)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.matmul(above, weight).baddbmm_(between, a).view(*gradient.shape[:-1], -1)
-        return of_x, None, None, of_a, of_b, None
+            of_x = torch.matmul(gradient, weight)
+            if grouping.places is None:
+                of_x.view(len(a), -1, of_x.shape[-1]).baddbmm_(between, a)
+            else:
+                of_x.add_(grouping.by_row(torch.bmm(between, a), gradient.shape[1]))
+        return of_x, None, None, of_a, of_b, None, None
 
 
 class StackedLinear(torch.nn.Module):
-    """A frozen linear layer with an adapter per slot: `a` (slots, r, in), `b` (slots, out, r)."""
+    """A frozen linear layer, with the adapters of the slots that the batch now in the model has rows of.
 
-    def __init__(
-        self, base: torch.nn.Linear, a: torch.nn.Parameter, b: torch.nn.Parameter, *, scale: float, route: _Route
-    ) -> None:
+    `a` (slots, r, in), `b` (slots, out, r) and `grouping` are what `StackedAdapters.route` sets; None: the base alone.
+    """
+
+    def __init__(self, base: torch.nn.Linear, *, scale: float) -> None:
         super().__init__()
-        self.base, self.a, self.b, self._scale, self._route = base, a, b, scale, route
+        self.base, self.scale = base, scale
+        self.a: torch.Tensor | None = None
+        self.b: torch.Tensor | None = None
+        self.grouping: Grouping | None = None
+        self._joined: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def set_adapters(self, a: torch.Tensor, b: torch.Tensor, grouping: Grouping, *, changed: bool) -> None:
+        """Takes the adapters of the next batch's slots; `changed` says whether they are others than before."""
+        self.a, self.b, self.grouping = a, b, grouping
+        if changed:
+            self._joined = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns (rows, length, out) for x (rows, length, in)."""
-        route = self._route
-        if route.slots is None:
+        a, b, grouping = self.a, self.b, self.grouping
+        if a is None or b is None or grouping is None:
             own: torch.Tensor = self.base(x)
             return own
-        a, b = (stack if route.all else rows_of(stack, route.slots) for stack in (self.a, self.b))
+        if x.shape[1] == 1 and not torch.is_grad_enabled():
+            return self._step(x, a, b, grouping)
         if type(self.base) is torch.nn.Linear:
-            dtype = self.base.weight.dtype
-            weights = self.base.weight, self.base.bias, a.to(dtype), b.to(dtype)
-            adapted: torch.Tensor = _AdaptedProduct.apply(x.to(dtype), *weights, self._scale)  # type: ignore[no-untyped-call]
+            weights = self.base.weight, self.base.bias, a, b
+            adapted: torch.Tensor = _AdaptedProduct.apply(x.to(a.dtype), *weights, self.scale, grouping)  # type: ignore[no-untyped-call]
             return adapted
         own = self.base(x)
-        low = torch.bmm(x.to(own.dtype).reshape(len(a), -1, x.shape[-1]), a.to(own.dtype).transpose(1, 2))
-        together = own.view(len(a), -1, own.shape[-1])
-        return torch.baddbmm(together, low, b.to(own.dtype).transpose(1, 2), alpha=self._scale).view_as(own)
+        a, b = a.to(own.dtype), b.to(own.dtype)
+        low = torch.bmm(grouping.by_slot(x.to(own.dtype)), a.transpose(1, 2))
+        return torch.add(own, grouping.by_row(torch.bmm(low, b.transpose(1, 2)), x.shape[1]), alpha=self.scale)
 
-    @torch.no_grad()
-    def update(self, slot: int) -> torch.Tensor:
-        """Returns what a slot adds to the layer's weight, (alpha / r) B A (out, in)."""
-        return self.b[slot] @ self.a[slot] * self._scale
+    def _step(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, grouping: Grouping) -> torch.Tensor:
+        """Returns what `forward` does for rows of one token: two plain products over all slots, other slots' parts zeroed.
+
+        With a token a row, a product per slot takes longer to call than to compute.
+        """
+        output: torch.Tensor = self.base(x)
+        if self._joined is None:
+            self._joined = a.to(output.dtype).flatten(0, 1), b.to(output.dtype).transpose(1, 2).flatten(0, 1)
+        down, up = self._joined
+        low = torch.nn.functional.linear(x[:, 0].to(output.dtype), down).view(len(x), grouping.slots, -1)
+        output[:, 0].addmm_((low * grouping.own).flatten(1), up, alpha=self.scale)
+        return output
 
 
 class StackedAdapters:
     """One base with `slots` adapters on every linear layer but the output matrix, each to be filled and trained alone.
 
-    A layer's parameters hold all slots; `parameters[slot]` are views of one slot's weights and gradients, so that any
-    optimiser trains a slot as if it were a model of its own.
+    `parameters[slot]` is all of one slot's weights in one row, so that any optimiser trains a slot as if it were a model
+    of its own, in one step over one tensor. The model multiplies by copies in its own type, which `refresh` brings up to
+    date.
     """
 
     def __init__(self, base: LoadedModel, *, slots: int, rank: int, alpha: int) -> None:
         """Replaces the base's linear layers; the caller gives it up to this object."""
         self.model, self.tokenizer, self.device = base.model, base.tokenizer, base.device
-        self._route = _Route()
         targets = list(_linear_layers(self.model))
         if not targets:
             raise ModelError("the model has no torch.nn.Linear layer, the only kind that adapters attach to here")
-        # Adapters and their optimiser keep 32 bits at least: an update at a small rate vanishes in 16.
-        dtype = torch.promote_types(self.model.dtype, torch.float32)
-        self._stacks: dict[str, torch.nn.Parameter] = {}
+        self._layers: list[StackedLinear] = []
+        self._shapes: dict[str, tuple[int, int]] = {}
         for name, layer in targets:
-            a = _stack(slots, rank, layer.in_features, dtype=dtype, device=self.device)
-            b = _stack(slots, layer.out_features, rank, dtype=dtype, device=self.device)
-            _replace(self.model, name, StackedLinear(layer, a, b, scale=alpha / rank, route=self._route))
-            self._stacks |= {f"{_PEFT}{name}.lora_A.weight": a, f"{_PEFT}{name}.lora_B.weight": b}
-        self.parameters = [[torch.nn.Parameter(own) for _, own in self._weights(slot)] for slot in range(slots)]
+            self._layers.append(StackedLinear(layer, scale=alpha / rank))
+            _replace(self.model, name, self._layers[-1])
+            self._shapes[f"{_PEFT}{name}.lora_A.weight"] = rank, layer.in_features
+            self._shapes[f"{_PEFT}{name}.lora_B.weight"] = layer.out_features, rank
+        shape, dtype = (slots, sum(map(math.prod, self._shapes.values()))), self.model.dtype
+        # Adapters and their optimiser keep 32 bits at least: an update at a small rate vanishes in 16.
+        self._weights = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=self.device)
+        same = self._weights.dtype is dtype
+        self._copies = self._weights if same else torch.zeros(shape, dtype=dtype, device=self.device)
+        self.parameters = [torch.nn.Parameter(own) for own in self._weights]
+        self._gradients: torch.Tensor | None = None
+        self._present: list[int] = []
+        self._passed: list[tuple[list[int], list[torch.Tensor]]] = []
         self.config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -171,64 +223,117 @@ class StackedAdapters:
 
     def route(self, slots: torch.Tensor) -> None:
         """Sends each row of the batches to come through the adapter of its slot (rows,)."""
-        runs, lengths = torch.unique_consecutive(slots, return_counts=True)
-        # One product for all rows of a slot, where the slots have equally many.
-        even = bool((lengths == lengths[0]).all())
-        self._route.slots = runs if even else slots
-        self._route.all = even and torch.equal(runs, torch.arange(len(self.parameters), device=runs.device))
+        of_row: list[int] = slots.tolist()
+        counts = Counter(of_row)
+        present, most = sorted(counts), max(counts.values())
+        places = None
+        if of_row != sorted(of_row) or min(counts.values()) < most:
+            # Each slot has as many places as the fullest: one product for all slots, whatever their rows.
+            free = {slot: itertools.count(index * most) for index, slot in enumerate(present)}
+            places = torch.tensor([next(free[slot]) for slot in of_row], device=slots.device)
+        runs = [self._copies[run] for _, run in _runs(present)]
+        weights = self._views(runs[0] if len(runs) == 1 else torch.cat(runs))
+        if torch.is_grad_enabled():
+            for weight in weights:
+                weight.requires_grad_()
+            self._passed.append((present, weights))
+        own = torch.zeros(len(of_row), len(present), 1, dtype=self._copies.dtype, device=slots.device)
+        own[range(len(of_row)), [present.index(slot) for slot in of_row]] = 1
+        grouping, changed = Grouping(len(present), most, places, own), present != self._present
+        self._present = present
+        for layer, a, b in zip(self._layers, weights[::2], weights[1::2], strict=True):
+            layer.set_adapters(a, b, grouping, changed=changed)
 
     def clear(self, slot: int) -> None:
         """Empties a slot: what goes through it is what the base alone says."""
-        with torch.no_grad():
-            for _, weight in self._weights(slot):
-                weight.zero_()
+        self._weights[slot].zero_()
+        self.refresh(slot)
 
     def fresh(self, slot: int, *, seed: int) -> None:
         """Starts a new adapter: A uniform as in PEFT (Kaiming, a = sqrt 5), B zero, so that the update is zero."""
         generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, weight in self._weights(slot):
-                if ".lora_B." in name:
-                    weight.zero_()
-                else:
-                    bound = weight.shape[1] ** -0.5
-                    weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+        self._weights[slot].zero_()
+        for name, weight in self._named(slot):
+            if ".lora_A." in name:
+                bound = weight.shape[1] ** -0.5
+                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+        self.refresh(slot)
 
     def load(self, slot: int, weights: dict[str, torch.Tensor]) -> None:
         """Fills a slot with stored weights; every one of them must be there."""
-        own = dict(self._weights(slot))
-        if _shapes(weights) != _shapes(own):
+        if {name: tuple(weight.shape) for name, weight in weights.items()} != self._shapes:
             raise ModelError(
-                f"the adapter's {len(weights)} weights do not fit the model's {len(own)} in name and shape; "
+                f"the adapter's {len(weights)} weights do not fit the model's {len(self._shapes)} in name and shape; "
                 "was it trained on this model, with this rank?"
             )
-        with torch.no_grad():
-            for name, weight in own.items():
-                weight.copy_(weights[name])
+        for name, weight in self._named(slot):
+            weight.copy_(weights[name])
+        self.refresh(slot)
+
+    def refresh(self, slot: int) -> None:
+        """Has the model multiply by the slot's weights as they now are."""
+        self._present = []
+        if self._copies is not self._weights:
+            self._copies[slot].copy_(self._weights[slot])
 
     def weights(self, slot: int) -> dict[str, torch.Tensor]:
         """Returns a copy of a slot's weights under PEFT's names, on the CPU; float32 unless the base is float64."""
-        return {name: weight.to("cpu", copy=True) for name, weight in self._weights(slot)}
+        return dict(zip(self._shapes, self._views(self._weights[slot].to("cpu", copy=True)), strict=True))
 
     def merge(self, slot: int) -> None:
         """Adds a slot's update to the base's weights and takes all adapters off; the object cannot be used afterwards."""
+        weights = dict(self._named(slot))
         for name, layer in [(n, m) for n, m in self.model.named_modules() if isinstance(m, StackedLinear)]:
-            layer.base.weight += layer.update(slot)
+            a, b = (weights[f"{_PEFT}{name}.lora_{part}.weight"] for part in "AB")
+            with torch.no_grad():
+                layer.base.weight += b @ a * layer.scale
             _replace(self.model, name, layer.base)
 
-    def zero_gradients(self) -> None:
-        """Sets all slots' gradients to zero; the first call makes room for them, which answering needs not."""
-        for index, stack in enumerate(self._stacks.values()):
-            if stack.grad is None:
-                stack.grad = torch.zeros_like(stack)
-                # Autograd adds into a gradient that is there, so the views of it stay true.
-                for slot, parameters in enumerate(self.parameters):
-                    parameters[index].grad = stack.grad[slot]
-            stack.grad.zero_()
+    def zero_gradients(self, slots: Iterable[int]) -> None:
+        """Sets these slots' gradients to zero; the first call makes room for all, which answering needs not."""
+        self._passed = []
+        if self._gradients is None:
+            self._gradients = torch.zeros_like(self._weights)
+            for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+                parameter.grad = gradient
+        for slot in slots:
+            self._gradients[slot].zero_()
 
-    def _weights(self, slot: int) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, stack in self._stacks.items():
-            yield name, stack.detach()[slot]
+    def add_gradients(self) -> None:
+        """Adds to the slots' gradients what the passes since the last call have left."""
+        assert self._gradients is not None, "zero_gradients makes their room"
+        passed, self._passed = self._passed, []
+        for slots, weights in passed:
+            # Slots side by side take one addition a layer.
+            for places, run in _runs(slots):
+                # A prefix leaves the last layer's output unused.
+                both = [
+                    (into, own.grad[places])
+                    for into, own in zip(self._views(self._gradients[run]), weights, strict=True)
+                    if own.grad is not None
+                ]
+                into, added = zip(*both, strict=True)
+                torch._foreach_add_(into, added)
+
+    def _views(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the weights, in their order, of slots' rows (..., all weights)."""
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        return [
+            part.view(*flat.shape[:-1], *shape)
+            for part, shape in zip(torch.split(flat, sizes, -1), self._shapes.values(), strict=True)
+        ]
+
+    def _named(self, slot: int) -> Iterator[tuple[str, torch.Tensor]]:
+        return zip(self._shapes, self._views(self._weights[slot]), strict=True)
+
+
+def _runs(slots: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yields each run of slots that follow each other: where it stands in `slots`, and the slots themselves."""
+    start = 0
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield slice(start, end), slice(slots[start], slots[end - 1] + 1)
+            start = end
 
 
 def _linear_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
@@ -238,14 +343,6 @@ def _linear_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
             yield name, module
 
 
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: weight.shape for name, weight in weights.items()}
-
-
 def _replace(model: Any, name: str, module: torch.nn.Module) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, module)
-
-
-def _stack(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.nn.Parameter:
-    return torch.nn.Parameter(torch.zeros(shape, dtype=dtype, device=device))

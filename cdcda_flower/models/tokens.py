@@ -169,8 +169,8 @@ def one_adapter(slots: torch.Tensor) -> None:
     """The route of a model without slots."""
 
 
-def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter) -> Any:
-    """Returns the model's output on a batch: logits (rows, keep, words) of the positions of `ids`, and the key-value cache.
+def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter, cache: bool = True) -> Any:
+    """Returns the model's output on a batch: logits (rows, keep, words) of the positions of `ids`, and the key-value `cache`.
 
     Differentiable, through the shared prefix too.
     """
@@ -187,7 +187,7 @@ def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter
         attention_mask=batch.mask,
         position_ids=positions[:, batch.prefix.shape[1] :],
         past_key_values=past,
-        use_cache=True,
+        use_cache=cache or past is not None,
         # An index, not a number: a slice is not contiguous, and its product with the output matrix takes four times as long.
         logits_to_keep=torch.tensor(keep, device=batch.ids.device),
     )
@@ -196,5 +196,5 @@ def forward(model: Any, batch: Batch, *, keep: range, route: Route = one_adapter
 def answer_logits(model: Any, batch: Batch, *, route: Route = one_adapter) -> torch.Tensor:
     """Returns the logits (rows, A, words) that predict `labels`: those of the position before each."""
     last, answer = batch.ids.shape[1] - 1, batch.labels.shape[1]
-    logits: torch.Tensor = forward(model, batch, keep=range(last - answer, last), route=route).logits
+    logits: torch.Tensor = forward(model, batch, keep=range(last - answer, last), route=route, cache=False).logits
     return logits

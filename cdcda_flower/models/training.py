@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
+from cdcda_flower.models.kernels import keep_memory, training_attention
 from cdcda_flower.models.loading import LoadedModel, compute_dtype
 from cdcda_flower.models.lora import StackedAdapters, check_finite
 from cdcda_flower.models.recipe import Recipe
@@ -50,6 +51,8 @@ class Fleet:
         self._adapters = adapters
         self._batch_tokens = batch_tokens or _fitting_tokens(adapters)
         self._mixed = compute_dtype(adapters.device) is torch.bfloat16
+        if adapters.device.type == "cpu":
+            keep_memory()
 
     def fit(
         self, jobs: Iterable[TrainRequest], *, on_step: OnStep = lambda examples, tokens: None
@@ -96,9 +99,10 @@ class Fleet:
         parts = [part for one in ordered for part in one.parts()]
         while True:
             try:
-                self._adapters.zero_gradients()
+                self._adapters.zero_gradients(one.slot for one in ordered)
                 batches = packed(parts, budget=self._batch_tokens, room=lambda part: len(part.row.ids))
-                passes = [self._pass(batch) for batch in batches]
+                with training_attention(self._adapters.model):
+                    passes = [self._pass(batch) for batch in batches]
                 break
             except torch.OutOfMemoryError:
                 if self._batch_tokens <= max(len(part.row.ids) for part in parts):
@@ -125,6 +129,7 @@ class Fleet:
         losses = self._losses(batch)
         shares = losses * losses.new_tensor([part.weight for part in parts])
         shares.sum().backward()  # type: ignore[no-untyped-call]
+        adapters.add_gradients()
         return shares.detach()
 
     def _losses(self, batch: Batch) -> torch.Tensor:
@@ -160,8 +165,8 @@ class _Training:
         adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
         order = random.Random(derive_seed(job.seed, "order"))
         self._batches = _batches(rows, recipe, order)
-        self._parameters, self._clip = adapters.parameters[slot], recipe.max_grad_norm
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        self._weights, self._clip = adapters.parameters[slot], recipe.max_grad_norm
+        self._optimizer = torch.optim.AdamW([self._weights], lr=recipe.learning_rate, weight_decay=0.0, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _linear(len(self._batches), recipe.warmup))
         self._losses: list[float] = []
         self._tokens = 0
@@ -183,18 +188,18 @@ class _Training:
 
     def advance(self, loss: float) -> None:
         """Takes the step whose gradients lie in the slot."""
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        torch.nn.utils.clip_grad_norm_(self._weights, self._clip)
         self._optimizer.step()
+        self._adapters.refresh(self.slot)
         self._schedule.step()
         self.step_tokens = sum(len(row.ids) for row in self.next)
         self._tokens += self.step_tokens
         self._losses.append(loss)
 
     def result(self) -> Fit:
-        weights = self._adapters.weights(self.slot)
-        check_finite(weights)
+        check_finite([self._weights.detach()])
         return Fit(
-            weights=weights,
+            weights=self._adapters.weights(self.slot),
             losses=tuple(self._losses),
             stats=TrainingStats(
                 steps=len(self._losses),
@@ -257,7 +262,7 @@ def build_base(
     list(Fleet(adapters).fit([job], on_step=on_step))
     adapters.merge(0)
     merged = source.model.to(torch.bfloat16)
-    check_finite(merged.state_dict())
+    check_finite(merged.state_dict().values())
     merged.config._name_or_path = ""
     merged.save_pretrained(into)
     source.tokenizer.save_pretrained(into)

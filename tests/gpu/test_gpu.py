@@ -41,8 +41,8 @@ def test_a_qlora_step_changes_the_adapter_alone(smollm2: ModelRef) -> None:
     adapters = StackedAdapters(loaded, slots=1, rank=16, alpha=8)
     before = {name: p.detach().clone() for name, p in adapters.model.named_parameters()}
     [(_, fit)] = Fleet(adapters).fit([TrainRequest(pairs_of("a"), RECIPE, 1)])
-    changed = {name for name, p in adapters.model.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == {name for name in before if name.endswith((".a", ".b"))}
+    assert all(torch.equal(p, before[name]) for name, p in adapters.model.named_parameters())
+    assert adapters.parameters[0].any()
     assert fit.stats.last_loss < fit.stats.first_loss
 
 

@@ -45,7 +45,8 @@ def assert_figures(cases: Sequence[Case], names: Sequence[str]) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_training_has_its_cases(tiny_llama: Path) -> None:
     trl = ["trl"] if find_spec("trl") else []
-    names = ["peft-loop-b1", "floor", *trl, "peft-loop-b4", "reload", "nf4-dequantised"]
+    loops = ["peft-loop-b4", "peft-loop-tuned-b4"]
+    names = ["peft-loop-b1", "peft-loop-tuned-b1", "floor", *trl, *loops, "uneven", "reload", "nf4-dequantised"]
     assert_figures(train.cases(ONCE, TINY, tiny_ref(tiny_llama)), names)
 
 

@@ -1,0 +1,79 @@
+"""The faster ways say what torch's and transformers' own say; which one is taken is measured."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from cdcda_flower.models import kernels
+from cdcda_flower.models.kernels import grouped_attention, join_norms, training_attention
+from tiny_models import load_tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (6, 2), (3, 1)])
+def test_grouped_attention_is_attention_with_its_gradients(heads: int, groups: int) -> None:
+    generator = torch.Generator().manual_seed(heads)
+    shapes = [(2, heads, 5, 8), (2, groups, 7, 8), (2, groups, 7, 8)]
+    states = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    # The second row begins with two positions of padding; two positions were there before these five.
+    seen = torch.ones(5, 7, dtype=torch.bool).tril(2).expand(2, 1, 5, 7).clone()
+    seen[1, :, :, :2] = False
+    module = SimpleNamespace(num_key_value_groups=heads // groups, is_causal=True, training=False)
+    added = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, torch.finfo(torch.float64).min)
+    ours, _ = grouped_attention(module, *states, added, scaling=0.3)
+    own, _ = sdpa_attention_forward(module, *states, seen, scaling=0.3)
+    # What a position of padding says means nothing.
+    kept = torch.ones(2, 5, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(ours, own, rtol=0, atol=1e-12)
+    for mine, theirs in zip(
+        torch.autograd.grad((ours * kept).pow(2).sum(), states),
+        torch.autograd.grad((own * kept).pow(2).sum(), states),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_model_attends_in_training_as_was_measured_and_then_as_before(
+    faster: bool, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_grouped_is_faster", lambda device, dtype: faster)
+    model = load_tiny(tiny_llama).model
+    ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 3]])
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    before = model.config._attn_implementation
+    expected = model(input_ids=ids, attention_mask=mask).logits
+    with training_attention(model):
+        assert (model.config._attn_implementation == before) is not faster
+        found = model(input_ids=ids, attention_mask=mask).logits
+    assert model.config._attn_implementation == before
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=0, atol=1e-9)
+
+
+def test_norms_are_joined_where_that_says_the_same() -> None:
+    weight = torch.rand(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
+    model = torch.nn.Module()
+    for name, norm in (("llama", LlamaRMSNorm(8, eps=1e-3)), ("gemma", GemmaRMSNorm(8))):
+        norm.weight = torch.nn.Parameter(weight)
+        norm.variance_epsilon = 1e-3
+        model.add_module(name, norm)
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = {name: module(x) for name, module in model.named_children()}
+    names = list(model.state_dict())
+    join_norms(model)
+    assert type(model.llama) is torch.nn.RMSNorm
+    assert type(model.gemma) is GemmaRMSNorm  # adds one to its weights
+    assert list(model.state_dict()) == names
+    for name, module in model.named_children():
+        torch.testing.assert_close(module(x), expected[name], rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_measured_is_a_yes_or_no_on_a_cpu_and_never_elsewhere() -> None:
+    assert kernels._grouped_is_faster("cpu", torch.float32) in {True, False}
+    assert not kernels._grouped_is_faster("cuda", torch.bfloat16)
