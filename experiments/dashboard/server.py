@@ -50,9 +50,12 @@ def plotly_file() -> Path:
     return Path(str(files("plotly") / "package_data" / "plotly.min.js"))
 
 
-def dashboard(catalog: Catalog, *, token: str) -> Starlette:
-    """Returns the application; `token` is what the printed link has and others do not know."""
-    answers = _Answers(catalog)
+def dashboard(catalog: Catalog, *, token: str, ending: Callable[[], bool] = lambda: False) -> Starlette:
+    """Returns the application; `token` is what the printed link has and others do not know.
+
+    `ending` says whether the server wants to end: an open event stream then ends too.
+    """
+    answers = _Answers(catalog, ending)
     routes = [
         Route("/", answers.page, methods=["GET"]),
         Route("/plotly.js", answers.plotly, methods=["GET"]),
@@ -71,8 +74,8 @@ def dashboard(catalog: Catalog, *, token: str) -> Starlette:
 class _Answers:
     """The routes' endpoints."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, ending: Callable[[], bool]) -> None:
+        self._catalog, self._ending = catalog, ending
 
     async def page(self, request: Request) -> Response:
         return FileResponse(PAGE / "index.html")
@@ -108,7 +111,7 @@ class _Answers:
         return JSONResponse(await run_in_threadpool(documents.compare, left, right, asked.get("metric", "")))
 
     async def events(self, request: Request) -> Response:
-        return StreamingResponse(_changes(self._catalog), media_type="text/event-stream")
+        return StreamingResponse(_changes(self._catalog, self._ending), media_type="text/event-stream")
 
     async def _document(self, make: Callable[..., Any], run: str, **arguments: object) -> Response:
         folder = self._catalog.folder(run)
@@ -159,10 +162,10 @@ def _hostname(host: str) -> str | None:
         return None
 
 
-async def _changes(catalog: Catalog) -> AsyncIterator[str]:
+async def _changes(catalog: Catalog, ending: Callable[[], bool]) -> AsyncIterator[str]:
     """Yields a server-sent event with a run's `live` document whenever it has changed; a comment each second keeps the line."""
     told: dict[str, str] = {}
-    while True:
+    while not ending():
         for state in await run_in_threadpool(documents.states, catalog):
             text = json.dumps(state)
             if told.get(state["run"]) != text:

@@ -51,16 +51,10 @@ def server_of(catalog: Catalog, *, token: str) -> "Server":
 
     # Takes a second to import, which the first comparison would take longer.
     import_module("scipy.stats")
-    # Open event streams would keep it from ending. It has no web sockets.
-    return Server(
-        Config(
-            dashboard(catalog, token=token),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-            ws="none",
-        )
-    )
+    app = dashboard(catalog, token=token, ending=lambda: server.should_exit)
+    # An open event stream sees within a second that the server ends. It has no web sockets.
+    server = Server(Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, ws="none"))
+    return server
 
 
 def _listening(port: int) -> socket.socket:

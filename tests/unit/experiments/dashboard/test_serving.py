@@ -35,8 +35,11 @@ def test_ctrl_c_ends_it_without_an_error(tmp_path: Path) -> None:
             assert client.get(link[0]).status_code == 200
             asked = client.get(f"{link[1]}api/runs", headers={"authorization": f"Bearer {link[2]}"})
             assert asked.json()["runs"][0]["run"] == "alpha"
-        command.send_signal(signal.SIGINT)
-        said = command.stdout.read()
+            # As a page that is open: its stream of events goes on until the end.
+            with client.stream("GET", f"{link[1]}api/events", headers=asked.request.headers) as events:
+                assert next(events.iter_lines()).startswith("data:")
+                command.send_signal(signal.SIGINT)
+                said = command.stdout.read()
         assert command.wait(timeout=30) == 0
     assert "Traceback" not in said
     assert "interrupted" not in said
