@@ -1,6 +1,7 @@
 """Runs the benchmarks one after the other, each in a process of its own, and writes their tables into the report.
 
-`docs/benchmarks.md` keeps what people wrote in it: only the text between a benchmark's two markers is replaced.
+`docs/benchmarks.md` keeps what people wrote in it, and the tables of other kinds of machine: only the text between the two
+markers of a benchmark and this kind is replaced.
 """
 
 import json
@@ -26,7 +27,8 @@ NAMES = ("train", "answer", "generate", "score", "memory", "flower")
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- {}: written by `python -m benchmarks` -->", "<!-- end of {} -->"
 COLUMNS = ("case", "ours", "peer", "unit", "ratio", "work")
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# What tells kinds of CPU apart here, the fastest last, and the kind's name.
+_FLAGS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
 _TAIL_LINES = 5
 
 
@@ -52,7 +54,7 @@ def main(
         failed += [name] if outcome.error else []
         # After each: what was measured stays, whatever happens to the next.
         before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Benchmarks\n"
-        PAGE.write_text(_replaced(before, name, _section(outcome, full=full)), encoding="utf-8")
+        PAGE.write_text(_replaced(before, name, _kind(), _section(outcome, full=full)), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} is written" + (f"; failed: {', '.join(failed)}" if failed else ""))
     raise typer.Exit(1 if failed else 0)
 
@@ -76,7 +78,7 @@ def _outcome(name: str, options: Sequence[str]) -> Outcome:
 
 
 def _section(outcome: Outcome, *, full: bool) -> str:
-    heading = f"### {outcome.name}\n\n{_conditions(full=full)}"
+    heading = f"### {outcome.name}, {_kind()}\n\n{_conditions(full=full)}"
     if outcome.error:
         return f"{heading}\n\nNot measured: {outcome.error}"
     rows = [_row(case) for case in outcome.cases]
@@ -108,6 +110,23 @@ def _conditions(*, full: bool) -> str:
     )
 
 
+def _kind() -> str:
+    """Returns the kind of machine that figures are of: the GPU, or the best of the CPU's instructions that matter here."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    has = [kind for flag, kind in _FLAGS.items() if flag in _flags()]
+    return has[-1] if has else platform.machine()
+
+
+def _flags() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    found = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
+    return found[1].split() if found else []
+
+
 def _processor() -> str:
     """Returns the processor's name and which of the instructions that matter here it has."""
     try:
@@ -115,8 +134,7 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
-    has = [flag for flag in _FLAGS if flags and flag in flags[1].split()]
+    has = [flag for flag in _FLAGS if flag in _flags()]
     return f"{model[1] if model else platform.machine()} ({', '.join(has) or 'none of ' + ', '.join(_FLAGS)})"
 
 
@@ -127,12 +145,18 @@ def _said(command: Sequence[str]) -> str:
         return ""
 
 
-def _replaced(page: str, name: str, text: str) -> str:
-    """Returns the page with the text between the benchmark's markers, which are added at its end where they are missing."""
-    first, last = BEGIN.format(name), END.format(name)
-    head, begin, rest = page.partition(first)
-    tail = rest.partition(last)[2] if begin else "\n"
-    return f"{head if begin else head.rstrip() + chr(10) * 2}{first}\n\n{text}\n\n{last}{tail}"
+def _replaced(page: str, name: str, kind: str, text: str) -> str:
+    """Returns the page with the text between the markers of the benchmark on this kind of machine.
+
+    Where they are missing they are added: behind the benchmark's last table, or at the page's end.
+    """
+    first, last = BEGIN.format(f"{name} on {kind}"), END.format(f"{name} on {kind}")
+    if first not in page:
+        others = list(re.finditer(re.escape(END.format(f"{name} on ")).replace(re.escape(" -->"), ".* -->"), page))
+        place = others[-1].end() if others else len(page.rstrip())
+        page = f"{page[:place]}\n\n{first}\n{last}{page[place:] if others else chr(10)}"
+    head, _, rest = page.partition(first)
+    return f"{head}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Answering with many users' adapters: ours in batches of users against one query at a time through `generate`."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
@@ -10,12 +11,12 @@ from benchmarks.cases import Case, Settings, command, medians
 from benchmarks.embedded import embedded_ref, questions
 from benchmarks.sample_requests import SEED
 from benchmarks.train import CPU, wrapped
-from cdcda_flower.models.decoding import Stop, stops_of
+from cdcda_flower.models.decoding import Row, Stop, decode, stops_of
 from cdcda_flower.models.device_model import answer
 from cdcda_flower.models.loading import LoadedModel, load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.tokens import prompt_ids
+from cdcda_flower.models.tokens import Route, one_adapter, prompt_ids
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef
@@ -32,6 +33,7 @@ class Sizes(NamedTuple):
     slots: int = 16
     sample: int = 5
     sample_short: int = 16
+    written: int = 32
     rank: int = 16
     max_tokens: int = 512
 
@@ -103,6 +105,40 @@ def cases(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
     return [
         _case("one-by-one", "lamp-4", settings, sizes, ref),
         _case("one-by-one-short", "lamp-3", settings, sizes._replace(sample=sizes.sample_short), ref),
+        *_steps(settings, sizes, ref),
+    ]
+
+
+def _steps(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
+    """Measures a decode step of two rows a slot through the slots' adapters, against the same rows through the base alone."""
+    ours, base = load_causal(ref, CPU), load_causal(ref, CPU)
+    stacked = StackedAdapters(ours, slots=sizes.slots, rank=sizes.rank, alpha=sizes.rank)
+    for slot in range(sizes.slots):
+        stacked.load(slot, _adapter(stacked, slot))
+    even = [slot for slot in range(sizes.slots) for _ in range(2)]
+    # As many rows, a quarter of which are the first slot's.
+    uneven = sorted([*even[: -len(even) // 4], *([0] * (len(even) // 4))])
+    never = Stop(eos=frozenset(), newline={})
+
+    def write(model: Any, slots: Sequence[int], tokens: int, route: Route) -> None:
+        rows = [Row(prompt=list(range(100, 140)), limit=tokens, lines=0, slot=slot) for slot in slots]
+        decode(model, rows, never, device=CPU, route=route)
+
+    works: list[Callable[[], None]] = []
+    for model, slots, route in (
+        (stacked.model, even, stacked.route),
+        (stacked.model, uneven, stacked.route),
+        (base.model, [0] * len(even), one_adapter),
+    ):
+        # With the first step less, the prompts' part falls out of the difference.
+        works += [partial(write, model, slots, tokens, route) for tokens in (sizes.written + 1, 1)]
+    times = medians(works, repeats=settings.repeats, label="decode steps")
+    first, other, peer = ((times[at] - times[at + 1]) / sizes.written * 1e3 for at in (0, 2, 4))
+    unit = "ms a step (smaller is better)"
+    note = f"{len(even)} rows, {sizes.slots} adapters, %s; peer: the base alone, as many rows"
+    return [
+        Case("step-even", first, peer, unit, note % "two rows each"),
+        Case("step-uneven", other, peer, unit, note % "a quarter of the rows are one user's"),
     ]
 
 

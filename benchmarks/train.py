@@ -106,7 +106,7 @@ def alone(model: Any, base: LoadedModel, job: TrainRequest, *, tuned: bool = Fal
         ids, labels = (torch.tensor(rows, device=base.device) for rows in (batch.ids, batch.labels))
         with torch.autocast(base.device.type, torch.bfloat16, enabled=compute_dtype(base.device) is torch.bfloat16):
             loss = (_answer_loss if tuned else _whole_loss)(model, ids, labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(own, job.recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

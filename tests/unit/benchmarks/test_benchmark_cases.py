@@ -53,9 +53,11 @@ def test_training_has_its_cases(tiny_llama: Path) -> None:
 def test_answering_has_its_cases_and_the_peer_says_the_same(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In 16 bits a batch's rounding may decide between two words.
     monkeypatch.setattr(loading, "compute_dtype", lambda device: torch.float32)
-    sizes = answer.Sizes(users=3, all_users=4, slots=2, sample=1, sample_short=2, rank=2)
+    sizes = answer.Sizes(users=3, all_users=4, slots=2, sample=1, sample_short=2, written=8, rank=2)
     cases = answer.cases(ONCE, sizes, tiny_ref(tiny_llama))
-    assert_figures(cases, ["one-by-one", "one-by-one-short"])
+    assert_figures(cases[:2], ["one-by-one", "one-by-one-short"])
+    # A difference of two times of so small a model may be anything.
+    assert [case.case for case in cases[2:]] == ["step-even", "step-uneven"]
     assert "2 of 2 answers equal" in cases[0].note
     assert "4 of 4 answers equal" in cases[1].note
 

@@ -19,6 +19,7 @@ def test_a_report_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(every, "PAGE", page)
     monkeypatch.setattr(every, "ROOT", tmp_path)
     monkeypatch.setattr(every, "NAMES", ("score",))
+    monkeypatch.setattr(every, "_kind", lambda: "AMX")
     monkeypatch.setattr(every, "_outcome", lambda name, options: Outcome(name, [CASE], ""))
     page.write_text("# Benchmarks\n\nBefore.\n", encoding="utf-8")
     with pytest.raises(typer.Exit) as ended:
@@ -30,10 +31,21 @@ def test_a_report_keeps_what_people_wrote(tmp_path: Path, monkeypatch: pytest.Mo
         every.main()
     text = page.read_text(encoding="utf-8")
     assert ended.value.exit_code == 1
-    assert text.startswith("# Benchmarks\n\nBefore.\n\n" + BEGIN.format("score"))
-    assert text.endswith(END.format("score") + "\n\nAfter.\n")
+    assert text.startswith("# Benchmarks\n\nBefore.\n\n" + BEGIN.format("score on AMX"))
+    assert text.endswith(END.format("score on AMX") + "\n\nAfter.\n")
     assert "Not measured: no such thing" in text
     assert "rows/s" not in text
+
+
+def test_another_kind_of_machine_has_a_table_of_its_own_beside_the_first() -> None:
+    page = every._replaced("# Benchmarks\n", "train", "AVX2", "slow")
+    page = every._replaced(page + "\nAfter.\n", "answer", "AVX2", "other")
+    page = every._replaced(page, "train", "AMX", "fast")
+    assert [page.index(text) for text in ("slow", "fast", "After.", "other")] == sorted(
+        page.index(text) for text in ("slow", "fast", "After.", "other")
+    )
+    again = every._replaced(page, "train", "AVX2", "slower")
+    assert again == page.replace("slow", "slower")
 
 
 def test_a_table_row_holds_the_case_and_its_ratio() -> None:
