@@ -55,6 +55,14 @@ export function spread(values, axis) {
   return values.map((value, place) => value + (((place * step) % 1) - 0.5) * 0.024 * range);
 }
 
+// Figures are drawn one after the other, each in a frame of its own: the page's text is shown first, and the first figure
+// does not wait for ten thousand points of the others.
+let drawing = Promise.resolve();
+function inTurn(draw) {
+  const shown = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
+  drawing = drawing.then(shown).then(draw);
+}
+
 export function chart({ key, title, hint = "", traces, layout, heads, rows, wide = false, onSelect, onPoint }) {
   const place = h("div", { class: "chart", role: "img", "aria-label": `${title}. The same numbers are under Table.` });
   const numbers = h("div", { hidden: true });
@@ -93,8 +101,7 @@ export function chart({ key, title, hint = "", traces, layout, heads, rows, wide
     if (onSelect) place.on("plotly_selected", (event) => event?.points?.length && onSelect(event.points.map((point) => point.customdata)));
     if (onPoint) place.on("plotly_click", (event) => onPoint(event.points[0].customdata));
   };
-  // Plotly takes a tenth of a second to load: the page's text comes first.
-  requestAnimationFrame(() => setTimeout(() => section.draw().catch((error) => place.replaceChildren(error.message)), 0));
+  inTurn(() => section.draw().catch((error) => place.replaceChildren(error.message)));
   return section;
 }
 

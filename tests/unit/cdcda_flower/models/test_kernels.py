@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +22,14 @@ def test_grouped_attention_is_attention_with_its_gradients(heads: int, groups: i
     generator = torch.Generator().manual_seed(heads)
     shapes = [(2, heads, 5, 8), (2, groups, 7, 8), (2, groups, 7, 8)]
     states = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    query, key, value = states
     # The second row begins with two positions of padding; two positions were there before these five.
     seen = torch.ones(5, 7, dtype=torch.bool).tril(2).expand(2, 1, 5, 7).clone()
     seen[1, :, :, :2] = False
-    module = SimpleNamespace(num_key_value_groups=heads // groups, is_causal=True, training=False)
+    module: Any = SimpleNamespace(num_key_value_groups=heads // groups, is_causal=True, training=False)
     added = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, torch.finfo(torch.float64).min)
-    ours, _ = grouped_attention(module, *states, added, scaling=0.3)
-    own, _ = sdpa_attention_forward(module, *states, seen, scaling=0.3)
+    ours, _ = grouped_attention(module, query, key, value, added, scaling=0.3)
+    own, _ = sdpa_attention_forward(module, query, key, value, seen, scaling=0.3)
     # What a position of padding says means nothing.
     kept = torch.ones(2, 5, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(ours, own, rtol=0, atol=1e-12)
