@@ -116,8 +116,8 @@ def _steps(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
     for slot in range(sizes.slots):
         stacked.load(slot, _adapter(stacked, slot))
     even = [slot for slot in range(sizes.slots) for _ in range(2)]
-    # As many rows, a quarter of which are the first slot's.
-    uneven = sorted([*even[: -len(even) // 4], *([0] * (len(even) // 4))])
+    # As many rows: half are the first slot's, and every other slot has one.
+    uneven = sorted([*range(sizes.slots), *([0] * sizes.slots)])
     never = Stop(eos=frozenset(), newline={})
 
     def write(model: Any, slots: Sequence[int], tokens: int, route: Route) -> None:
@@ -138,7 +138,7 @@ def _steps(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
     note = f"{len(even)} rows, {sizes.slots} adapters, %s; peer: the base alone, as many rows"
     return [
         Case("step-even", first, peer, unit, note % "two rows each"),
-        Case("step-uneven", other, peer, unit, note % "a quarter of the rows are one user's"),
+        Case("step-uneven", other, peer, unit, note % "half of the rows are one user's"),
     ]
 
 

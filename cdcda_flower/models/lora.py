@@ -110,19 +110,20 @@ class _AdaptedProduct(torch.autograd.Function):
             else:
                 output.add_(grouping.by_row(torch.bmm(low, b.transpose(1, 2)), x.shape[1]), alpha=scale)
         ctx.scale, ctx.grouping = scale, grouping
-        ctx.save_for_backward(grouped, weight, a, b, low)
+        # Not `grouped`: of uneven rows it is a copy with room for the fullest slot's.
+        ctx.save_for_backward(x, weight, a, b, low)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Returns the gradients of x, A and B; the base is frozen."""
-        grouped, weight, a, b, low = ctx.saved_tensors
+        x, weight, a, b, low = ctx.saved_tensors
         grouping: Grouping = ctx.grouping
         [gradient] = gradients
         above = grouping.by_slot(gradient)
         between = torch.bmm(above, b).mul_(ctx.scale)
         of_b = torch.bmm(above.transpose(1, 2), low).mul_(ctx.scale)
-        of_a = torch.bmm(between.transpose(1, 2), grouped)
+        of_a = torch.bmm(between.transpose(1, 2), grouping.by_slot(x))
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = torch.matmul(gradient, weight)
@@ -154,18 +155,21 @@ class StackedLinear(torch.nn.Module):
             self._joined = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns (rows, length, out) for x (rows, length, in)."""
-        a, b, grouping = self.a, self.b, self.grouping
-        if a is None or b is None or grouping is None:
+        """Returns (rows, length, out) for x (rows, length, in); some models give and get (rows * length, ...)."""
+        if self.a is None or self.b is None or self.grouping is None:
             own: torch.Tensor = self.base(x)
             return own
+        rows = x.reshape(len(self.grouping.own), -1, x.shape[-1])
+        return self._adapted(rows, self.a, self.b, self.grouping).view(*x.shape[:-1], -1)
+
+    def _adapted(self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, grouping: Grouping) -> torch.Tensor:
         if x.shape[1] == 1 and not torch.is_grad_enabled():
             return self._step(x, a, b, grouping)
         if type(self.base) is torch.nn.Linear:
             weights = self.base.weight, self.base.bias, a, b
             adapted: torch.Tensor = _AdaptedProduct.apply(x.to(a.dtype), *weights, self.scale, grouping)  # type: ignore[no-untyped-call]
             return adapted
-        own = self.base(x)
+        own: torch.Tensor = self.base(x)
         a, b = a.to(own.dtype), b.to(own.dtype)
         low = torch.bmm(grouping.by_slot(x.to(own.dtype)), a.transpose(1, 2))
         return torch.add(own, grouping.by_row(torch.bmm(low, b.transpose(1, 2)), x.shape[1]), alpha=self.scale)
@@ -239,7 +243,9 @@ class StackedAdapters:
             self._passed.append((present, weights))
         own = torch.zeros(len(of_row), len(present), 1, dtype=self._copies.dtype, device=slots.device)
         own[range(len(of_row)), [present.index(slot) for slot in of_row]] = 1
-        grouping, changed = Grouping(len(present), most, places, own), present != self._present
+        grouping = Grouping(len(present), most, places, own)
+        # Training needs no joined weights, which take as much memory again.
+        changed = present != self._present or torch.is_grad_enabled()
         self._present = present
         for layer, a, b in zip(self._layers, weights[::2], weights[1::2], strict=True):
             layer.set_adapters(a, b, grouping, changed=changed)
@@ -314,6 +320,9 @@ class StackedAdapters:
                 ]
                 into, added = zip(*both, strict=True)
                 torch._foreach_add_(into, added)
+            # The layers hold the weights until the next batch comes.
+            for weight in weights:
+                weight.grad = None
 
     def _views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Returns the weights, in their order, of slots' rows (..., all weights)."""

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
-from cdcda_flower.models.kernels import keep_memory, training_attention
+from cdcda_flower.models.kernels import GROUPED_MOST, keep_memory, training_attention, trains_grouped
 from cdcda_flower.models.loading import LoadedModel, compute_dtype
 from cdcda_flower.models.lora import StackedAdapters, check_finite
 from cdcda_flower.models.recipe import Recipe
@@ -101,7 +101,8 @@ class Fleet:
             try:
                 self._adapters.zero_gradients(one.slot for one in ordered)
                 batches = packed(parts, budget=self._batch_tokens, room=lambda part: len(part.row.ids))
-                with training_attention(self._adapters.model):
+                longest = max(len(part.row.ids) for part in parts)
+                with training_attention(self._adapters.model, longest=longest):
                     passes = [self._pass(batch) for batch in batches]
                 break
             except torch.OutOfMemoryError:
@@ -237,6 +238,8 @@ def _fitting_tokens(adapters: StackedAdapters) -> int:
     config, kind = adapters.model.config, adapters.device.type
     # What a layer keeps for the backward pass: some 8 vectors of the hidden size and 4 of the inner one.
     numbers = config.num_hidden_layers * (8 * config.hidden_size + 4 * config.intermediate_size)
+    if trains_grouped(adapters.model):
+        numbers += config.num_hidden_layers * config.num_attention_heads * GROUPED_MOST
     # Where half the tokens are answers: their logits, their softmax and its gradient, in float32.
     bytes_per_token = numbers * adapters.model.dtype.itemsize + config.vocab_size * 4 * 3 // 2
     memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total

@@ -312,7 +312,7 @@ def _are_sums(text: Any) -> bool:  # noqa: ANN401 - a cell without a type
         _SUMS.validate_json(text, strict=True)
     except ValidationError:
         return False
-    return True
+    return isinstance(text, str)
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Cell, ...]]) -> None:

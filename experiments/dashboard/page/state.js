@@ -35,7 +35,9 @@ export function store(key, value) {
 }
 
 export function stored(key) {
-  try { return localStorage.getItem(key); } catch { return values.get(key) ?? null; }
+  let found = null;
+  try { found = localStorage.getItem(key); } catch { /* see above */ }
+  return found ?? values.get(key) ?? null;
 }
 
 export const listIn = (query, key) => (query.get(key) ?? "").split(",").filter(Boolean).map(decodeURIComponent);

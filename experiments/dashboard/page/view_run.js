@@ -8,6 +8,8 @@ import { badge } from "./view_runs.js";
 
 const COSTS = { train_tokens: "tokens trained", device_seconds: "device seconds", cloud_tokens: "cloud tokens", bytes_up: "bytes up", bytes_down: "bytes down", adapter_bytes: "bytes per adapter" };
 
+const lastCosts = new Map();
+
 export async function runView() {
   const { names: [name], query } = readAddress();
   const against = query.get("against") ?? "";
@@ -18,9 +20,15 @@ export async function runView() {
   const cost = query.get("cost") in COSTS ? query.get("cost") : "train_tokens";
 
   // Costs of ten thousand devices take seconds to read; everything else does not wait for them.
-  const costPlace = h("section", { class: "card waiting" }, h("h2", {}, "Cost beside quality"), h("p", { class: "hint" }, "Reading what the devices wrote ..."));
+  const costsOf = (costs) => costChart(run, costs, metric, cost, (value) => choose({ cost: value }));
+  const before = lastCosts.get(name);
+  const costPlace = before ? costsOf(before) : h("section", { class: "card waiting" }, h("h2", {}, "Cost beside quality"), h("p", { class: "hint" }, "Reading what the devices wrote ..."));
   fetchDocument(runPath(name, "costs"))
-    .then((costs) => costPlace.replaceWith(costChart(run, costs, metric, cost, (value) => choose({ cost: value }))))
+    .then((costs) => {
+      lastCosts.set(name, costs);
+      // Drawn anew only where they have changed: its reader may be in the middle of it.
+      if (JSON.stringify(costs) !== JSON.stringify(before)) costPlace.replaceWith(costsOf(costs));
+    })
     .catch((error) => costPlace.replaceChildren(h("h2", {}, "Cost beside quality"), h("p", { class: "worse" }, error.message)));
 
   return h("div", {},

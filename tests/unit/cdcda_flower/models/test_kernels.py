@@ -1,4 +1,4 @@
-"""The faster ways say what torch's and transformers' own say; which one is taken is measured."""
+"""The faster ways say what torch's and transformers' own say."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from cdcda_flower.models import kernels
-from cdcda_flower.models.kernels import grouped_attention, join_norms, training_attention
+from cdcda_flower.models.kernels import GROUPED_MOST, grouped_attention, join_norms, training_attention, trains_grouped
 from tiny_models import load_tiny
 
 CPU = torch.device("cpu")
@@ -42,16 +42,18 @@ def test_grouped_attention_is_attention_with_its_gradients(heads: int, groups: i
 
 
 @pytest.mark.parametrize("faster", [False, True])
-def test_a_model_attends_in_training_as_was_measured_and_then_as_before(
+def test_a_model_attends_to_short_rows_in_training_in_the_faster_way_and_then_as_before(
     faster: bool, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "_grouped_is_faster", lambda device, dtype: faster)
+    monkeypatch.setattr(kernels, "trains_grouped", lambda model: faster)
     model = load_tiny(tiny_llama).model
     ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 3]])
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     before = model.config._attn_implementation
     expected = model(input_ids=ids, attention_mask=mask).logits
-    with training_attention(model):
+    with training_attention(model, longest=GROUPED_MOST + 1):
+        assert model.config._attn_implementation == before
+    with training_attention(model, longest=4):
         assert (model.config._attn_implementation == before) is not faster
         found = model(input_ids=ids, attention_mask=mask).logits
     assert model.config._attn_implementation == before
@@ -76,6 +78,9 @@ def test_norms_are_joined_where_that_says_the_same() -> None:
         torch.testing.assert_close(module(x), expected[name], rtol=1e-6, atol=1e-6)
 
 
-def test_what_is_measured_is_a_yes_or_no_on_a_cpu_and_never_elsewhere() -> None:
-    assert kernels._grouped_is_faster("cpu", torch.float32) in {True, False}
-    assert not kernels._grouped_is_faster("cuda", torch.bfloat16)
+def test_only_16_bits_on_a_cpu_are_trained_by_grouped_attention(tiny_llama: Path) -> None:
+    model = load_tiny(tiny_llama).model
+    assert not trains_grouped(model)
+    assert trains_grouped(model.to(torch.bfloat16))
+    model.set_attn_implementation("eager")
+    assert not trains_grouped(model)

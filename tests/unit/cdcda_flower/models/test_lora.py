@@ -9,7 +9,7 @@ from cdcda_flower.errors import ModelError
 from cdcda_flower.models import tokens
 from cdcda_flower.models.decoding import Row, Stop, decode
 from cdcda_flower.models.loading import LoadedModel
-from cdcda_flower.models.lora import StackedAdapters
+from cdcda_flower.models.lora import Grouping, StackedAdapters, StackedLinear
 from tiny_models import SENTENCES, load_tiny
 
 CPU = torch.device("cpu")
@@ -86,6 +86,23 @@ def test_rows_of_several_users_are_written_as_each_alone(
         rows = [Row(prompt=list(alone.tokenizer(text)["input_ids"]), limit=4 + 3 * index, lines=0)]
         decode(alone.model, rows, NEVER, device=CPU, route=alone.route)
         assert together[index] == rows[0].written
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_model_that_flattens_rows_before_a_layer_gets_what_others_get(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    layer = StackedLinear(torch.nn.Linear(4, 5).double(), scale=0.5)
+    a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 3, 4), (2, 5, 3)))
+    # The first slot has one row, the second two, the first of them before it.
+    of_row = [1, 0, 1]
+    own = torch.nn.functional.one_hot(torch.tensor(of_row), 2).double()[:, :, None]
+    layer.set_adapters(a, b, Grouping(2, 2, torch.tensor([2, 0, 3]), own), changed=True)
+    x = torch.randn(3, length, 4, generator=generator, dtype=torch.float64)
+    expected = torch.stack([layer.base(row) + 0.5 * row @ a[s].T @ b[s].T for row, s in zip(x, of_row, strict=True)])
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(layer(x.flatten(0, 1)), expected.flatten(0, 1), rtol=0, atol=1e-12)
 
 
 def test_every_linear_layer_but_the_head_is_a_target(base: LoadedModel) -> None:
