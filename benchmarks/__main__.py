@@ -114,28 +114,25 @@ def _kind() -> str:
     """Returns the kind of machine that figures are of: the GPU, or the best of the CPU's instructions that matter here."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
-    has = [kind for flag, kind in _FLAGS.items() if flag in _flags()]
-    return has[-1] if has else platform.machine()
-
-
-def _flags() -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return []
-    found = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
-    return found[1].split() if found else []
+    _, has = _cpu()
+    return _FLAGS[has[-1]] if has else platform.machine()
 
 
 def _processor() -> str:
     """Returns the processor's name and which of the instructions that matter here it has."""
+    model, has = _cpu()
+    return f"{model} ({', '.join(has) or 'none of ' + ', '.join(_FLAGS)})"
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """Returns the CPU's name and those of `_FLAGS` that it has, in their order."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return platform.processor() or platform.machine()
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    has = [flag for flag in _FLAGS if flag in _flags()]
-    return f"{model[1] if model else platform.machine()} ({', '.join(has) or 'none of ' + ', '.join(_FLAGS)})"
+        return platform.processor() or platform.machine(), []
+    model, flags = (re.search(rf"^{name}\s*: (.+)$", text, re.MULTILINE) for name in ("model name", "flags"))
+    has = [flag for flag in _FLAGS if flags and flag in flags[1].split()]
+    return model[1] if model else platform.machine(), has
 
 
 def _said(command: Sequence[str]) -> str:

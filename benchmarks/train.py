@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from benchmarks.cases import Case, Settings, command, medians, seconds
 from benchmarks.embedded import Rows, embedded_ref, jobs
+from cdcda_flower.models.kernels import grouped_attention
 from cdcda_flower.models.loading import LoadedModel, compute_dtype, dequantised, load_causal
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
@@ -42,6 +45,7 @@ class Sizes(NamedTuple):
     reload_sample: int = 3
     reload_examples: int = 10
     reload_batch: int = 5
+    attended: tuple[tuple[int, int], ...] = ((16, 64), (8, 512))
 
 
 Work = Callable[[], object]
@@ -127,7 +131,7 @@ def _answer_loss(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.T
     return cross_entropy(logits.float().flatten(0, 1), labels[:, -trained:].flatten())
 
 
-def tuned(base: LoadedModel, trained: Sequence[TrainRequest]) -> Work:
+def tuned_loop(base: LoadedModel, trained: Sequence[TrainRequest]) -> Work:
     """Returns `one_by_one` as its best user would run it, with the attention that is faster here for the first job."""
     times = {}
     for attention in ("sdpa", "eager"):
@@ -234,6 +238,7 @@ def cases(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
         _uneven(settings, sizes, ref),
         _reload(settings, sizes, ref),
         _dequantised(settings, sizes, ref),
+        *(_attention(settings, rows, tokens) for rows, tokens in sizes.attended),
     ]
 
 
@@ -248,7 +253,7 @@ def _single_examples(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Ca
     work: list[tuple[str, int, Work]] = [
         ("ours", tokens, side_by_side(ours, trained, slots=sizes.users)),
         ("peft-loop-b1", tokens, lambda: one_by_one(peer, trained)),
-        ("peft-loop-tuned-b1", tokens, tuned(best, trained)),
+        ("peft-loop-tuned-b1", tokens, tuned_loop(best, trained)),
         ("floor", tokens, lambda: [products() for _ in range(sizes.steps)]),
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -269,7 +274,11 @@ def _single_examples(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Ca
 def _small_batches(settings: Settings, sizes: Sizes, ref: ModelRef) -> list[Case]:
     ours, peer, best = (load_causal(ref, CPU) for _ in range(3))
     trained = jobs(ours.tokenizer, recipe(sizes, batch=4), sizes.rows, users=sizes.users, examples=4)
-    works = [side_by_side(ours, trained, slots=sizes.users), lambda: one_by_one(peer, trained), tuned(best, trained)]
+    works = [
+        side_by_side(ours, trained, slots=sizes.users),
+        lambda: one_by_one(peer, trained),
+        tuned_loop(best, trained),
+    ]
     times = medians(works, repeats=settings.repeats, label="four examples per step")
     each = f"{sizes.users} users, 1 step of 4 x {sizes.rows.tokens} tokens"
     attention = best.model.config._attn_implementation
@@ -298,7 +307,7 @@ def _uneven(settings: Settings, sizes: Sizes, ref: ModelRef) -> Case:
         )[0]
         for user, length in enumerate(lengths)
     ]
-    both = [side_by_side(ours, trained, slots=sizes.users), tuned(best, trained)]
+    both = [side_by_side(ours, trained, slots=sizes.users), tuned_loop(best, trained)]
     times = medians(both, repeats=settings.repeats, label="uneven rows")
     note = (
         f"{sizes.users} users, 1 step of 1 to 4 rows of {min(lengths)} to {max(lengths)} tokens each; "
@@ -339,6 +348,27 @@ def _dequantised(settings: Settings, sizes: Sizes, ref: ModelRef) -> Case:
         "peer: in every pass, by bitsandbytes"
     )
     return _rates("nf4-dequantised", times, [tokens_of(trained)] * 2, note)
+
+
+def _attention(settings: Settings, rows: int, tokens: int) -> Case:
+    """Measures the attention of one layer of SmolLM2's shape, forward and backward, in the type that this CPU trains in."""
+    dtype, generator = compute_dtype(CPU), torch.Generator().manual_seed(0)
+    states = [
+        torch.randn(rows, heads, tokens, 64, generator=generator).to(dtype).requires_grad_() for heads in (9, 3, 3)
+    ]
+    seen = torch.ones(tokens, tokens, dtype=torch.bool).tril().expand(rows, 1, tokens, tokens)
+    added = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    module = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=False)
+
+    def work(attention: Any, mask: torch.Tensor) -> Work:
+        return lambda: torch.autograd.grad(attention(module, *states, mask, scaling=0.125)[0].sum(), states)
+
+    works = [work(grouped_attention, added), work(sdpa_attention_forward, seen)]
+    for one in works:
+        one()  # the first call makes room
+    times = medians(works, repeats=settings.repeats, label=f"attention of {tokens} tokens")
+    note = f"{rows} rows of {tokens} tokens, 9 heads over 3, {str(dtype).removeprefix('torch.')}; peer: torch's own"
+    return Case(f"attention-{tokens}", times[0] * 1e3, times[1] * 1e3, "ms a layer (smaller is better)", note)
 
 
 def _rates(case: str, times: Sequence[float], tokens: Sequence[int], note: str) -> Case:

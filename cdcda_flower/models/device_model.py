@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from cdcda_flower.files import whole_folder
+from cdcda_flower.models.adapters import load_adapter, save_adapter
 from cdcda_flower.models.decoding import Row, Stop, decode, stops_of
 from cdcda_flower.models.loading import dequantised, load_causal, pick_device
-from cdcda_flower.models.lora import StackedAdapters, load_adapter, save_adapter
+from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.requests import (
     Answered,
     AnswerRequest,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 _GROUPED = "cdcda-grouped"
@@ -22,13 +23,17 @@ def grouped_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float,
-    **_: Any,
+    scaling: float | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Returns softmax(q k^T scaling + mask) v (rows, length, heads, size) of q (rows, heads, length, size).
 
-    Keys and values (rows, groups, length, size) serve their heads/groups query heads without being copied for each.
+    Keys and values (rows, groups, length, size) serve their heads/groups query heads without being copied for each. What it
+    has no part for (a bias by position, soft-capped scores) goes to torch's own attention, which takes or refuses it.
     """
+    unknown = others.get("dropout") or any(others.get(name) is not None for name in ("position_bias", "softcap"))
+    if unknown or scaling is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
     rows, heads, length, size = query.shape
     groups = key.shape[1]
     scores = torch.matmul((query * scaling).reshape(rows, groups, -1, size), key.transpose(2, 3))
@@ -67,11 +72,8 @@ def trains_grouped(model: Any) -> bool:
 
 @torch.no_grad()
 def join_norms(model: Any) -> None:
-    """Replaces, in place, RMS norms by torch's own, a call instead of six, wherever both say the same.
-
-    On a CPU alone: on a GPU, autocast has torch's norm answer in 32 bits.
-    """
-    for name, module in list(model.named_modules()) if next(model.parameters()).device.type == "cpu" else []:
+    """Replaces, in place, RMS norms by torch's own, a call instead of six, wherever both say the same."""
+    for name, module in list(model.named_modules()):
         epsilon, weight = getattr(module, "variance_epsilon", None), getattr(module, "weight", None)
         if epsilon is None or weight is None or weight.ndim != 1:
             continue

@@ -162,7 +162,9 @@ def load_causal(ref: ModelRef, device: torch.device, *, quantization: str = "non
     if quantization == "nf4":
         _keep_autograd(model)
     model.requires_grad_(False)
-    join_norms(model)
+    if device.type == "cpu":
+        # On a GPU, autocast has torch's norm answer in 32 bits.
+        join_norms(model)
     return LoadedModel(model.to(device) if config is None else model, load_tokenizer(ref), device)
 
 

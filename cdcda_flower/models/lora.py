@@ -7,60 +7,13 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file, save_file
 
-from cdcda_flower.errors import DataError, ModelError, RunError, coded
-from cdcda_flower.files import private_files
+from cdcda_flower.errors import ModelError
 from cdcda_flower.models.loading import LoadedModel
-from cdcda_flower.models.sources import files_digest
-
-_WEIGHTS = "adapter_model.safetensors"
-
-
-@private_files()
-def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraConfig) -> str:
-    """Writes the adapter into an existing folder and returns the digest of its weights."""
-    config.inference_mode = True
-    config.save_pretrained(str(folder))
-    save_file(
-        {name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"}
-    )
-    return weights_digest(folder)
-
-
-def check_finite(weights: Iterable[torch.Tensor]) -> None:
-    """Raises RunError where a training came to weights that are no numbers: whatever such a model says means nothing."""
-    # A sum is one fast pass without a copy, and no number where a part of it is none.
-    if not all(tensor.sum().isfinite() for tensor in weights):
-        raise coded(
-            "not-finite",
-            RunError(
-                "training came to NaN or infinite weights; lower learning-rate (base-learning-rate where M_base is trained)"
-            ),
-        )
-
-
-def weights_digest(folder: Path) -> str:
-    """Returns the digest of a stored adapter's weights."""
-    return files_digest([folder / _WEIGHTS])
-
-
-def load_adapter(folder: Path, *, digest: str) -> dict[str, torch.Tensor]:
-    """Returns the weights; raises DataError where they are missing or not the ones that were stored."""
-    if not (folder / _WEIGHTS).is_file():
-        raise DataError(f"adapter {folder} holds no {_WEIGHTS}; train it again")
-    found = weights_digest(folder)
-    if found != digest:
-        raise DataError(
-            f"adapter {folder} has digest {found[:12]}, expected {digest[:12]}; it was changed: train it again"
-        )
-    return load_file(folder / _WEIGHTS)
-
 
 # PEFT stores an adapter's weights under the name of its own wrapper.
 _PEFT = "base_model.model."
@@ -230,10 +183,11 @@ class StackedAdapters:
         of_row: list[int] = slots.tolist()
         counts = Counter(of_row)
         present, most = sorted(counts), max(counts.values())
+        index = {slot: place for place, slot in enumerate(present)}
         places = None
         if of_row != sorted(of_row) or min(counts.values()) < most:
             # Each slot has as many places as the fullest: one product for all slots, whatever their rows.
-            free = {slot: itertools.count(index * most) for index, slot in enumerate(present)}
+            free = {slot: itertools.count(place * most) for slot, place in index.items()}
             places = torch.tensor([next(free[slot]) for slot in of_row], device=slots.device)
         runs = [self._copies[run] for _, run in _runs(present)]
         weights = self._views(runs[0] if len(runs) == 1 else torch.cat(runs))
@@ -242,7 +196,7 @@ class StackedAdapters:
                 weight.requires_grad_()
             self._passed.append((present, weights))
         own = torch.zeros(len(of_row), len(present), 1, dtype=self._copies.dtype, device=slots.device)
-        own[range(len(of_row)), [present.index(slot) for slot in of_row]] = 1
+        own[range(len(of_row)), [index[slot] for slot in of_row]] = 1
         grouping = Grouping(len(present), most, places, own)
         # Training needs no joined weights, which take as much memory again.
         changed = present != self._present or torch.is_grad_enabled()

@@ -18,10 +18,11 @@ import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
+from cdcda_flower.models.adapters import check_finite
 from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
 from cdcda_flower.models.kernels import GROUPED_MOST, keep_memory, training_attention, trains_grouped
 from cdcda_flower.models.loading import LoadedModel, compute_dtype
-from cdcda_flower.models.lora import StackedAdapters, check_finite
+from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.tokens import Batch, TokenizedExample, answer_logits, collate, packed, tokenize

@@ -61,7 +61,7 @@ def embedded(folders: Sequence[RunFolder]) -> dict[str, Document]:
         first = found[_path(folder, "run")] = documents.run(folder)
         for method in first["methods"]:
             asked = f"{_path(folder, 'run')}?against={quote(method, safe='')}"
-            found[asked] = documents.run(folder, against=method)
+            found[asked] = first if method == first["against"] else documents.run(folder, against=method)
         everybody = found[_path(folder, "people")] = documents.people(folder)
         found[_path(folder, "costs")] = documents.costs(folder)
         found[_path(folder, "filters")] = documents.filters(folder)

@@ -9,7 +9,7 @@ import torch
 from flwr.app import Context, Message
 from peft import LoraConfig
 
-from cdcda_flower.models.lora import save_adapter
+from cdcda_flower.models.adapters import save_adapter
 from cdcda_flower.runs.tape import Tape
 from clients.client_app import app
 from fakes import InProcessGrid, contexts

@@ -30,6 +30,7 @@ TINY = train.Sizes(
     reload_sample=1,
     reload_examples=2,
     reload_batch=1,
+    attended=((2, 8),),
 )
 
 
@@ -47,6 +48,7 @@ def test_training_has_its_cases(tiny_llama: Path) -> None:
     trl = ["trl"] if find_spec("trl") else []
     loops = ["peft-loop-b4", "peft-loop-tuned-b4"]
     names = ["peft-loop-b1", "peft-loop-tuned-b1", "floor", *trl, *loops, "uneven", "reload", "nf4-dequantised"]
+    names.append("attention-8")
     assert_figures(train.cases(ONCE, TINY, tiny_ref(tiny_llama)), names)
 
 

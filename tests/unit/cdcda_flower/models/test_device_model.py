@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cdcda_flower.models import loading, training
+from cdcda_flower.models.adapters import load_adapter
 from cdcda_flower.models.device_model import DeviceModel, device_model
-from cdcda_flower.models.lora import load_adapter
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import AnswerRequest, ModelSpec, StoredAdapter, TrainRequest
 from cdcda_flower.types import ModelRef

@@ -12,7 +12,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from cdcda_flower.models import kernels
 from cdcda_flower.models.kernels import GROUPED_MOST, grouped_attention, join_norms, training_attention, trains_grouped
-from tiny_models import load_tiny
+from cdcda_flower.models.loading import load_causal
+from tiny_models import load_tiny, tiny_ref
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,20 @@ def test_grouped_attention_is_attention_with_its_gradients(heads: int, groups: i
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_what_grouped_attention_has_no_part_for_goes_to_torch_s_own() -> None:
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(2, 2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(1, 2, 5, 5, generator=generator, dtype=torch.float64)
+    module: Any = SimpleNamespace(num_key_value_groups=1, is_causal=False, training=False)
+    mask = torch.zeros(2, 1, 5, 5, dtype=torch.float64)
+    ours, _ = grouped_attention(module, query, key, value, mask, scaling=0.3, position_bias=bias)
+    own, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3, position_bias=bias)
+    torch.testing.assert_close(ours, own, rtol=0, atol=0)
+    assert not torch.allclose(ours, grouped_attention(module, query, key, value, mask, scaling=0.3)[0])
+    with pytest.raises(ValueError, match="softcap"):
+        grouped_attention(module, query, key, value, mask, scaling=0.3, softcap=2.0)
 
 
 @pytest.mark.parametrize("faster", [False, True])
@@ -76,6 +91,16 @@ def test_norms_are_joined_where_that_says_the_same() -> None:
     assert list(model.state_dict()) == names
     for name, module in model.named_children():
         torch.testing.assert_close(module(x), expected[name], rtol=1e-6, atol=1e-6)
+
+
+def test_norms_are_joined_for_a_cpu_alone(tiny_llama: Path) -> None:
+    kinds = {
+        device: {type(module) for module in load_causal(tiny_ref(tiny_llama), torch.device(device)).model.modules()}
+        for device in ("cpu", "meta")
+    }
+    assert torch.nn.RMSNorm in kinds["cpu"]
+    assert LlamaRMSNorm not in kinds["cpu"]
+    assert LlamaRMSNorm in kinds["meta"]  # as on a GPU, which few machines have
 
 
 def test_only_16_bits_on_a_cpu_are_trained_by_grouped_attention(tiny_llama: Path) -> None:

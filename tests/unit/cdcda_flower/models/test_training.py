@@ -242,7 +242,7 @@ def test_who_trains_beside_diverging_weights_ends_as_alone(tiny_llama: Path) -> 
 
 
 def test_two_threads_give_the_same_bits_each_time_in_float32(tiny_llama: Path) -> None:
-    """Users of uneven size, whose rows repeat in the stacks, and a shared prefix, whose rows repeat in the cache."""
+    """Users of uneven size, and a shared prefix, whose rows repeat in the cache."""
     wording = "Which tag fits the movie? " * 12
     requests = [
         TrainRequest(
