@@ -32,8 +32,12 @@ def read_config(
 
     A relative path counts from the TOML file's folder, one given on the command line from the working directory.
     """
-    layers = [read_layer(conf), Layer(values=dict(map(_override, overrides)), folder=Path.cwd())]
-    return config_of(layers, runs_dir=runs_dir, name=name)
+    return config_of([read_layer(conf), override_layer(overrides)], runs_dir=runs_dir, name=name)
+
+
+def override_layer(overrides: Sequence[str]) -> Layer:
+    """Returns the values of `key=value` texts of the command line."""
+    return Layer(values=dict(map(_override, overrides)), folder=Path.cwd())
 
 
 def read_layer(conf: Path) -> Layer:

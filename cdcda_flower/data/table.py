@@ -216,18 +216,21 @@ def _point_in_time(value: object) -> tuple[bool, float | None]:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            try:
-                value = datetime.fromisoformat(value.strip())
-            except ValueError:
-                return False, None
+        value = _number_or_date(value.strip())
     if isinstance(value, datetime):
         return True, (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return False, float(value)
     return False, None
+
+
+def _number_or_date(text: str) -> float | datetime | None:
+    for read in (float, datetime.fromisoformat):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return None
 
 
 def _whole(text: str) -> str:
@@ -258,16 +261,18 @@ def _records(table: Table, on_bad: OnBad) -> Iterator[tuple[str, Record]]:
 def _of_csv(path: Path, separators: str, on_bad: OnBad) -> Iterator[tuple[str, Record]]:
     csv.field_size_limit(_LONGEST_CELL)
     with open_text(path, newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        separator = max(separators, key=first.count)
-        reader = csv.reader(file, delimiter=separator, strict=True)
+        line = 0
         try:
+            first = file.readline()
+            file.seek(0)
+            separator = max(separators, key=first.count)
+            reader = csv.reader(file, delimiter=separator, strict=True)
             names = next(reader, [])
             if len(set(names)) < len(names):
                 raise DataError(f"{path}: two columns have one name; the first line names the columns, each once")
             for number, cells in enumerate(reader, start=1):
-                where = f"{path}, row {number} (line {reader.line_num})"
+                line = reader.line_num
+                where = f"{path}, row {number} (line {line})"
                 if len(cells) == len(names):
                     yield where, dict(zip(names, cells, strict=True))
                 elif cells:
@@ -282,9 +287,7 @@ def _of_csv(path: Path, separators: str, on_bad: OnBad) -> Iterator[tuple[str, R
                 f"{path}, line {reader.line_num}: {error}; quotes inside a quoted text are doubled"
             ) from None
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: no {error.encoding.upper()} after line {reader.line_num}; save it as UTF-8"
-            ) from None
+            raise DataError(f"{path}: no {error.encoding.upper()} after line {line}; save it as UTF-8") from None
 
 
 def _of_parquet(path: Path) -> Iterator[tuple[str, Record]]:

@@ -40,6 +40,12 @@ class StoredTable:
     folder: Path
     skipped: int
 
+    def rows(self) -> Any:  # noqa: ANN401 - `datasets` has no types
+        """Returns the `datasets.Dataset` of the rows, memory-mapped: user, id, input, output, time, role."""
+        from datasets import Dataset
+
+        return Dataset.from_file(str(self.folder / _ROWS))
+
 
 def table_digest(table: Table) -> str:
     """Returns the digest of a table's bytes, and of all that decides how they are read."""
@@ -80,8 +86,8 @@ def _raised(error: DataError) -> None:
     raise error
 
 
-def store(table: Table, folder: Path, *, on_bad: Callable[[DataError], None]) -> None:
-    """Writes the table's rows that can be read into `folder`."""
+def store(table: Table, folder: Path, *, on_bad: Callable[[DataError], None]) -> StoredTable:
+    """Writes the table's rows that can be read into `folder`; `on_bad` hears of each that cannot, and may raise."""
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
@@ -96,6 +102,7 @@ def store(table: Table, folder: Path, *, on_bad: Callable[[DataError], None]) ->
                 writer.write(_record(row))
             writer.finalize()
         (draft / _COUNTS).write_text(json.dumps({"skipped": len(skipped)}), encoding="utf-8")
+    return StoredTable(table=table, folder=folder, skipped=len(skipped))
 
 
 def _record(row: TableRow) -> dict[str, object]:
@@ -148,9 +155,7 @@ def table_splits(stored: StoredTable, *, held_out: int) -> tuple[TableSplit, Tab
 
     Rows are sorted by time, and by place where two have one time. A user with too few rows is in neither.
     """
-    from datasets import Dataset
-
-    rows = Dataset.from_file(str(stored.folder / _ROWS))
+    rows = stored.rows()
     data = rows.data.table
     codes = data.column("user").combine_chunks().dictionary_encode()
     users, of_user = codes.dictionary.to_pylist(), codes.indices.to_numpy(zero_copy_only=False)
@@ -159,10 +164,11 @@ def table_splits(stored: StoredTable, *, held_out: int) -> tuple[TableSplit, Tab
     order = np.lexsort((np.arange(len(of_user)), np.nan_to_num(times), of_user))
     bounds = np.searchsorted(of_user[order], np.arange(len(users) + 1))
     own = {user: order[bounds[code] : bounds[code + 1]] for code, user in enumerate(users)}
-    return tuple(  # type: ignore[return-value] - of two
+    train, dev = (
         _split(stored, rows, {user: _parted(places, roles, held_out, later) for user, places in own.items()})
         for later in (held_out, 0)
     )
+    return train, dev
 
 
 def _parted(places: Places, roles: NDArray[np.int8], held_out: int, later: int) -> tuple[Places, Places]:

@@ -99,7 +99,8 @@ def _checked(table: Mapping[str, Any], *, where: str) -> Task:
 
 def _whole(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns all fields of a task of which a file need say the kind and the wording only; raises ConfigError."""
-    kind, wording = table.get("kind"), table.get("wording")
+    kind: Any = table.get("kind")
+    wording = table.get("wording")
     if kind not in METRICS:
         raise ConfigError(f"{where}: kind is {kind!r}; it must be one of {', '.join(METRICS)}")
     if not isinstance(wording, str) or wording.count(INPUT) != 1:
@@ -132,7 +133,7 @@ def _whole(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _labels(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if table["kind"] != "rating":
         return ()
-    found = table.get("range")
+    found: Any = table.get("range")
     whole = isinstance(found, list) and len(found) == 2 and all(type(bound) is int for bound in found)
     if not whole or not 0 < found[1] - found[0] < _MOST_RATINGS:
         raise ConfigError(
