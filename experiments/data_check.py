@@ -89,7 +89,7 @@ def _facts(stored: StoredTable, task: Task) -> Iterator[tuple[str, str]]:
     total = scripts.total()
     if total:
         shares = ", ".join(f"{name.title()} {count / total:.0%}" for name, count in scripts.most_common(5))
-        yield "scripts", f"{shares} (letters of the first {min(len(rows), _SAMPLED):,} rows)"
+        yield "letters", f"{shares} (of the first {min(len(rows), _SAMPLED):,} rows)"
     if stored.skipped:
         yield "left out", f"{stored.skipped:,} rows without an output, or without an input that the task needs"
 
