@@ -105,7 +105,8 @@ def prepare(config: RunConfig, cache: Path) -> Prepared:
         with whole_folder(root) as draft:
             _build(config, source, draft)
     prepared = open_prepared(root)
-    if not prepared.base_row_count and config.base_epochs and any(m.answers == "device" for m in config.chosen_methods):
+    trains_base = config.base_epochs > 0 and config.device_executor != "echo"
+    if trains_base and not prepared.base_row_count and any(m.answers == "device" for m in config.chosen_methods):
         raise ConfigError(
             f"no rows for M_base: all users are targets (num-users is {config.num_users}); "
             "lower num-users, or set base-epochs = 0 to personalise the device model itself"
