@@ -90,7 +90,7 @@ def _rows(split: str) -> Iterator[dict[str, object]]:
         user = f"{split}{number}"
         items = rng.randint(ITEMS // 2, ITEMS * 3 // 2)
         profile = [{"id": f"{user}-{n}", "text": review(), "score": str(rng.randint(1, 5))} for n in range(items)]
-        asked = task_named("lamp-3").test_wording + review()
+        asked = task_named("lamp-3").before + review()
         yield {"id": f"q{number}", "user_id": user, "input": asked, "profile": profile}
         number += 1
 

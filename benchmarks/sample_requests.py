@@ -33,7 +33,7 @@ def shared_examples(folder: Path, count: int) -> list[Example]:
     items = {(row["user_id"], item["id"]): item for row in rows for item in row["profile"]}
     drawn = random.Random(derive_seed(SEED, "benchmark")).sample(sorted(items), count)
     return [
-        Example(id="-".join(key), query=task.test_wording + items[key]["text"], response=str(items[key]["score"]))
+        Example(id="-".join(key), query=task.before + items[key]["text"], response=str(items[key]["score"]))
         for key in drawn
     ]
 

@@ -14,9 +14,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
+from cdcda_flower.key_rules import check_run_name, column_names, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
-from cdcda_flower.tasks import TASKS, task_named
+from cdcda_flower.tasks import TASKS, Task, inline, task_named
 
 Scalar = bool | int | float | str
 # The paper's three filters, in the order of its equations 2 to 4.
@@ -63,8 +63,18 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab)
 
-    task: str = Field(description="LaMP task: " + ", ".join(TASKS))
-    data: str = Field(description='"embedded" (synthetic personas) or a folder with LaMP_N/{train,dev}')
+    task: str = Field(
+        description="a LaMP task ("
+        + ", ".join(TASKS)
+        + "), or the .toml file of your own (docs/how-to/your-own-task.md)"
+    )
+    data: str = Field(
+        description='"embedded" (synthetic personas), a folder with LaMP_N/{train,dev}, or a table: a .jsonl, .csv or .parquet file, a folder that `datasets` saved, or "hf:owner/name" (docs/how-to/your-own-data.md)'
+    )
+    columns: str = Field(
+        description='columns of a table, such as "user=author,input=abstract,output=title,time=year"; one that is not named has the name of what it holds'
+    )
+    test_per_user: Positive = Field(description="examples of a table that are held out per user: the most recent ones")
     profile_form: str = Field(description="how a profile item becomes a training pair (docs/how-to/your-own-data.md)")
     num_users: Positive = Field(description="target users = simulated devices: those with the longest history")
     max_history: Count = Field(description="most recent history items kept per user; 0 = all")
@@ -179,6 +189,11 @@ class RunConfig(BaseModel):
     cache_dir: str = Field(description="absolute cache folder; empty = $CDCDA_CACHE_DIR or ~/.cache/cdcda-flower")
 
     @property
+    def chosen_task(self) -> Task:
+        """The task itself, LaMP's or one's own."""
+        return task_named(self.task)
+
+    @property
     def method_names(self) -> tuple[str, ...]:
         """The methods in the order in which they were written."""
         return tuple(name.strip() for name in self.methods.split(","))
@@ -208,7 +223,13 @@ class RunConfig(BaseModel):
     @field_validator("task")
     @classmethod
     def _known_task(cls, value: str) -> str:
-        return task_named(value).name
+        return inline(task_named(value))
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: str) -> str:
+        column_names(value)
+        return value
 
     @field_validator("profile_form")
     @classmethod

@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 from cdcda_flower.errors import ConfigError
 
 LONGEST_RUN_NAME = 255
+EMBEDDED = "embedded"
+HUB = "hf:"  # what `data` begins with where it names a dataset on a hub
+# What a column of a table can hold; `profile` is a list of a row's history items, as LongLaMP has them.
+COLUMNS = ("user", "input", "output", "time", "id", "profile", "profile-input", "profile-output", "profile-time")
 
 
 def home_folder() -> str:
@@ -32,6 +36,23 @@ def check_run_name(name: str) -> None:
         raise ConfigError(f"run-name has {size} bytes; give a folder name of {LONGEST_RUN_NAME} at most")
     if not name or Path(name).name != name or name.startswith("."):
         raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
+
+
+def column_names(text: str) -> dict[str, str]:
+    """Returns what each named column of a table holds, by `COLUMNS`; raises ConfigError with the form of the key `columns`."""
+    names: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        role, equals, column = (piece.strip() for piece in part.partition("="))
+        if role not in COLUMNS or not equals or not column or role in names:
+            raise ConfigError(
+                f'columns is {text!r}; write each of {", ".join(COLUMNS)} at most once, such as "user=author,output=title"'
+            )
+        names[role] = column
+    if "profile" not in names and any(role.startswith("profile-") for role in names):
+        raise ConfigError(
+            f"columns is {text!r}; profile-input, -output and -time name fields of a profile: name it too"
+        )
+    return names
 
 
 def unknown_key(key: str, known: tuple[str, ...]) -> str:

@@ -23,7 +23,6 @@ from cdcda_flower.messages import (
 )
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.tasks import task_named
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.wire import decode
@@ -139,7 +138,7 @@ def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> Re
     results = evaluate(device, request.jobs, executor, config)
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
     reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
-    return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(task_named(config.task)))
+    return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(config.chosen_task))
 
 
 @private_files()

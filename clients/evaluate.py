@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import AnswerJob, Questions
 from cdcda_flower.methods import METHODS
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
 from cdcda_flower.types import Example, Prediction, UserHistory, UserResult
 from clients.device import Device
@@ -27,7 +27,7 @@ def prompts(
     # bm25s takes half a second to import, which no other method needs.
     from clients.retrieval import Room, with_history
 
-    task = task_named(config.task)
+    task = config.chosen_task
     room = Room(config.rag_items, config.rag_words, is_whole)
     return with_history(task, task.form(config.profile_form), among, queries, room=room)
 
@@ -96,7 +96,7 @@ def ask(
 
 def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, config: RunConfig) -> list[UserResult]:
     """Returns the sums of one pass over the user's queries per job; keeps the answers, but not a swap test's."""
-    task, history = task_named(config.task), device.history()
+    task, history = config.chosen_task, device.history()
     queries = history.queries
     answers = ask(device, history, jobs, executor, config)()
     predictions = [_parsed(task, queries, own.outputs) for own in answers]

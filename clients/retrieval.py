@@ -1,16 +1,17 @@
 """Retrieval: items of the user's own history before a question, in LaMP's words (Salemi et al. 2023, Table 5)."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bm25s import BM25
 
 from cdcda_flower.tasks import ProfileForm, Task
+from cdcda_flower.tasks.task import INPUT, filled
 from cdcda_flower.types import Example
 from cdcda_flower.words import first_words, words
 
 _SEPARATOR = ", and "
+_WITHOUT_INPUT = '"{output}"'
 # LaMP's own words around an item are up to eight; with fewer of the item's it says nothing.
 _LEAST_WORDS = 12
 # How much of its words a history keeps where the model would not take the prompt whole.
@@ -58,9 +59,9 @@ def _ever_fewer(words: int) -> Iterator[int]:
 
 
 def sought(task: Task, query: str) -> str:
-    """Returns what is looked for in the history: LaMP-1's two candidates, else the question's free text."""
-    found = re.search(task.sought, query) if task.sought else None
-    return " ".join(found.groups()) if found else task.free_text(query, "")
+    """Returns what is looked for in the history: the two options where the question offers them, else its free text."""
+    offered = task.offered(query)
+    return f"{offered['first']} {offered['second']}" if offered else task.free_text(query, "")
 
 
 def _indexed(task: Task, form: ProfileForm, example: Example) -> str:
@@ -87,10 +88,10 @@ def _entries(task: Task, form: ProfileForm, chosen: Sequence[Example], room: int
 def _entry(task: Task, form: ProfileForm, example: Example, room: int) -> str:
     """Returns the item in LaMP's words; its text is cut where it takes more than `room` words."""
     x, y = task.free_text(example.query, "") if example.query else "", example.response
-    if "{x}" in form.entry:
-        fixed = len(words(form.entry.format(x="x", y=y))) - 1
-        return form.entry.format(x=_cut(x, room - fixed), y=y)
-    return form.entry.format(y=_cut(y, room))
+    if x and INPUT in form.entry:
+        fixed = len(words(filled(form.entry, input="x", output=y))) - 1
+        return filled(form.entry, input=_cut(x, room - fixed), output=y)
+    return filled(form.entry if x or INPUT not in form.entry else _WITHOUT_INPUT, output=_cut(y, room))
 
 
 def _cut(text: str, limit: int) -> str:
@@ -101,4 +102,4 @@ def _joined(task: Task, query: str, entries: Sequence[str]) -> str:
     if not entries:
         return query
     before, after, rest = query.partition(task.after) if task.after and task.after in query else ("", "", query)
-    return before + after + task.retrieved.format(entries=_SEPARATOR.join(entries), question=rest)
+    return before + after + filled(task.retrieved, entries=_SEPARATOR.join(entries), question=rest)

@@ -29,7 +29,7 @@ from experiments.reports.report import read_report
 from experiments.reports.report_tables import csv_text, pairs_text, show
 from experiments.reports.score import score_files
 from experiments.reports.tape_command import tape
-from experiments.settings import read_config
+from experiments.settings import Layer, config_of, override_layer, read_config
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.sweep_cells import read_cells
 from experiments.sweeps.sweep_file import read_sweep
@@ -289,6 +289,24 @@ def doctor() -> None:
 def prepare(conf: Conf, overrides: Overrides = None) -> None:
     """Prepare a configuration's data without running it; prints the folder."""
     stdout().write(f"{prepare_only(read_config(conf, overrides or []), find_app(), stderr())}\n")
+
+
+@data.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="a table of your own, or the TOML file of a run that names one")],
+    overrides: Overrides = None,
+) -> None:
+    """Say what is in a table of your own, which rows cannot be read, and what a run would do with it."""
+    from experiments.data_check import check_table
+
+    given = expanded(file)
+    if given.suffix == ".toml":
+        config = read_config(given, overrides or [])
+    else:
+        named = Layer(values={"data": str(given)}, folder=Path.cwd())
+        config = config_of([named, override_layer(overrides or [])])
+    if not check_table(config, stdout()):
+        raise typer.Exit(BAD_INPUT)
 
 
 @data.command()

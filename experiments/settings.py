@@ -7,12 +7,13 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.key_rules import expanded
+from cdcda_flower.key_rules import EMBEDDED, HUB, expanded
 from cdcda_flower.models.sources import is_path
 from cdcda_flower.runs.locations import cache_folder, runs_folder
+from cdcda_flower.tasks.task_file import SUFFIX
 from experiments.launching.staging import find_app
 
-PLACE_KEYS = ("data", "runs-dir", "cache-dir", "plugin-dir", "tape")
+PLACE_KEYS = ("task", "data", "runs-dir", "cache-dir", "plugin-dir", "tape")
 MODEL_KEYS = ("device-model", "cloud-model", "consistency-model", "bertscore-model")
 
 
@@ -31,8 +32,12 @@ def read_config(
 
     A relative path counts from the TOML file's folder, one given on the command line from the working directory.
     """
-    layers = [read_layer(conf), Layer(values=dict(map(_override, overrides)), folder=Path.cwd())]
-    return config_of(layers, runs_dir=runs_dir, name=name)
+    return config_of([read_layer(conf), override_layer(overrides)], runs_dir=runs_dir, name=name)
+
+
+def override_layer(overrides: Sequence[str]) -> Layer:
+    """Returns the values of `key=value` texts of the command line."""
+    return Layer(values=dict(map(_override, overrides)), folder=Path.cwd())
 
 
 def read_layer(conf: Path) -> Layer:
@@ -128,7 +133,11 @@ def _absolute_paths(values: Mapping[str, Scalar], folder: Path, keys: Sequence[s
 def _is_path(key: str, value: Scalar) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return (key in PLACE_KEYS and (key, value) != ("data", "embedded")) or (key in MODEL_KEYS and is_path(value))
+    if key == "task":
+        return value.endswith(SUFFIX)
+    if key == "data":
+        return value != EMBEDDED and not value.startswith(HUB)
+    return key in PLACE_KEYS or (key in MODEL_KEYS and is_path(value))
 
 
 def _absolute(value: Scalar, folder: Path) -> str:

@@ -10,7 +10,7 @@ from cdcda_flower.messages import Questions
 from cdcda_flower.methods import Supply
 from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 from cdcda_flower.types import ModelRef, SyntheticPair, TrainingReport, Upload
 from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
 from strategies.augmentation.eda import eda_pairs
@@ -127,7 +127,7 @@ class CloudSide:
 
     @property
     def _task(self) -> Task:
-        return task_named(self.config.task)
+        return self.config.chosen_task
 
     @contextmanager
     def _counted(self, purpose: str) -> Iterator[None]:

@@ -29,7 +29,6 @@ from cdcda_flower.messages import (
 from cdcda_flower.methods import Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.tasks import task_named
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import AdapterRef, ModelRef, Upload, UserFailure
 from cdcda_flower.wire import encode, payload_bytes
@@ -220,7 +219,7 @@ class Round:
 
     def note_results(self, replies: Iterable[Message]) -> None:
         """Notes each device's results; users are pooled where results are read, never here."""
-        jobs, sums = self._jobs(), sum_keys(task_named(self.config.task))
+        jobs, sums = self._jobs(), sum_keys(self.config.chosen_task)
         if self.config.bertscore_model == "none":
             sums -= {"bert-f1"}
         asked = Asked(

@@ -128,7 +128,7 @@ def _run_folder(config: RunConfig) -> RunFolder:
     folder = RunFolder(runs / config.run_name)
     if config.run_name and folder.exists() and folder.manifest().status == "created":
         return folder
-    name = config.run_name or f"{config.task}-{_now(compact=True)}-{config_digest(config)[:6]}"
+    name = config.run_name or f"{config.chosen_task.name}-{_now(compact=True)}-{config_digest(config)[:6]}"
     folder = RunFolder.create(runs, name)
     folder.update(**run_identity(config, _root()))
     return folder

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from cdcda_flower.data.json_values import open_json
+from cdcda_flower.data.json_values import open_text
 from cdcda_flower.errors import DataError
 
 _CHUNK = 1 << 22  # characters; LaMP's rows are 1e4 to 1e6 long
@@ -22,7 +22,7 @@ def stream_values(path: Path) -> Iterator[object]:
 
     Raises DataError with the character where it breaks.
     """
-    with open_json(path) as file:
+    with open_text(path) as file:
         try:
             yield from _Window(path, file).values()
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""JSON files from other systems: in which encoding they are opened, and what their values may be."""
+"""Files from other systems: in which encoding they are opened, and what their values may be."""
 
 import json
 import math
@@ -11,6 +11,8 @@ from cdcda_flower.errors import DataError
 # Half of a character of two UTF-16 units: JSON can spell it (`\ud83d`), UTF-8 cannot.
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 UNREADABLE = "\ufffd"
+_NO_FOLDER = re.compile("[/\\\\\0-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_FOLDER_NAME = 200
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
@@ -20,14 +22,17 @@ _COMPRESSED = {
 }
 
 
-def open_json(path: Path) -> TextIO:
-    """Opens a JSON file in the encoding that its first bytes show: UTF-8, -16 or -32, with a byte order mark or without."""
+def open_text(path: Path, *, newline: str | None = None) -> TextIO:
+    """Opens a file in the encoding that its first bytes show: UTF-8, -16 or -32, with a byte order mark or without.
+
+    `newline` is that of `open`.
+    """
     with path.open("rb") as file:
         head = file.read(4)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
-            raise DataError(f"{path} is compressed ({name}); unpack it, JSON is read as plain text")
-    return path.open(encoding=json.detect_encoding(head))
+            raise DataError(f"{path} is compressed ({name}); unpack it, it is read as plain text")
+    return path.open(encoding=json.detect_encoding(head), newline=newline)
 
 
 def kind(value: object) -> str:
@@ -77,3 +82,12 @@ def identifier(value: object, *, where: str) -> str:
     if _LONE_SURROGATE.search(str(value)):
         raise DataError(f"{where} with half a character ({str(value)!a}: a lone surrogate); write whole characters")
     return str(value)
+
+
+def check_folder_name(user_id: str, *, where: str) -> None:
+    """Raises DataError where a user's id cannot name that user's folder."""
+    if user_id in {".", ".."} or _NO_FOLDER.search(user_id) or len(user_id.encode()) > _LONGEST_FOLDER_NAME:
+        raise DataError(
+            f"{where}: user_id cannot name a folder; use ids of at most {_LONGEST_FOLDER_NAME} bytes without slashes, line ends "
+            "and controls"
+        )

@@ -4,7 +4,6 @@ Knows the files' form and nothing of target users. Messages name files, ids and 
 """
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from cdcda_flower.data import arrow
 from cdcda_flower.data.arrow import Profile, Row, read_profiles
 from cdcda_flower.data.json_stream import stream_values
-from cdcda_flower.data.json_values import digits, identifier, is_absent, kind, readable
+from cdcda_flower.data.json_values import check_folder_name, digits, identifier, is_absent, kind, readable
 from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import DataError
 from cdcda_flower.seeding import digest
@@ -22,16 +21,19 @@ from cdcda_flower.tasks.task import Item
 from cdcda_flower.types import Example, same_text
 
 SPLITS = ("train", "dev")
-_NO_FOLDER = re.compile("[/\\\\\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """One split of one task: every user's queries, and the folder of Arrow tables that holds the profiles."""
 
-    questions_file: Path
+    file: Path
     tables: Path
     queries_by_user: Mapping[str, tuple[Example, ...]] = field(repr=False)
+
+    def queries(self, user_id: str) -> tuple[Example, ...]:
+        """Returns a user's held-out examples."""
+        return self.queries_by_user.get(user_id, ())
 
     def profiles(self) -> Iterator[Profile]:
         """Yields every user's profile, that of the user's first row, in file order."""
@@ -81,7 +83,7 @@ def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:
             queries[user_id].append(Example(id=query_id, query=_spaced(text), response=_spaced(golds[query_id])))
     _check_same_ids(ids, set(golds), questions, outputs)
     by_user = {user_id: tuple(examples) for user_id, examples in queries.items()}
-    return Split(questions_file=questions, tables=tables, queries_by_user=by_user)
+    return Split(file=questions, tables=tables, queries_by_user=by_user)
 
 
 def _spaced(text: str) -> str:
@@ -111,10 +113,7 @@ def _row(value: object, task: Task, *, where: str) -> Row:
         )
     row_id, user_id = _identifier(value, "id", where), _identifier(value, "user_id", where)
     where = f"{where} (id {row_id!r}, user {user_id!r})"
-    if user_id in {".", ".."} or _NO_FOLDER.search(user_id) or len(user_id.encode()) > 200:
-        raise DataError(
-            f"{where}: user_id cannot name a folder; use ids of at most 200 bytes without slashes, line ends and controls"
-        )
+    check_folder_name(user_id, where=where)
     text, items = value.get("input"), value.get("profile")
     if not isinstance(text, str) or not same_text(text):
         raise DataError(f"{where}: input is missing or empty; each row asks something")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdcda_flower.data.json_values import digits, identifier, kind, open_json, readable
+from cdcda_flower.data.json_values import digits, identifier, kind, open_text, readable
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import same_text
@@ -119,7 +119,7 @@ def _entry(entry: object, *, where: str) -> tuple[str, object]:
 
 def _content(file: Path, remedy: str) -> object:
     try:
-        with open_json(file) as stream:
+        with open_text(file) as stream:
             text = stream.read()
         if not text.strip():
             raise DataError(f"{file} is empty; {remedy}")

@@ -1,4 +1,4 @@
-"""LaMP's files or the embedded corpus -> a prepared folder: a public part, and one private folder per target user.
+"""LaMP's files, a table or the embedded corpus -> a prepared folder: a public part, and one private folder per target user.
 
 `python -m cdcda_flower.data.prepare CONFIG.json` prints the folder as its last line; bad input gets exit code 2.
 """
@@ -8,14 +8,17 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.data.arrow import Profile
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.data.json_values import UNREADABLE
-from cdcda_flower.data.lamp_files import Split, check_files, file_digest, read_split
+from cdcda_flower.data.lamp_files import check_files, file_digest, read_split
 from cdcda_flower.data.personas import CORPUS_VERSION, write_corpus
 from cdcda_flower.data.prepared import (
     BASE_ROWS_FILE,
@@ -26,6 +29,8 @@ from cdcda_flower.data.prepared import (
     write_data_file,
 )
 from cdcda_flower.data.references import reference_sums
+from cdcda_flower.data.table import SUFFIXES, is_table, open_table
+from cdcda_flower.data.table_split import stored_table, table_digest, table_splits
 from cdcda_flower.data.targets import (
     MISSING_FIELD,
     HeldOut,
@@ -38,17 +43,17 @@ from cdcda_flower.data.targets import (
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.files import private_files, whole_folder
-from cdcda_flower.key_rules import expanded
+from cdcda_flower.key_rules import EMBEDDED, expanded
 from cdcda_flower.runs.locations import cache_folder
-from cdcda_flower.seeding import derive_seed, digest
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.seeding import Json, derive_seed, digest
+from cdcda_flower.tasks import TASKS, ProfileForm, Task
 from cdcda_flower.tasks.metrics import without_tokens
+from cdcda_flower.tasks.task_file import INPUT_FIELD, OUTPUT_FIELD
 from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
-VERSION = 5  # of the prepared folder's contents; part of its digest
-EMBEDDED = "embedded"
+VERSION = 6  # of the prepared folder's contents; part of its digest
 EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 
 _UNREADABLE = "unreadable"
@@ -56,31 +61,112 @@ _UNREADABLE = "unreadable"
 _log = logging.getLogger(__name__)
 
 
+class Split(Protocol):
+    """One split of a task's data: every user's history, and the questions that the user is asked."""
+
+    @property
+    def file(self) -> Path:
+        """What messages name."""
+        ...
+
+    def profiles(self) -> Iterator[Profile]:
+        """Yields every user's history, one in memory at a time."""
+        ...
+
+    def queries(self, user_id: str) -> tuple[Example, ...]:
+        """Returns a user's held-out examples."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A folder in LaMP's layout; `oracle` are the answers that the personas' traits imply, None for real data."""
+    """Data that can be read: `contents` is what their digest is made of, `splits` reads `train` and `dev`.
 
-    folder: Path
-    oracle: Mapping[str, str] | None
+    `form` makes a profile item an example. `asked_in_train`: whether the users of `train` have questions there that
+    train M_base. `oracle` are the answers that the personas' traits imply, None for real data. `skipped` counts what was left
+    out on reading.
+    """
+
+    contents: Json
+    form: ProfileForm
+    splits: Callable[[], tuple[Split, Split]]
+    asked_in_train: bool
+    oracle: Mapping[str, str] | None = None
+    skipped: int = 0
 
 
 @private_files()
 def prepare(config: RunConfig, cache: Path) -> Prepared:
     """Returns the prepared folder of a config; builds it unless the cache holds one of the same inputs."""
-    task = task_named(config.task)
-    source = _embedded(config, task, cache) if config.data == EMBEDDED else _folder(config)
-    files = check_files(source.folder, task)
-    root = cache / "prepared" / _digest(config, task, files, source.folder)
+    task = config.chosen_task
+    source = _source(config, task, cache)
+    root = cache / "prepared" / _digest(config, source)
     if not root.is_dir():
         with whole_folder(root) as draft:
-            _build(config, source, draft, cache)
+            _build(config, source, draft)
     prepared = open_prepared(root)
+    trains_base = config.base_epochs > 0 and config.device_executor != "echo"
+    if trains_base and not prepared.base_row_count and any(m.answers == "device" for m in config.chosen_methods):
+        raise ConfigError(
+            f"no rows for M_base: all users are targets (num-users is {config.num_users}); "
+            "lower num-users, or set base-epochs = 0 to personalise the device model itself"
+        )
     _log.info("%s: %d target users, %d base rows", root, len(prepared.user_ids), prepared.base_row_count)
     return prepared
 
 
-def _folder(config: RunConfig) -> _Source:
-    return _Source(folder=expanded(config.data).absolute(), oracle=None)
+def check_data(config: RunConfig) -> None:
+    """Raises DataError where what `data` names is not there; reads no row."""
+    task = config.chosen_task
+    if config.data == EMBEDDED:
+        if task.name not in TASKS:
+            raise DataError(
+                f'data is "embedded", whose personas answer {", ".join(TASKS)}; for {task.name} give a table: '
+                'data = "mine.csv" (docs/how-to/your-own-data.md)'
+            )
+    elif is_table(config.data):
+        open_table(config.data, config.columns, task)
+    elif not task.folder:
+        raise DataError(
+            f"data is {config.data!r}, which is no table, and {task.name} is none of LaMP's tasks; give a "
+            f"{', '.join(SUFFIXES)} file, or a folder that `datasets` saved"
+        )
+    else:
+        check_files(expanded(config.data).absolute(), task)
+
+
+def _source(config: RunConfig, task: Task, cache: Path) -> _Source:
+    check_data(config)
+    if config.data == EMBEDDED:
+        return _embedded(config, task, cache)
+    if is_table(config.data):
+        return _table(config, task, cache)
+    return _folder(config, task, expanded(config.data).absolute(), cache)
+
+
+def _table(config: RunConfig, task: Task, cache: Path) -> _Source:
+    stored = stored_table(config.data, config.columns, task, cache=cache)
+    form = task.form(config.profile_form)
+    query_field = INPUT_FIELD if form.query_field else ""
+    return _Source(
+        contents={"table": table_digest(stored.table), "test-per-user": config.test_per_user},
+        form=replace(form, query_field=query_field, response_field=OUTPUT_FIELD),
+        splits=partial(table_splits, stored, held_out=config.test_per_user),
+        asked_in_train=False,
+        skipped=stored.skipped,
+    )
+
+
+def _folder(
+    config: RunConfig, task: Task, folder: Path, cache: Path, oracle: Mapping[str, str] | None = None
+) -> _Source:
+    return _Source(
+        contents={str(file.relative_to(folder)): file_digest(file) for file in check_files(folder, task)},
+        form=task.form(config.profile_form),
+        splits=lambda: (read_split(folder, task, "train", cache=cache), read_split(folder, task, "dev", cache=cache)),
+        asked_in_train=True,
+        oracle=oracle,
+    )
 
 
 def _embedded(config: RunConfig, task: Task, cache: Path) -> _Source:
@@ -91,16 +177,16 @@ def _embedded(config: RunConfig, task: Task, cache: Path) -> _Source:
         with whole_folder(folder) as draft:
             write_corpus(draft, task, users=users, seed=config.seed)
     oracle = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
-    return _Source(folder=folder, oracle=oracle["answers"])
+    return _folder(config, task, folder, cache, oracle=oracle["answers"])
 
 
-def _digest(config: RunConfig, task: Task, files: Sequence[Path], folder: Path) -> str:
+def _digest(config: RunConfig, source: _Source) -> str:
     return digest(
         {
             "version": VERSION,
-            "task": task.name,
+            "task": config.task,
             "data": config.data,
-            "form": task.form(config.profile_form).name,
+            "form": source.form.name,
             "num-users": config.num_users,
             "max-history": config.max_history,
             "query-split": config.query_split,
@@ -108,24 +194,28 @@ def _digest(config: RunConfig, task: Task, files: Sequence[Path], folder: Path) 
             "max-words": config.max_words,
             "max-base-rows": config.max_base_rows,
             "seed": config.seed if config.max_base_rows or config.data == EMBEDDED else 0,
-            "files": {str(file.relative_to(folder)): file_digest(file) for file in files},
+            "contents": source.contents,
         }
     )
 
 
-def _build(config: RunConfig, source: _Source, draft: Path, cache: Path) -> None:
-    task = task_named(config.task)
-    reading = Reading(task=task, form=task.form(config.profile_form), max_words=config.max_words)
-    train, dev = (read_split(source.folder, task, split, cache=cache) for split in ("train", "dev"))
-    counts: Counter[str] = Counter()
+def _build(config: RunConfig, source: _Source, draft: Path) -> None:
+    task = config.chosen_task
+    reading = Reading(task=task, form=source.form, max_words=config.max_words)
+    train, dev = source.splits()
+    counts: Counter[str] = Counter({f"rows-{MISSING_FIELD}": source.skipped} if source.skipped else {})
     asked, other = (train, dev) if config.query_split == "train" else (dev, train)
     sizes = _history_sizes(reading, asked, config.num_users)
     targets = choose_targets(sizes, config.num_users, split=config.query_split)
     histories = _histories(reading, asked, targets, config, counts)
     (draft / "public").mkdir()
-    held_out = HeldOut(reading, (query for user_id in targets for query in asked.queries_by_user[user_id]))
+    held_out = HeldOut(reading, (query for user_id in targets for query in asked.queries(user_id)))
     rows = _base_examples(
-        reading, (asked, other), train.queries_by_user, _Exclusion(frozenset(targets), held_out), counts
+        reading,
+        (asked, other),
+        train if source.asked_in_train else None,
+        _Exclusion(frozenset(targets), held_out),
+        counts,
     )
     seed = derive_seed(config.seed, "base-rows")
     base_count = write_examples(draft / BASE_ROWS_FILE, draw(rows, config.max_base_rows, seed=seed))
@@ -163,8 +253,8 @@ def _history_sizes(reading: Reading, asked: Split, num_users: int) -> dict[str, 
     for profile in asked.profiles():
         if len(longest) == num_users and len(profile.items) < longest[0]:
             continue  # cleaning only shortens, and takes a third of the time of a large file
-        held_out = HeldOut(reading, asked.queries_by_user[profile.user_id])
-        cleaned = clean(reading, reading.item_examples(profile, where=str(asked.questions_file)), held_out)
+        held_out = HeldOut(reading, asked.queries(profile.user_id))
+        cleaned = clean(reading, reading.item_examples(profile, where=str(asked.file)), held_out)
         sizes[profile.user_id] = len(cleaned.examples)
         heapq.heappush(longest, len(cleaned.examples))
         if len(longest) > num_users:
@@ -176,7 +266,7 @@ def _history_sizes(reading: Reading, asked: Split, num_users: int) -> dict[str, 
         others = ", ".join(other.name for other in reading.task.forms if other.name != form.name)
         remedy = f"set profile-form to one of: {others}" if others else "the files are of another task"
         raise DataError(
-            f"{asked.questions_file}: no profile item has the {needs} that profile-form {form.name!r} needs; {remedy}"
+            f"{asked.file}: no profile item has the {needs} that profile-form {form.name!r} needs; {remedy}"
         )
     return sizes
 
@@ -190,8 +280,8 @@ def _histories(
     for profile in asked.profiles():
         if profile.user_id not in wanted:
             continue
-        queries = asked.queries_by_user[profile.user_id]
-        examples = reading.item_examples(profile, where=str(asked.questions_file))
+        queries = asked.queries(profile.user_id)
+        examples = reading.item_examples(profile, where=str(asked.file))
         # All queries are held out, also those that are not asked: max-queries moves no history.
         cleaned = clean(reading, examples, HeldOut(reading, queries))
         counts.update({f"history-{reason}": n for reason, n in cleaned.dropped.items()})
@@ -213,13 +303,12 @@ class _Exclusion:
 
 
 def _base_examples(
-    reading: Reading,
-    splits: Sequence[Split],
-    train_queries: Mapping[str, Sequence[Example]],
-    exclusion: _Exclusion,
-    counts: Counter[str],
+    reading: Reading, splits: Sequence[Split], train: Split | None, exclusion: _Exclusion, counts: Counter[str]
 ) -> Iterator[Example]:
-    """Yields the other users' items and train queries, user by user; the first split with a user gives the profile."""
+    """Yields the other users' items, and their questions in `train` where it is given, user by user.
+
+    The first split with a user gives the profile.
+    """
     seen = set(exclusion.targets)
     for split in splits:
         for profile in split.profiles():
@@ -227,10 +316,11 @@ def _base_examples(
             if user_id in seen:
                 continue
             seen.add(user_id)
-            items = reading.item_examples(profile, where=str(split.questions_file))
+            items = reading.item_examples(profile, where=str(split.file))
             # Ids are unique in a history or a file only; the user and the kind make them so among all rows.
             rows = [item and replace(item, id=f"{user_id}/item/{item.id}") for item in items]
-            rows += [replace(query, id=f"{user_id}/train/{query.id}") for query in train_queries.get(user_id, ())]
+            asked = train.queries(user_id) if train else ()
+            rows += [replace(query, id=f"{user_id}/train/{query.id}") for query in asked]
             cleaned = clean(reading, rows, exclusion.held_out)
             counts.update({f"base-{reason}": n for reason, n in cleaned.dropped.items()})
             counts[_UNREADABLE] += _unreadable(cleaned.examples)

@@ -3,7 +3,6 @@
 A method that does not beat the first two has learned less from a history than counting and copying.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -16,27 +15,22 @@ from cdcda_flower.words import tokens
 Words: TypeAlias = Counter[str]
 SumsByUser: TypeAlias = dict[str, dict[str, float]]
 
-# LaMP-1's query: `…the paper with the title "T", which reference … [1]: "A" [2]: "B"`. Titles may hold quotes.
-_OPTIONS = re.compile(
-    r'^(?P<title>.*?)", which reference .*?\[1\]: "(?P<first>.*)" \[2\]: "(?P<second>.*)"$', re.DOTALL
-)
-
 
 def reference_sums(
     task: Task, histories: Sequence[UserHistory], oracle: Mapping[str, str] | None
 ) -> dict[str, SumsByUser]:
     """Returns name -> user id -> metric sums of the reference answers.
 
-    `majority`: the user's most frequent response; for a text task, where all differ, the most recent one. LaMP-1 has
-    none: its histories hold titles, not labels.
-    `nearest-copy`: the response of the history item whose free text has the highest ROUGE-1 with the query's; in LaMP-1
-    the option that shares more words with that response.
+    `majority`: the user's most frequent response; for a text task, where all differ, the most recent one. A task whose
+    questions offer options has none (LaMP-1): its histories hold no labels.
+    `nearest-copy`: the response of the history item whose free text has the highest ROUGE-1 with the query's; where a
+    question offers options, the option that shares more words with that response.
     `oracle` (only where given): what the corpus's traits imply, without slips.
     A user without history has no majority and no nearest item, and is left out there.
     """
     remembered = [history for history in histories if history.examples]
     sums: dict[str, SumsByUser] = {}
-    if not _has_options(task):
+    if not task.options:
         sums["majority"] = {user.user_id: _score(task, user, _majority(task, user)) for user in remembered}
     sums["nearest-copy"] = {user.user_id: _score(task, user, _nearest(task, user)) for user in remembered}
     if oracle is not None:
@@ -66,26 +60,22 @@ def _nearest(task: Task, user: UserHistory) -> Iterator[str]:
     for query in user.queries:
         text = _words(_own_text(task, query))
         response = max(items, key=lambda item: _overlap(item[0], text))[1]
-        yield _closer_option(query, response) if _has_options(task) else response
-
-
-def _has_options(task: Task) -> bool:
-    return task.kind == "label" and not any(form.labelled for form in task.forms)
+        yield _closer_option(task, query, response) if task.options else response
 
 
 def _own_text(task: Task, query: Example) -> str:
-    text = task.free_text(query.query, query.response)
-    parts = _OPTIONS.match(text) if _has_options(task) else None
+    offered = task.offered(query.query)
     # The options would lead the search to the history items that resemble them, not to those that resemble the paper.
-    return parts["title"] if parts else text
+    return offered["subject"] if offered else task.free_text(query.query, query.response)
 
 
-def _closer_option(query: Example, response: str) -> str:
-    parts = _OPTIONS.match(query.query)
+def _closer_option(task: Task, query: Example, response: str) -> str:
+    parts = task.offered(query.query)
     if parts is None:
         return ""
     words = _words(response)
-    return "[2]" if _overlap(words, _words(parts["second"])) > _overlap(words, _words(parts["first"])) else "[1]"
+    first, second = (_overlap(words, _words(parts[option])) for option in ("first", "second"))
+    return task.labels[second > first]
 
 
 def _words(text: str) -> Words:

@@ -38,54 +38,61 @@ class Reading:
 
     def cut(self, example: Example) -> Example:
         """Returns the example with at most `max_words` words of free text in x; the fixed wording is kept."""
-        if not self.max_words or not example.query or _offers_options(self.task, example):
+        # A question that ends with two options keeps them.
+        if not self.max_words or not example.query or _asks_for_an_option(self.task, example):
             return example
-        text = self.task.free_text(example.query, "")
+        parts = self.task.parts(example.query)
+        text = parts.text.strip()
         cut = first_words(text, self.max_words)
-        return example if cut == text else replace(example, query=self.task.wording_of(example.query) + cut)
-
-
-def _offers_options(task: Task, example: Example) -> bool:
-    # LaMP-1's question ends with the two options, which must stay.
-    return task.name == "lamp-1" and example.query.startswith(task.test_wording)
+        return example if cut == text else replace(example, query=parts.before + cut + parts.after)
 
 
 def identity(task: Task, example: Example) -> frozenset[str]:
     """Returns the texts that mark two examples as the same piece of writing where they share one.
 
-    x in general. LaMP-7's items have no x: their tweet is compared with the query's gold. LaMP-1's items are papers:
-    their title is compared with that of the paper the query asks about, whose citations would give the answer away.
+    x in general, y where x has no text of its own. LaMP-7's items have no x: their tweet is compared with the query's
+    gold. LaMP-1's items are papers: their title is compared with that of the paper the query asks about, whose citations
+    would give the answer away.
     """
-    texts = [example.query or example.response]
-    if task.name == "lamp-7":
+    texts = [example.query if task.free_text(example.query, "") else example.response]
+    if task.models_text:
         texts.append(example.response)
-    if task.name == "lamp-1":
-        texts.append(_paper_title(task, example))
+    if task.subject:
+        texts.append(_subject(task, example))
     return frozenset(same_text(text) for text in texts)
 
 
-def _paper_title(task: Task, example: Example) -> str:
+def _subject(task: Task, example: Example) -> str:
     free_text = task.free_text(example.query, "")
-    if _offers_options(task, example):
-        return free_text.split('", which reference')[0]
-    title_forms = tuple(form.wording for form in task.forms if form.response_field == "title")
-    return example.response if example.query.startswith(title_forms) else free_text
+    if _asks_for_an_option(task, example):
+        offered = task.offered(example.query)
+        return offered["subject"] if offered else free_text
+    form = task.form_of(example)
+    return example.response if form and form.response_field == task.subject else free_text
+
+
+def _asks_for_an_option(task: Task, example: Example) -> bool:
+    return bool(task.options) and example.query.startswith(task.before)
 
 
 class HeldOut:
     """The queries that no training text may repeat, by id or by text, whole or cut to the word limit."""
 
     def __init__(self, reading: Reading, queries: Iterable[Example]) -> None:
-        """Remembers ids and texts of the queries."""
+        """Remembers ids and texts of the queries; their answers too, which an item without x may not repeat."""
         self._reading = reading
         self._ids: set[str] = set()
         self._texts: set[str] = set()
+        self._answers: set[str] = set()
         for query in queries:
             self._ids.add(query.id)
             self._texts |= self._identities(query)
+            self._answers.add(same_text(query.response))
 
     def holds(self, example: Example) -> bool:
         """Says whether the example is one of the queries."""
+        if not example.query and same_text(example.response) in self._answers:
+            return True
         return example.id in self._ids or not self._texts.isdisjoint(self._identities(example))
 
     def _identities(self, example: Example) -> frozenset[str]:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ModelError
-from cdcda_flower.tasks import task_named
 
 Kind = Literal["causal", "gguf", "nli", "sentence", "encoder"]
 """What a model must do: continue text (also from a GGUF file, or from one alone, read by llama.cpp), judge entailment, embed texts, embed tokens."""
@@ -296,7 +295,7 @@ def loaded_models(config: RunConfig) -> tuple[str, ...]:
     """Returns the keys of the models that the run loads; a replay takes the cloud's and the scorer's words off the tape."""
     trains = config.device_executor != "echo" and any(m.answers == "device" for m in config.chosen_methods)
     asks = config.tape_mode != "replay"
-    scores = config.bertscore_model != "none" and "bert-f1" in task_named(config.task).metrics
+    scores = config.bertscore_model != "none" and "bert-f1" in config.chosen_task.metrics
     wanted = {
         "device-model": trains,
         "cloud-model": asks and asks_cloud(config) and config.cloud_engine in {"transformers", "llama-cpp"},

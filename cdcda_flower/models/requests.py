@@ -8,7 +8,6 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.seeding import digest
-from cdcda_flower.tasks import task_named
 from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import ModelRef, TrainingStats
 
@@ -163,6 +162,6 @@ def model_spec(config: RunConfig, base: ModelRef, *, slots: int, dequantised: bo
         alpha=config.lora_alpha,
         slots=slots,
         max_tokens=config.max_tokens,
-        max_new_tokens=task_named(config.task).max_answer_tokens,
+        max_new_tokens=config.chosen_task.max_answer_tokens,
         threads=0,
     )

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from cdcda_flower.errors import ConfigError
 from cdcda_flower.tasks.task import ProfileForm, Task
 
 TAGS = (
@@ -26,16 +25,16 @@ TAGS = (
 
 _TAG = (
     "Which tag does this movie relate to among the following tags? Just answer with the tag name without further "
-    f"explanation. tags: [{', '.join(TAGS)}] description: "
+    f"explanation. tags: [{', '.join(TAGS)}] description: {{input}}"
 )
 _RATE = (
     "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further "
-    "explanation. review: "
+    "explanation. review: {input}"
 )
-_HEADLINE = "Generate a headline for the following article: "
-_TITLE = "Generate a title for the following abstract of a paper: "
-_TWEET = "Paraphrase the following tweet without any explanation before or after it: "
-_CITE = 'For an author who has written the paper with the title "'
+_HEADLINE = "Generate a headline for the following article: {input}"
+_TITLE = "Generate a title for the following abstract of a paper: {input}"
+_TWEET = "Paraphrase the following tweet without any explanation before or after it: {input}"
+_CITE = 'For an author who has written the paper with the title "{input}'
 
 _ROUGE = ("rouge-1", "rouge-l", "bert-f1")
 _LAMP = "LaMP's own pair of this task"
@@ -54,25 +53,27 @@ _TABLE = (
                 query_field="abstract",
                 response_field="title",
                 source="most likely the paper's: its Table 4 gives LaMP-1 and LaMP-5 nearly the same token lengths",
-                entry='"{y}"',
+                entry='"{output}"',
             ),
             ProfileForm(
                 name="title-to-citation",
-                wording="Write a reference of the paper with the title: ",
+                wording="Write a reference of the paper with the title: {input}",
                 query_field="title",
                 response_field="citation",
                 source="OPPU (Tan et al. 2024)",
-                entry='"{x}"',
+                entry='"{input}"',
             ),
         ),
-        test_wording=_CITE,
+        wording=_CITE,
         labels=("[1]", "[2]"),
         metrics=("accuracy", "f1"),
         headline="accuracy",
         max_answer_tokens=4,
         retrieved="{entries}, and {question}",
         after="with the title ",
-        sought=r'\[1\]: "(.*)" \[2\]: "(.*)"',
+        # A title may hold quotes.
+        options=r'(?s)^(?P<subject>.*?)", which reference .*?\[1\]: "(?P<first>.*)" \[2\]: "(?P<second>.*)"$',
+        subject="title",
     ),
     Task(
         name="lamp-2",
@@ -87,10 +88,10 @@ _TABLE = (
                 response_field="tag",
                 source=_LAMP,
                 labelled=True,
-                entry='the tag for the movie: "{x}" is "{y}"',
+                entry='the tag for the movie: "{input}" is "{output}"',
             ),
         ),
-        test_wording=_TAG,
+        wording=_TAG,
         labels=TAGS,
         metrics=("accuracy", "f1"),
         headline="accuracy",
@@ -109,10 +110,10 @@ _TABLE = (
                 response_field="score",
                 source=_LAMP,
                 labelled=True,
-                entry='{y} is the score for "{x}"',
+                entry='{output} is the score for "{input}"',
             ),
         ),
-        test_wording=_RATE,
+        wording=_RATE,
         labels=("1", "2", "3", "4", "5"),
         metrics=("mae", "rmse"),
         headline="mae",
@@ -130,10 +131,10 @@ _TABLE = (
                 query_field="text",
                 response_field="title",
                 source=_LAMP,
-                entry='"{y}" is the title for "{x}"',
+                entry='"{output}" is the title for "{input}"',
             ),
         ),
-        test_wording=_HEADLINE,
+        wording=_HEADLINE,
         labels=(),
         metrics=_ROUGE,
         headline="rouge-1",
@@ -151,10 +152,10 @@ _TABLE = (
                 query_field="abstract",
                 response_field="title",
                 source=_LAMP,
-                entry='"{y}" is the title for "{x}"',
+                entry='"{output}" is the title for "{input}"',
             ),
         ),
-        test_wording=_TITLE,
+        wording=_TITLE,
         labels=(),
         metrics=_ROUGE,
         headline="rouge-1",
@@ -175,10 +176,10 @@ _TABLE = (
                 query_field="",
                 response_field="text",
                 source="OPPU, and most likely the paper: language modelling of the tweet",
-                entry='"{y}"',
+                entry='"{output}"',
             ),
         ),
-        test_wording=_TWEET,
+        wording=_TWEET,
         labels=(),
         metrics=_ROUGE,
         headline="rouge-1",
@@ -188,10 +189,3 @@ _TABLE = (
 )
 
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _TABLE})
-
-
-def task_named(name: str) -> Task:
-    """Returns the task of that name; raises ConfigError with the known names."""
-    if name not in TASKS:
-        raise ConfigError(f"task is {name!r}; known tasks: {', '.join(TASKS)}")
-    return TASKS[name]

@@ -42,7 +42,7 @@ def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[st
             )
         gold = golds[prediction.example_id]
         task.check_gold(gold, where=f"gold answer of {prediction.example_id}")
-        found = _ANSWER[task.kind](prediction.parsed, gold)
+        found = _ANSWER[task.kind](task, prediction.parsed, gold)
         answer = {"n": 1.0, "unparsed": float(prediction.parsed is None)}
         answer |= {key: value for key, value in found.items() if key in sums}
         sums |= {key: sums[key] + value for key, value in answer.items()}
@@ -113,20 +113,20 @@ def _keys(task: Task) -> tuple[str, ...]:
     return ("n", "unparsed", *own[task.kind])
 
 
-def _label_sums(parsed: str | None, gold: str) -> dict[str, float]:
+def _label_sums(task: Task, parsed: str | None, gold: str) -> dict[str, float]:
     if parsed == gold:
         return {"correct": 1, f"hit:{gold}": 1}
     return {f"miss:{label}": 1.0 for label in (gold, parsed) if label is not None}
 
 
-def _rating_sums(parsed: str | None, gold: str) -> dict[str, float]:
+def _rating_sums(task: Task, parsed: str | None, gold: str) -> dict[str, float]:
     true = float(gold)
-    farthest = 1.0 if abs(1 - true) > abs(5 - true) else 5.0
+    farthest = float(max(task.scale, key=lambda end: abs(end - true)))
     error = abs((farthest if parsed is None else float(parsed)) - true)
     return {"abs": error, "sq": error**2}
 
 
-def _text_sums(parsed: str | None, gold: str) -> dict[str, float]:
+def _text_sums(task: Task, parsed: str | None, gold: str) -> dict[str, float]:
     scores = _rouge().score(gold, parsed or "")
     return {"rouge-1": scores["rouge1"].fmeasure, "rouge-l": scores["rougeL"].fmeasure}
 
@@ -169,7 +169,7 @@ def _f1(hits: float, misses: float) -> float:
     return 2 * hits / (2 * hits + misses) if hits else 0.0
 
 
-_ANSWER: Mapping[str, Callable[[str | None, str], Mapping[str, float]]] = {
+_ANSWER: Mapping[str, Callable[[Task, str | None, str], Mapping[str, float]]] = {
     "label": _label_sums,
     "rating": _rating_sums,
     "text": _text_sums,

@@ -10,7 +10,6 @@ from functools import cache
 
 # LaMP's evaluator takes whatever `float` takes. A number beyond this counts as none here: sums of its square overflow.
 _LARGEST = 1e100
-_LOWEST, _HIGHEST = 1, 5
 
 _WORD = r"[^\W_]"  # `_` is emphasis in Markdown
 _HYPHEN = r"[-\u2010-\u2013]"
@@ -20,7 +19,6 @@ _NUMBER = re.compile(
     # ... up to the end of the number.
     r"(?![.,]?\d)"
 )
-_SCALE = re.compile(rf"\b1\s*(?:to|{_HYPHEN})\s*5\b", re.IGNORECASE)
 
 
 def strict_label(output: str, labels: Sequence[str]) -> str | None:
@@ -50,16 +48,16 @@ def lenient_label(output: str, labels: Sequence[str]) -> str | None:
     return _longest_first(labels)[found.lastindex - 1] if found and found.lastindex else None
 
 
-def lenient_rating(output: str) -> str | None:
-    """Returns the first number of the output where it lies between 1 and 5, as it stands there; "1 to 5" is no number.
+def lenient_rating(output: str, scale: tuple[int, int]) -> str | None:
+    """Returns the first number of the output where it lies on the scale, as it stands there; "1 to 5" is no number.
 
     A number off the scale is not moved onto it: nobody knows which rating was meant.
     """
     whole = strict_rating(output)
-    found = None if whole else _NUMBER.search(_SCALE.sub(" ", output))
+    found = None if whole else _NUMBER.search(_named(scale).sub(" ", output))
     answer = whole or (found[0].replace("\u2212", "-") if found else "")
     number = _number(answer)
-    return answer if number is not None and _LOWEST <= number <= _HIGHEST else None
+    return answer if number is not None and scale[0] <= number <= scale[1] else None
 
 
 def _number(text: str) -> float | None:
@@ -68,6 +66,13 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+@cache
+def _named(scale: tuple[int, int]) -> re.Pattern[str]:
+    """Returns what finds the scale itself, such as "1 to 5" or "1-5"."""
+    lowest, highest = (re.escape(str(bound)) for bound in scale)
+    return re.compile(rf"(?<!\w){lowest}\s*(?:to|{_HYPHEN})\s*{highest}\b", re.IGNORECASE)
 
 
 def _words(text: str) -> list[str]:

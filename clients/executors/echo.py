@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.models.requests import Answered, StoredAdapter
-from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet, TrainingStats
 from clients.device import Device
 from clients.executors.executor import Pending, training_seed
@@ -17,7 +16,7 @@ class EchoExecutor:
 
     def __init__(self, config: RunConfig, base: ModelRef) -> None:
         self._config, self._base = config, base
-        self._task = task_named(config.task)
+        self._task = config.chosen_task
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
         """Makes a folder per adapter, and a digest that stands for its weights."""

@@ -17,7 +17,6 @@ from cdcda_flower.models.requests import (
     model_spec,
 )
 from cdcda_flower.seeding import derive_seed
-from cdcda_flower.tasks import task_named
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
 
@@ -69,7 +68,7 @@ class ModelExecutor:
     def __init__(self, config: RunConfig, base: ModelRef, models: Models) -> None:
         self._config, self._base, self._models = config, base, models
         self._recipe = user_recipe(config)
-        self._room = config.max_tokens - task_named(config.task).max_answer_tokens
+        self._room = config.max_tokens - config.chosen_task.max_answer_tokens
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
         """Trains on all private and synthetic pairs of each set, shuffled together (equation 6)."""

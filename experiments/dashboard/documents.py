@@ -15,7 +15,7 @@ from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
 from cdcda_flower.statistics import intervals_over_users
-from cdcda_flower.tasks import TASKS, Task
+from cdcda_flower.tasks import Task, task_named
 from experiments.dashboard.catalog import Catalog, opened
 from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
@@ -53,14 +53,14 @@ def overview(folder: RunFolder) -> Document:
     """Returns a run's line in the list: status, task, people, methods, and the headline metric per method where there is one."""
     manifest = folder.manifest()
     config = manifest.config
-    task = TASKS.get(str(config.get("task", "")))
+    task = task_named(str(config["task"])) if config.get("task") else None
     return {
         "run": folder.path.name,
         "status": status_of(folder, manifest),
         "error": manifest.error,
         "doubles": list(doubles_in(config)),
         "synthetic": manifest.synthetic,
-        "task": str(config.get("task", "")),
+        "task": task.name if task else "",
         "title": task.title if task else "",
         "people": config.get("num-users", 0),
         "methods": [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()],

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from cdcda_flower.cloud_api import api_key, is_this_machine, server_url
 from cdcda_flower.config import RunConfig
-from cdcda_flower.data.lamp_files import check_files
+from cdcda_flower.data.prepare import check_data
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, replayed_model
-from cdcda_flower.tasks import task_named
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
 
 PORT_VARIABLE = "CDCDA_PORT"
@@ -103,10 +102,8 @@ def _least_free_gb() -> float:
 
 
 def _data_problems(config: RunConfig) -> Iterator[str]:
-    if config.data == "embedded":
-        return
     try:
-        check_files(Path(config.data), task_named(config.task))
+        check_data(config)
     except DataError as error:
         yield str(error)
 

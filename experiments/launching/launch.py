@@ -117,7 +117,7 @@ def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Laun
 
 def run_name(config: RunConfig) -> str:
     """Returns the config's run name, or task, time and digest."""
-    return config.run_name or f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}-{config_digest(config)[:6]}"
+    return config.run_name or f"{config.chosen_task.name}-{datetime.now():%Y%m%d-%H%M%S}-{config_digest(config)[:6]}"
 
 
 def toml_text(config: RunConfig) -> str:

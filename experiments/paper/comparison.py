@@ -221,7 +221,7 @@ def first_counts(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _differing(before: PaperRun, run: PaperRun, method: str) -> list[str]:
-    task = task_named(run.config.task)
+    task = run.config.chosen_task
     one, two = (_by_user(task, of.own.get(method, {})) for of in (before, run))
     users = one.keys() | two.keys()
     apart = [user for user in users if user not in one or user not in two or abs(one[user] - two[user]) > _SAME]

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from cdcda_flower.config import FILTERS, filters_in
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.statistics import Interval, interval_over_users
-from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Verdict
 from experiments.paper.paper_runs import PaperRun
 from experiments.reports.paired import values_of
@@ -107,7 +106,7 @@ def user_gains(run: PaperRun) -> dict[str, float]:
             )
     ours, theirs = run.own[METHOD], run.own[UNSHARED]
     users = sorted(ours.keys() & theirs.keys())
-    task = task_named(run.config.task)
+    task = run.config.chosen_task
     metric = task.headline
     first, second = values_of(task, theirs, users)[metric], values_of(task, ours, users)[metric]
     return {user: task.better(metric) * (b - a) for user, a, b in zip(users, first, second, strict=True)}

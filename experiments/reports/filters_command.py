@@ -7,7 +7,6 @@ from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.statistics import Interval, interval_over_users
-from cdcda_flower.tasks import task_named
 from experiments.paper.cells import data_notes
 from experiments.paper.paper_runs import PaperRun, check_comparable, open_runs
 from experiments.reports.filter_study import (
@@ -77,7 +76,7 @@ def _kept(kept: Mapping[Subset, int]) -> Table:
 
 
 def _gains(runs: Sequence[PaperRun], found: Sequence[Mapping[str, float]], varying: Sequence[str]) -> Table:
-    metric = task_named(runs[0].config.task).headline
+    metric = runs[0].config.chosen_task.headline
     title = f"Gain of {METHOD} over {UNSHARED}, {metric}, mean over users (positive is better)"
     lines = []
     for run, own in zip(runs, found, strict=True):

@@ -12,6 +12,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.tasks import Task, task_named
 
 # What the paper's tables and the filter study are about, and the same without the cloud's pairs.
 METHOD, UNSHARED = "cdcda", "direct-ft"
@@ -58,6 +59,11 @@ class RecordedConfig(BaseModel):
     query_split: str = "dev"
 
     @property
+    def chosen_task(self) -> Task:
+        """The task itself."""
+        return task_named(self.task)
+
+    @property
     def method_names(self) -> tuple[str, ...]:
         """The methods in the order in which they were written."""
         return tuple(name.strip() for name in self.methods.split(","))
@@ -83,11 +89,12 @@ def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedCon
 
 def without_places(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Returns a run's config without what says where things lie on this machine: it explains nothing, and may leave with a file."""
-    return {
+    shown = {
         key: last_part(value) if isinstance(value, str) else value
         for key, value in values.items()
         if key not in _PLACES
     }
+    return shown | ({"task": task_named(str(values["task"])).name} if "task" in values else {})
 
 
 def last_part(text: str) -> str:

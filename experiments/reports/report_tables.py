@@ -101,7 +101,7 @@ def _mixed(pairs: Sequence[SyntheticPair], kept: dict[str, str], count: int, *, 
 
 def _title(report: Report) -> str:
     manifest = report.manifest
-    parts = [f"run {manifest.run}", f"{report.task_name} ({report.task.title})", f"seed {report.seed}"]
+    parts = [f"run {manifest.run}", f"{report.task.name} ({report.task.title})", f"seed {report.seed}"]
     parts += ["train queries: for tuning, no result"] if report.query_split == "train" else []
     parts += ["synthetic data"] if manifest.synthetic else []
     parts += [] if manifest.status == "finished" else [f"status: {manifest.status}", *filter(None, [manifest.error])]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from cdcda_flower.runs.folder import Manifest, ModelName
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 
 
 class _Value(BaseModel):
@@ -159,7 +159,7 @@ class Report(_Value):
     """Everything that a run's folder says about its results."""
 
     manifest: Manifest
-    task_name: str
+    task: Task
     seed: int
     query_split: str
     methods: dict[str, MethodReport]
@@ -175,18 +175,13 @@ class Report(_Value):
     history: tuple[HistoryGroup, ...]
     costs: dict[str, MethodCosts]
 
-    @property
-    def task(self) -> Task:
-        """The task of the run."""
-        return task_named(self.task_name)
-
     def document(self) -> dict[str, object]:
         """Returns the documented, stable JSON form."""
         models: Mapping[str, ModelName] = self.manifest.models
         return {
             "run": self.manifest.run,
             "status": self.manifest.status,
-            "task": self.task_name,
+            "task": self.task.name,
             "seed": self.seed,
             "query_split": self.query_split,
             "models": {role: model.model_dump() for role, model in models.items()},

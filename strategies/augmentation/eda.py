@@ -271,7 +271,7 @@ def _pairs(user_id: str, source: Example, task: Task, config: RunConfig, alphas:
     for sample, variant in enumerate(eda(text, rng=random.Random(seed), alphas=alphas, n=config.k)):
         yield SyntheticPair(
             id=f"{user_id}/{source.id}/{GENERATOR}-{sample}",
-            query=task.wording_of(source.query) + variant if source.query else "",
+            query="".join(task.parts(source.query)._replace(text=variant)) if source.query else "",
             response=source.response if source.query else variant,
             provenance=Provenance(
                 user_id=user_id,

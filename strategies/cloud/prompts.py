@@ -75,14 +75,15 @@ def unmarked(text: str) -> str:
 
 def paper_prompt(task: Task, source: Example) -> str:
     """Returns the paper's prompt with the shared example filled in."""
-    query = task.wording_of(source.query) + fenced(task.free_text(source.query, "")) if source.query else ""
+    parts = task.parts(source.query)
+    query = "".join(parts._replace(text=fenced(parts.text)))
     return _PROMPT.format(query=query, response=_shown_response(task, source))
 
 
 def guided_prefix(task: Task, source: Example) -> str:
     """Returns the start of an answer: up to the free text of x, or, without x (LaMP-7), up to y."""
     # Without the wording's last space: tokens of words begin with it.
-    return f"Input: {task.wording_of(source.query)}".rstrip() if source.query else _THEN
+    return f"Input: {task.parts(source.query).before}".rstrip() if source.query else _THEN
 
 
 def guided_then(source: Example) -> str:
@@ -116,7 +117,7 @@ def parse_guided(text: str, task: Task, source: Example) -> ParsedPair | Reason:
     if not source.query:
         return _pair("", parse_response(text, task, source))
     head, then, tail = text.partition(f"\n{_THEN}")
-    query = _query(task.wording_of(source.query) + _until(_RESPONSE, head), task, source)
+    query = _query(task.parts(source.query).before + _until(_RESPONSE, head), task, source)
     return _pair(query, parse_response(tail, task, source) if then else Reason.NO_RESPONSE)
 
 
@@ -165,16 +166,16 @@ def _shown_response(task: Task, source: Example) -> str:
 
 
 def _query(text: str, task: Task, source: Example) -> str | Reason:
-    wording = task.wording_of(source.query)
-    query = " ".join(_unfenced(text).split())
-    if query.lower().startswith(wording.strip().lower()):
-        free = query[len(wording.strip()) :].strip()
-        if wording and not free:
-            return Reason.COPIED_WORDING_ONLY
-    else:
-        free = query
+    parts = task.parts(source.query)
+    before, after = parts.before.strip().lower(), parts.after.strip().lower()
+    free = " ".join(_unfenced(text).split())
+    worded = free.lower().startswith(before)
+    free = free[len(before) :].strip() if worded else free
+    free = free[: len(free) - len(after)].strip() if free.lower().endswith(after) else free
+    if worded and before and not free:
+        return Reason.COPIED_WORDING_ONLY
     free = _unfenced(free)
-    return wording + free if free else Reason.EMPTY
+    return "".join(parts._replace(text=free)) if free else Reason.EMPTY
 
 
 def _until(marker: re.Pattern[str], text: str) -> str:

@@ -18,7 +18,7 @@ def items(user: str, count: int, *, score: str = "4") -> list[dict[str, Any]]:
 
 def row(user: str, query: str, profile: list[dict[str, Any]], *, text: str = "", task: Task = RATING) -> dict[str, Any]:
     """Returns one row of a questions file."""
-    return {"id": query, "user_id": user, "input": task.test_wording + (text or f"asked {query}"), "profile": profile}
+    return {"id": query, "user_id": user, "input": task.before + (text or f"asked {query}"), "profile": profile}
 
 
 def rows(users: dict[str, int], prefix: str) -> list[dict[str, Any]]:

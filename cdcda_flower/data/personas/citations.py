@@ -134,6 +134,6 @@ def _reference(rng: random.Random, topic: str) -> str:
 def _question(title: str, options: list[str]) -> str:
     # LaMP-1's wording around title and options (Salemi et al. 2023).
     return (
-        f'{task_named("lamp-1").test_wording}{title}", which reference is related? Just answer with [1] or [2] without '
+        f'{task_named("lamp-1").before}{title}", which reference is related? Just answer with [1] or [2] without '
         f'explanation. [1]: "{options[0]}" [2]: "{options[1]}"'
     )

@@ -115,7 +115,7 @@ class Editor:
         gold = self._off_day(rng)._headline(facts) if slips(rng) else implied
         return Draft(
             item={"text": text, "title": gold},
-            input=task_named("lamp-4").test_wording + text,
+            input=task_named("lamp-4").before + text,
             gold=gold,
             implied=implied,
             texts=(text, gold),

@@ -107,7 +107,7 @@ class Rater:
         gold = _stars(implied + rng.choice((-1, 1))) if slips(rng) else implied
         return Draft(
             item={"text": text, "score": str(gold)},
-            input=task_named("lamp-3").test_wording + text,
+            input=task_named("lamp-3").before + text,
             gold=str(gold),
             implied=str(implied),
             texts=(text,),

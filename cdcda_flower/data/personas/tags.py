@@ -83,7 +83,7 @@ class Tagger:
         gold = (last if implied == first else first) if slips(rng) else implied
         return Draft(
             item={"description": text, "tag": gold},
-            input=task_named("lamp-2").test_wording + text,
+            input=task_named("lamp-2").before + text,
             gold=gold,
             implied=implied,
             texts=(text,),

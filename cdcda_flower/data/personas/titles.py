@@ -114,7 +114,7 @@ class Scholar:
         )
         return Draft(
             item={"abstract": text, "title": gold},
-            input=task_named("lamp-5").test_wording + text,
+            input=task_named("lamp-5").before + text,
             gold=gold,
             implied=implied,
             texts=(text, gold),

@@ -102,7 +102,7 @@ class Tweeter:
         gold = self._shorten(neutral) if slips(rng) else implied
         return Draft(
             item={"text": gold},
-            input=task_named("lamp-7").test_wording + neutral,
+            input=task_named("lamp-7").before + neutral,
             gold=gold,
             implied=implied,
             texts=(neutral, gold),

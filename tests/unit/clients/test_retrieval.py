@@ -3,6 +3,7 @@
 import pytest
 
 from cdcda_flower.tasks import TASKS, Task, task_named
+from cdcda_flower.tasks.task import filled
 from cdcda_flower.types import Example
 from cdcda_flower.words import words as words_of
 from clients.retrieval import Room, sought, with_history
@@ -11,7 +12,7 @@ from clients.retrieval import Room, sought, with_history
 def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
     form = task.forms[0]
     return [
-        Example(id=str(n), query=form.wording + x if form.query_field else "", response=y)
+        Example(id=str(n), query=filled(form.wording, input=x) if form.query_field else "", response=y)
         for n, (x, y) in enumerate(texts)
     ]
 
@@ -31,7 +32,7 @@ FILMS = (
 
 def test_the_items_that_share_words_come_first_in_lamps_words() -> None:
     task = task_named("lamp-2")
-    query = task.test_wording + "a robot steals a ship"
+    query = task.before + "a robot steals a ship"
     assert asked(task, history(task, *FILMS), query) == (
         'the tag for the movie: "a robot learns to love" is "sci-fi", and '
         f'the tag for the movie: "two cops chase a ship" is "action". {query}'
@@ -54,7 +55,7 @@ def test_the_items_that_share_words_come_first_in_lamps_words() -> None:
 )
 def test_each_task_has_its_own_words(name: str, x: str, y: str, before: str) -> None:
     task = task_named(name)
-    query = task.test_wording + "something else"
+    query = task.before + "something else"
     assert asked(task, history(task, (x, y)), query) == before + query
 
 
@@ -72,14 +73,14 @@ def test_lamp_1_is_spliced_behind_the_title_and_sought_by_the_candidates() -> No
 
 def test_without_common_words_the_most_recent_items_come() -> None:
     task = task_named("lamp-2")
-    found = asked(task, history(task, *FILMS), task.test_wording + "zebra", items=1)
+    found = asked(task, history(task, *FILMS), task.before + "zebra", items=1)
     assert found.startswith('the tag for the movie: "two cops chase a ship" is "action". ')
 
 
 def test_all_items_together_keep_the_bound_and_what_one_leaves_goes_to_the_next() -> None:
     task = task_named("lamp-4")
     own = history(task, ("short", "ship"), (" ".join(["long"] * 100), "ship"))
-    query = task.test_wording + "ship short"
+    query = task.before + "ship short"
     found = asked(task, own, query, words=60).removesuffix(query)
     # Seven words are the first item's; the second one fills what is left, its own wording included.
     assert len(found.replace(", and ", " ").split()) == 60
@@ -88,20 +89,20 @@ def test_all_items_together_keep_the_bound_and_what_one_leaves_goes_to_the_next(
 
 def test_text_is_never_read_as_a_template() -> None:
     task = task_named("lamp-3")
-    found = asked(task, history(task, ("a {x} {y} {entries} {question}", "1")), task.test_wording + "{entries}")
-    assert found == '1 is the score for "a {x} {y} {entries} {question}". ' + task.test_wording + "{entries}"
+    found = asked(task, history(task, ("a {x} {y} {entries} {question}", "1")), task.before + "{entries}")
+    assert found == '1 is the score for "a {x} {y} {entries} {question}". ' + task.before + "{entries}"
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_more_items_than_the_history_has_are_all_of_them(name: str) -> None:
     task = task_named(name)
-    found = asked(task, history(task, ("alpha", "1"), ("beta", "2")), task.test_wording + "gamma", items=9)
+    found = asked(task, history(task, ("alpha", "1"), ("beta", "2")), task.before + "gamma", items=9)
     assert found.endswith("gamma")
 
 
 def test_history_gives_way_to_the_question() -> None:
     task = task_named("lamp-2")
-    query = task.test_wording + "a ship"
+    query = task.before + "a ship"
     own, alone = history(task, *FILMS), len(query.split())
     most = asked(task, own, query)
     assert most.endswith(query)
@@ -126,14 +127,14 @@ def test_history_gives_way_to_the_question() -> None:
 )
 def test_the_item_that_shares_text_comes_first_in_every_script(query: str, texts: list[str]) -> None:
     task = task_named("lamp-3")
-    found = asked(task, history(task, *((text, "4") for text in texts)), task.test_wording + query, items=1)
-    assert found == f'4 is the score for "{texts[1]}". {task.test_wording}{query}'
+    found = asked(task, history(task, *((text, "4") for text in texts)), task.before + query, items=1)
+    assert found == f'4 is the score for "{texts[1]}". {task.before}{query}'
 
 
 @pytest.mark.parametrize("text", ["翻修旧火车站" * 20, "ฝนตกหนักมาก" * 20])
 def test_items_without_spaces_keep_the_bound_too(text: str) -> None:
     task = task_named("lamp-3")
-    query = task.test_wording + text
+    query = task.before + text
     found = asked(task, history(task, (text, "4")), query, words=30).removesuffix(". " + query)
     assert len(words_of(found)) == 30
     assert found.removeprefix('4 is the score for "').removesuffix('"') in text

@@ -22,7 +22,7 @@ def _read(folder: Path) -> lamp_files.Split:
 def test_queries_and_profiles_are_read(tmp_path: Path) -> None:
     split = _read(write_folder(tmp_path, {"a": 2, "b": 1}))
     assert [query.id for query in split.queries_by_user["b"]] == ["d-b"]
-    assert split.queries_by_user["b"][0].query == RATING.test_wording + "asked d-b"
+    assert split.queries_by_user["b"][0].query == RATING.before + "asked d-b"
     assert split.queries_by_user["b"][0].response == "4"
     first, second = split.profiles()
     assert (first.user_id, second.user_id) == ("a", "b")
@@ -40,7 +40,7 @@ def test_the_profile_is_that_of_the_first_row(tmp_path: Path) -> None:
 
 def test_white_space_of_queries_is_single_spaces(tmp_path: Path) -> None:
     write_split(tmp_path, "dev", [row("a", "1", items("a", 1), text="two\n\nlines  here")])
-    assert _read(tmp_path).queries_by_user["a"][0].query == RATING.test_wording + "two lines here"
+    assert _read(tmp_path).queries_by_user["a"][0].query == RATING.before + "two lines here"
 
 
 def test_numbers_and_absent_fields_of_items(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_half_a_character_becomes_a_replacement(tmp_path: Path) -> None:
     split = _read(tmp_path)
     (read,) = split.profiles()
     assert read.items == (("1", {"score": "4", "text": "glad \ufffd"}),)
-    assert split.queries_by_user["a"][0].query == RATING.test_wording + "half \ufffd"
+    assert split.queries_by_user["a"][0].query == RATING.before + "half \ufffd"
 
 
 def test_files_of_other_systems_are_read(tmp_path: Path) -> None:

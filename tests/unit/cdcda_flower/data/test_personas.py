@@ -70,7 +70,7 @@ def test_files_have_lamps_layout_and_synthetic_ids(corpus: tuple[Task, dict[str,
             assert set(row) == {"id", "user_id", "input", "profile"}
             assert row["id"].startswith(row["user_id"])
             assert row["user_id"].startswith("syn")
-            assert row["input"].startswith(task.test_wording)
+            assert row["input"].startswith(task.before)
             assert 8 <= len(row["profile"]) <= 14
     sizes = {len(row["profile"]) for row in questions(files, task, "dev")}
     assert sizes == set(range(8, 15))

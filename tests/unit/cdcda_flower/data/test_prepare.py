@@ -20,7 +20,7 @@ SHARED = ROOT.parent / "shared" / "data" / "lamp"
 
 
 def _prepare(folder: Path, **changes: int | str) -> Prepared:
-    chosen: dict[str, int | str] = {"task": "lamp-3", "data": str(folder / "lamp"), "num_users": 2}
+    chosen: dict[str, int | str] = {"task": "lamp-3", "data": str(folder / "lamp"), "num_users": 2, "base_epochs": 0}
     chosen |= changes
     return prepare(config(**chosen), folder / "cache")
 

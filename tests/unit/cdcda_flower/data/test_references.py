@@ -10,6 +10,7 @@ from cdcda_flower.data.personas import write_corpus
 from cdcda_flower.data.references import reference_sums
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.tasks.metrics import pool, values
+from cdcda_flower.tasks.task import ends
 from cdcda_flower.types import Example, UserHistory
 
 USERS = 100
@@ -64,7 +65,7 @@ def test_the_traits_beat_majority_and_copy(name: str, form: str, margin: float, 
 
 def user(task: Task, items: Sequence[tuple[str, str]], queries: Sequence[tuple[str, str]]) -> UserHistory:
     """Returns a user with (text, response) items, worded as the task's default form."""
-    wording = task.forms[0].wording
+    wording, _ = ends(task.forms[0].wording)
     return UserHistory(
         user_id="u",
         examples=tuple(
@@ -72,7 +73,7 @@ def user(task: Task, items: Sequence[tuple[str, str]], queries: Sequence[tuple[s
             for place, (x, y) in enumerate(items)
         ),
         queries=tuple(
-            Example(id=f"q{place}", query=task.test_wording + x, response=y) for place, (x, y) in enumerate(queries)
+            Example(id=f"q{place}", query=task.before + x, response=y) for place, (x, y) in enumerate(queries)
         ),
     )
 

@@ -20,7 +20,7 @@ def _reading(task: str, form: str = "default", max_words: int = 0) -> Reading:
 
 
 def _rating(item_id: str, text: str, score: str = "4") -> Example:
-    return Example(id=item_id, query=task_named("lamp-3").test_wording + text, response=score)
+    return Example(id=item_id, query=task_named("lamp-3").before + text, response=score)
 
 
 def _cleaned(reading: Reading, examples: list[Example | None], query: Example) -> tuple[list[str], Counter[str]]:
@@ -58,7 +58,7 @@ def test_texts_in_another_unicode_form_or_with_unseen_characters_are_the_same() 
 
 def test_a_tweet_is_compared_with_the_gold() -> None:
     task = task_named("lamp-7")
-    query = Example(id="q", query=task.test_wording + "a paraphrase", response="OMG so   true")
+    query = Example(id="q", query=task.before + "a paraphrase", response="OMG so   true")
     examples = [Example(id="1", query="", response="omg so true"), Example(id="2", query="", response="a paraphrase")]
     assert _cleaned(_reading("lamp-7"), [*examples], query) == (["2"], {"is-query": 1})
 
@@ -67,7 +67,7 @@ def test_a_tweet_is_compared_with_the_gold() -> None:
 def test_the_paper_that_a_citation_query_asks_about_falls_out(form: str) -> None:
     reading = _reading("lamp-1", form)
     text = 'On Cats", which reference is related? Just answer with [1] or [2] without explanation. [1]: "A" [2]: "B"'
-    query = Example(id="q", query=reading.task.test_wording + text, response="[1]")
+    query = Example(id="q", query=reading.task.before + text, response="[1]")
     papers: tuple[tuple[str, Item], ...] = (
         ("1", {"title": "On cats", "abstract": "about cats", "citation": ["A"]}),
         ("2", {"title": "On dogs", "abstract": "about dogs", "citation": ["On Cats"]}),
@@ -90,7 +90,7 @@ def test_characters_are_cut_where_a_script_writes_no_spaces() -> None:
 
 def test_the_options_of_a_citation_query_are_never_cut() -> None:
     reading = _reading("lamp-1", max_words=2)
-    query = Example(id="q", query=reading.task.test_wording + 'A B C D", which ... [1]: "A" [2]: "B"', response="[1]")
+    query = Example(id="q", query=reading.task.before + 'A B C D", which ... [1]: "A" [2]: "B"', response="[1]")
     assert reading.cut(query) is query
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.tasks import TASKS, Task, task_named
+from cdcda_flower.tasks.task import filled
 
 ALL = list(TASKS.values())
 ITEM: dict[str, str | list[str] | None] = {
@@ -38,7 +39,7 @@ def test_every_form_makes_an_example_and_skips_an_item_without_its_fields(task: 
         assert example is not None
         assert example.id == "7"
         assert example.query == (
-            form.wording + " ".join(str(ITEM[form.query_field]).split()) if form.query_field else ""
+            filled(form.wording, input=" ".join(str(ITEM[form.query_field]).split())) if form.query_field else ""
         )
         assert form.example("7", {**ITEM, form.response_field: " "}) is None
         assert form.example("7", {**ITEM, form.response_field: None}) is None
@@ -61,10 +62,11 @@ def test_an_unknown_form_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
 @given(text=st.text())
 def test_free_text_is_the_query_without_its_wording(task: Task, text: str) -> None:
-    for wording in [task.test_wording, *(form.wording for form in task.forms)]:
+    for wording in [task.wording, *(form.wording for form in task.forms)]:
         if wording:
-            assert task.wording_of(wording + text) == wording
-            assert task.free_text(wording + text, "y") == text.strip()
+            query = filled(wording, input=text)
+            assert "".join(task.parts(query)) == query
+            assert task.free_text(query, "y") == text.strip()
     assert task.free_text("", text) == text
 
 

@@ -28,7 +28,7 @@ from strategies.augmentation.eda import (
 from strategies.augmentation.wordnet import synonyms_of
 
 MOVIES, TWEETS = task_named("lamp-2"), task_named("lamp-7")
-TAG = MOVIES.test_wording
+TAG = MOVIES.before
 STOPS = ("the", "a", "and", "was", "not", "into", "It")
 # Each has synonyms, in the form in which it stands here.
 CONTENT = ("movie", "happy", "quickly", "Story,", '"house"', "loved", "great!", "WONDERFUL", "dogs.")

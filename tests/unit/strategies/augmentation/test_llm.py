@@ -18,7 +18,7 @@ from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 DEFAULTS = read_defaults(ROOT / "pyproject.toml")
 MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))
-TAG = MOVIES.test_wording
+TAG = MOVIES.before
 CUT = "~"  # ends a scripted answer that a limit cut
 
 
@@ -148,9 +148,7 @@ def test_what_a_limit_cut_is_no_pair_however_whole_it_looks(form: str) -> None:
         "paper": "Input: rain on Rome Response: Marlow's New Tram Li",
     }[form]
     script = Scripted(lambda _request, sample: whole + CUT * (sample != 1))
-    uploads = [
-        upload_of("ann", Example(id="1", query=HEADLINES.test_wording + "rain", response="Marlow's New Tram Line"))
-    ]
+    uploads = [upload_of("ann", Example(id="1", query=HEADLINES.before + "rain", response="Marlow's New Tram Line"))]
     result = augment(uploads, HEADLINES, config_of(task="lamp-4", k=3, prompt_form=form), script, ignore)
     assert [(one.id, one.reason) for one in result.unparsable] == [("ann/1/0", "cut-off"), ("ann/1/2", "cut-off")]
     assert [(pair.id, pair.response) for pair in result.pairs] == [("ann/1/1", "Marlow's New Tram Li")]
@@ -208,7 +206,7 @@ def test_a_pair_is_credited_to_its_prompt_whatever_it_says() -> None:
 def test_progress_ends_at_the_number_of_samples(form: str) -> None:
     config = config_of(task="lamp-4", k=2, prompt_form=form)
     script = Scripted(lambda _request, sample: "" if sample else " Input: some text Response: some title")
-    uploads = [upload_of("ann", Example(id="1", query=HEADLINES.test_wording + "rain on Rome", response="Rain"))]
+    uploads = [upload_of("ann", Example(id="1", query=HEADLINES.before + "rain on Rome", response="Rain"))]
     seen: list[tuple[int, int]] = []
     augment(uploads, HEADLINES, config, script, lambda done, tokens: seen.append((done, tokens)))
     assert sum(done for done, _ in seen) == samples_asked(uploads, config)

@@ -521,7 +521,7 @@ DRAFT = "Okay, the example was Input: [a spy], Response: [drama]. Maybe Input: [
 def test_what_becomes_of_an_answer(double: Start, body: str, outcome: str) -> None:
     _, url = double(Reply(body=body))
     result = augmented(url)
-    found = [pair.query.removeprefix(MOVIES.test_wording) for pair in result.pairs] + [
+    found = [pair.query.removeprefix(MOVIES.before) for pair in result.pairs] + [
         one.reason for one in result.unparsable
     ]
     assert found == [outcome] * 2
@@ -541,7 +541,7 @@ MOVIES = task_named("lamp-2")
 def augmented(url: str, *plots: str) -> Augmented:
     config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})
     examples = tuple(
-        Example(id=str(place), query=MOVIES.test_wording + plot, response="action")
+        Example(id=str(place), query=MOVIES.before + plot, response="action")
         for place, plot in enumerate(plots or ("two spies fall out",))
     )
     upload = Upload(user_id="ann", policy="all", history_size=9, query_count=1, examples=examples)
@@ -557,11 +557,11 @@ def test_a_whole_answer_becomes_a_pair_and_a_stray_one_is_counted(double: Start)
     generator = generator_of(url, cloud_concurrency=1)
     config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})
     task = task_named("lamp-2")
-    movie = Example(id="1", query=task.test_wording + "two spies fall out", response="action")
+    movie = Example(id="1", query=task.before + "two spies fall out", response="action")
     upload = Upload(user_id="ann", policy="all", history_size=1, query_count=1, examples=(movie,))
     result = augment([upload], task, config, generator, lambda done, tokens: None)
     (pair,) = result.pairs
-    assert (pair.query, pair.response) == (task.test_wording + "a thief robs a bank", "action")
+    assert (pair.query, pair.response) == (task.before + "a thief robs a bank", "action")
     assert [(one.id, one.reason) for one in result.unparsable] == [("ann/1/1", "no-input")]
     assert pair.provenance.generator == generator.name
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.tasks import TASKS, Task, task_named
+from cdcda_flower.tasks.task import ends, filled
 from cdcda_flower.types import Cut, Example, Sample
 from strategies.cloud.prompts import (
     ParsedPair,
@@ -23,7 +24,7 @@ from strategies.cloud.prompts import (
 )
 
 MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))
-TAG, HEADLINE = MOVIES.test_wording, HEADLINES.test_wording
+TAG, HEADLINE = MOVIES.before, HEADLINES.before
 MOVIE = Example(id="1", query=TAG + "A cook finds love.", response="romance")
 ARTICLE = Example(id="1", query=HEADLINE + "Rain fell on Rome.", response="Rome is wet")
 TWEET = Example(id="1", query="", response="good morning @all")
@@ -272,7 +273,7 @@ TEXTS = st.one_of(
 @given(st.sampled_from(sorted(TASKS)), TEXTS, TEXTS)
 def test_no_shared_text_breaks_the_form(name: str, free: str, response: str) -> None:
     task: Task = TASKS[name]
-    wording = task.forms[0].wording
+    wording, _ = ends(task.forms[0].wording)
     source = Example(id="1", query=wording + free if wording else "", response=response)
     prompt = paper_prompt(task, source)
     assert "\n" not in prompt
@@ -289,9 +290,9 @@ def test_no_shared_text_breaks_the_form(name: str, free: str, response: str) -> 
 @given(st.sampled_from(sorted(TASKS)), TEXTS)
 def test_any_output_is_a_pair_or_has_a_reason(name: str, output: str) -> None:
     task = TASKS[name]
-    source = Example(id="1", query=task.forms[0].wording + "x" if task.forms[0].wording else "", response="y")
+    source = Example(id="1", query=filled(task.forms[0].wording, input="x"), response="y")
     parsed = parse_output("Input: " + output, task, source)
     if not isinstance(parsed, Reason):
         assert parsed.response.strip() == parsed.response != ""
-        assert parsed.query.startswith(task.forms[0].wording)
+        assert parsed.query.startswith(ends(task.forms[0].wording)[0])
         assert bool(parsed.query) == bool(source.query)

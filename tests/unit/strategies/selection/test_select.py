@@ -21,7 +21,7 @@ from strategies.selection.select import judge, selected
 PYPROJECT = ROOT / "pyproject.toml"
 THRESHOLDS = Thresholds(scf=0.5, tdf=0.8, min_len=0.5, max_len=2.0)
 MOVIES, TWEETS = task_named("lamp-2"), task_named("lamp-7")
-WORDING = MOVIES.test_wording
+WORDING = MOVIES.before
 
 
 def upload_of(user_id: str, *examples: Example) -> Upload:
