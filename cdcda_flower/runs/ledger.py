@@ -268,9 +268,19 @@ class LedgerReader:
             for (u, m, a, q, n, _, t), sums in zip(rows, self._sums(rows), strict=True)
         )
 
-    def result_count(self) -> int:
-        """Returns how many results there are, swap tests included."""
-        return int(self._rows("SELECT count(*) FROM results")[0][0])
+    def counts(self) -> dict[str, int]:
+        """Returns how many rows the tables of the cloud's outputs and of the results have, swap tests included."""
+        tables = ("pairs", "unparsable", "selected", "results")
+        return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+
+    def rejections(self) -> dict[str, int]:
+        """Returns how many pairs each filter that judged rejects, in the order of their first verdicts."""
+        rows = self._rows("SELECT filter, sum(NOT keep) FROM verdicts GROUP BY filter ORDER BY min(rowid)")
+        return {name: int(count) for name, count in rows}
+
+    def reasons(self) -> dict[str, int]:
+        """Returns why cloud outputs are no pairs, and how many are none for that reason."""
+        return dict(self._rows("SELECT reason, count(*) FROM unparsable GROUP BY reason"))
 
     def failures(self) -> tuple[UserFailure, ...]:
         """Returns the users whose phase did not finish."""

@@ -14,13 +14,13 @@ from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
-from cdcda_flower.statistics import intervals_over_users
+from cdcda_flower.statistics import Interval, intervals_over_users
 from cdcda_flower.tasks import Task, task_named
 from experiments.dashboard.catalog import Catalog, opened
 from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
 from experiments.reports.costs import costs_of, measured
-from experiments.reports.paired import Answers, Pairing, compare_pairs, paired, swaps, values_of
+from experiments.reports.paired import Answers, Pairing, paired, run_statistics, values_of
 from experiments.reports.recorded import last_part, shares, trains_on_pairs, without_places
 from experiments.reports.report import pair_counts
 from experiments.reports.results import Comparison
@@ -86,7 +86,7 @@ def live(folder: RunFolder) -> Document:
         "total": state.total if state else 0,
         "tokens_per_second": _rounded(tokens_per_second(state)) if state else 0.0,
         "seconds_left": _rounded(eta_s(state)) if state else None,
-        "results": LedgerReader(folder.ledger_path).result_count() if there else 0,
+        "results": LedgerReader(folder.ledger_path).counts()["results"] if there else 0,
         "failures": [{"user": f.user_id, "phase": f.phase, "reason": f.reason} for f in failures],
     }
 
@@ -100,7 +100,7 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
     read = opened(folder)
     manifest, task, own, ledger = read.manifest, read.task, _with_results(read.own), read.ledger
     reference = _reference(own, against, folder)
-    reports, means = read.methods(), _means(task, own)
+    reports, said = read.methods(), run_statistics(task, own, read.results, reference)
     return {
         "run": folder.path.name,
         "status": status_of(folder, manifest),
@@ -112,15 +112,12 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "people": read.config.num_users,
         "headline": task.headline,
         "better": {metric: task.better(metric) for metric in task.metrics},
-        "methods": {name: _method(reports[name].model_dump(), means[name]) for name in own},
+        "methods": {name: _method(reports[name].model_dump(), said.means[name]) for name in own},
         "against": reference,
-        "gains": [
-            _said(one, task)
-            for one in compare_pairs(task, own, [(reference, name) for name in own if name != reference])
-        ],
+        "gains": [_said(one, task) for one in said.gains],
         "swap": {
             name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
-            for name, by_metric in swaps(task, own, read.results).items()
+            for name, by_metric in said.swaps.items()
         },
         "pairs": pair_counts(ledger).model_dump(),
         "phases": [phase.model_dump() for phase in manifest.phases],
@@ -303,11 +300,13 @@ def _headline(folder: RunFolder, manifest: Manifest) -> Document | None:
     """Returns the headline metric per method with its interval; None without results, or with those of test doubles."""
     if doubles_in(manifest.config) or not folder.ledger_path.is_file():
         return None
-    if not LedgerReader(folder.ledger_path).result_count():
+    if not LedgerReader(folder.ledger_path).counts()["results"]:
         return None
     read = opened(folder)
     task, own = read.task, _with_results(read.own)
-    means = {name: found[task.headline] for name, found in _means(task, own).items() if task.headline in found}
+    columns = {name: values_of(task, by_user, sorted(by_user)).get(task.headline, []) for name, by_user in own.items()}
+    having = {name: column for name, column in columns.items() if column}
+    means = dict(zip(having, map(_interval, intervals_over_users(list(having.values()))), strict=True))
     return (
         {
             "metric": task.headline,
@@ -332,26 +331,17 @@ def _with_results(own: Mapping[str, Answers]) -> dict[str, Answers]:
     return {name: by_user for name, by_user in own.items() if by_user}
 
 
-def _method(report: Document, means: Document) -> Document:
+def _method(report: Document, means: Mapping[str, Interval]) -> Document:
     metrics = {
-        metric: {"pooled": _rounded(both["pooled"]), **means.get(metric, {})}
+        metric: {"pooled": _rounded(both["pooled"]), **(_interval(means[metric]) if metric in means else {})}
         for metric, both in report["metrics"].items()
     }
     kept = {key: report[key] for key in ("users", "failed", "queries", "unparsed")}
     return {**kept, "metrics": metrics}
 
 
-def _means(task: Task, own: Mapping[str, Answers]) -> dict[str, Document]:
-    """Returns method -> metric -> the mean over people with its bootstrap interval."""
-    named = [
-        (method, metric, column)
-        for method, by_user in own.items()
-        for metric, column in values_of(task, by_user, sorted(by_user)).items()
-    ]
-    found: dict[str, Document] = {method: {} for method in own}
-    for (method, metric, _), one in zip(named, intervals_over_users([column for *_, column in named]), strict=True):
-        found[method][metric] = {"mean": _rounded(one.mean), "low": _rounded(one.low), "high": _rounded(one.high)}
-    return found
+def _interval(one: Interval) -> Document:
+    return {"mean": _rounded(one.mean), "low": _rounded(one.low), "high": _rounded(one.high)}
 
 
 def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, list[float | None]]:

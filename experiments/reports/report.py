@@ -153,18 +153,16 @@ def _lenient(task: Task, sums: Sequence[Mapping[str, float]]) -> Lenient | None:
 
 def pair_counts(ledger: LedgerReader) -> PairCounts:
     """Returns what became of the cloud's outputs."""
-    pairs, unparsable, verdicts = ledger.pairs(), ledger.unparsable(), ledger.verdicts()
-    rejected = Counter({verdict.filter: 0 for verdict in verdicts})
-    rejected.update(verdict.filter for verdict in verdicts if not verdict.keep)
-    reasons = Counter(output.reason for output in unparsable)
+    counts, reasons = ledger.counts(), Counter(ledger.reasons())
+    pairs, unparsable = counts["pairs"], counts["unparsable"]
     return PairCounts(
-        generated=len(pairs),
-        unparsable=len(unparsable),
-        kept=len(ledger.selected()),
-        rejected_by=dict(rejected),
+        generated=pairs,
+        unparsable=unparsable,
+        kept=counts["selected"],
+        rejected_by=ledger.rejections(),
         reasons=dict(sorted(reasons.items())),
         # What a limit cut is counted as `cut-off`; `loop` and `no-answer` are counted apart.
-        cut_share=reasons["cut-off"] / (len(pairs) + len(unparsable) or 1),
+        cut_share=reasons["cut-off"] / (pairs + unparsable or 1),
     )
 
 
