@@ -246,7 +246,7 @@ def test_a_model_that_does_not_load_ends_the_run_before_a_device_is_asked(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     role = {"device_model": "device_executor", "cloud_model": "cloud_engine", "consistency_model": "consistency_scorer"}
     named = {"device_model": "local", "cloud_model": "transformers", "consistency_model": "embedding"}
-    config = four.config(**{role[key]: named[key], key: str(folder)})
+    config = four.config(**{role[key]: named[key], key: str(folder)}, base_epochs=0)
     run_folder, grid = four.folder(config), four.grid(config)
     with pytest.raises(ModelError, match=r"all its weights: 1 missing \((model\.)?layers\.1\.mlp\.up_proj\.weight\)"):
         server_app.run(grid, config, run_folder)
