@@ -57,7 +57,8 @@ class CloudServer(BaseModel):
     """What the cloud's server was found to do before the run, and what finding out took.
 
     `continues`: it goes on with an answer that is begun for it, and `repeats`: what it sends holds what was begun. `binds`:
-    the field of a request with which it writes one of some given texts; "" where it knows none.
+    the field of a request with which it then writes one of some given texts; "" where it knows none. `shapes`: it writes a
+    whole answer by a JSON schema; asked only of a server that does not do the other two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,14 +67,20 @@ class CloudServer(BaseModel):
     continues: bool
     repeats: bool
     binds: str
+    shapes: bool
     usage: CloudUsage
 
     @property
     def summary(self) -> str:
         """What was found, in one sentence."""
         goes_on = "goes on" if self.continues else "does not go on"
-        binds = f"binds an answer to labels with {self.binds}" if self.binds else "binds no answer to labels"
-        return f"the cloud's server {self.url} {goes_on} with an answer that is begun for it, and {binds}"
+        binds = f"binds it to labels with {self.binds}" if self.binds else "does not bind it to labels"
+        shapes = (
+            ""
+            if self.continues and self.binds
+            else f"; it writes {'' if self.shapes else 'no '}answers by a JSON schema"
+        )
+        return f"the cloud's server {self.url} {goes_on} with an answer that is begun for it, and {binds}{shapes}"
 
 
 class TapeUse(BaseModel):

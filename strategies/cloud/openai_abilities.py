@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server can do with an answer: go on with one that is begun, and bind it to given texts.
+"""What an OpenAI-compatible server can do with an answer: go on with one that is begun, bind it, give it a JSON schema's shape.
 
 Servers differ, and what one does not know it refuses, or ignores without a word. So it is asked, once per run and before
 anything is shared, for words that no text of a user stands behind. `python -m strategies.cloud.openai_abilities CONFIG.json`
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,10 +39,13 @@ def _grammar(texts: Sequence[str]) -> str:
     return "root ::= " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
 
 
-def _json_schema(texts: Sequence[str]) -> Json:
-    # The texts are JSON's strings, without the space before an answer that is none.
-    schema: Json = {"type": "string", "enum": [text.strip() for text in texts]}
+def _in_json(schema: Json) -> Json:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
+def _string(texts: Sequence[str]) -> dict[str, Json]:
+    # Without the space that stands before a choice in a begun answer.
+    return {"type": "string", "enum": [text.strip() for text in texts]} if texts else {"type": "string"}
 
 
 # What binds an answer to some texts, by the field of a request: vLLM's, that of vLLM before 0.11, llama.cpp's, OpenAI's.
@@ -51,11 +54,12 @@ BINDS: Mapping[str, Callable[[Sequence[str]], Json]] = MappingProxyType(
         "structured_outputs": lambda texts: {"choice": list(texts)},
         "guided_choice": list,
         "grammar": _grammar,
-        "response_format": _json_schema,
+        "response_format": lambda texts: _in_json(_string(texts)),
     }
 )
-# A text has at most as many tokens as UTF-8 bytes; JSON's two quotes, the token that ends all, and one to spare.
-_AROUND_A_CHOICE = 4
+# A text has at most as many tokens as UTF-8 bytes; JSON's two quotes, the token that ends all, and one to spare. Around the
+# name of a part of an object: quotes, colon, comma, braces, and as many spaces.
+_AROUND_A_CHOICE, _AROUND_A_NAME = 4, 12
 
 # Begun within a word, and not about what is asked: who begins a new answer neither goes on with it nor writes it again. And
 # two texts that nobody would write.
@@ -66,6 +70,31 @@ _UNLIKELY = ("vermilion-71", "vermilion-72")
 def bound_fields(server: CloudServer, choices: Sequence[str]) -> Mapping[str, Json]:
     """Returns the fields of a request with which a server writes one of the choices, behind a space."""
     return {server.binds: BINDS[server.binds]([f" {choice}" for choice in choices])}
+
+
+def shaped_fields(parts: Mapping[str, Sequence[str]]) -> Mapping[str, Json]:
+    """Returns the fields of a request with which a server writes an object of some parts, each free or one of its choices."""
+    schema: Json = {
+        "type": "object",
+        "properties": {name: _string(choices) for name, choices in parts.items()},
+        "required": list(parts),
+        "additionalProperties": False,
+    }
+    return {"response_format": _in_json(schema)}
+
+
+def shape_tokens(names: Iterable[str]) -> int:
+    """Returns how many tokens an object takes at most beside its texts."""
+    return sum(len(name.encode()) + _AROUND_A_NAME for name in names)
+
+
+def shaped(text: str, names: Collection[str]) -> tuple[str, ...] | None:
+    """Returns the parts of an object, each on one line; None where the text is no such object."""
+    with suppress(ValueError):
+        read = json.loads(text)
+        if isinstance(read, dict) and all(isinstance(read.get(name), str) for name in names):
+            return tuple(" ".join(read[name].split()) for name in names)
+    return None
 
 
 def choice_tokens(choices: Sequence[str]) -> int:
@@ -91,16 +120,13 @@ def check_server(config: RunConfig) -> CloudServer | None:
         return None
     found = cloud_server(config)
     log.info(found.summary)
-    lacks = ""
-    if not found.continues:
-        lacks = "goes on with an answer that is begun for it"
-    elif task_named(config.task).labels and not found.binds:
-        lacks = f"binds an answer to the labels of {config.task} ({', '.join(BINDS)})"
-    if lacks:
+    labels = task_named(config.task).labels
+    if not (found.shapes or (found.continues and (found.binds or not labels))):
+        binds = f", and binds it to the labels of {config.task}" if labels else ""
         raise ConfigError(
-            f'prompt-form is "guided"; it needs a server that {lacks}, which {config.cloud_model!r} at {found.url} does '
-            'not; set prompt-form = "paper", or take another server (docs/how-to/cloud-server.md): one whose model reasons '
-            "first needs that switched off in cloud-body"
+            f'prompt-form is "guided"; it needs a server that goes on with an answer that is begun for it{binds}, or writes '
+            f'one by a JSON schema, and {config.cloud_model!r} at {found.url} does not; set prompt-form = "paper", or take '
+            "another server (docs/how-to/cloud-server.md); a model that reasons first needs that switched off in cloud-body"
         )
     return found
 
@@ -125,22 +151,27 @@ async def _ask(server: Server) -> CloudServer:
         said = await _said(server, client, _BEGUN, {})
         repeats = said.startswith(_BEGUN)
         continues = said.removeprefix(_BEGUN).startswith(_GOES_ON)
-        binds = ""
-        if not continues:
-            # A server that answers nothing at all has failed at something else, which is what must be said.
-            await server.answer(client, _call("", {}))
+        binds, shapes = "", False
         for name, bound in BINDS.items() if continues else ():
             said = await _said(server, client, "Answer:", {name: bound([f" {text}" for text in _UNLIKELY])})
             if chosen(said.removeprefix("Answer:"), _UNLIKELY) is not None:
                 binds = name
                 break
-    return CloudServer(url=server.url, continues=continues, repeats=repeats, binds=binds, usage=server.usage)
+        if not binds:
+            said = await _said(server, client, "", shaped_fields({"Answer": _UNLIKELY}))
+            shapes = (shaped(said, ["Answer"]) or ("",))[0] in _UNLIKELY
+        if not (continues or shapes):
+            # A server that answers nothing at all has failed at something else, which is what must be said.
+            await server.answer(client, _call("", {}))
+    return CloudServer(
+        url=server.url, continues=continues, repeats=repeats, binds=binds, shapes=shapes, usage=server.usage
+    )
 
 
 async def _said(server: Server, client: "AsyncOpenAI", begun: str, fields: Mapping[str, Json]) -> str:
     """Returns a server's answer; "" where it refuses what is asked, or fails at it."""
     try:
-        answer = await server.answer(client, _call(begun, {**CONTINUED, **fields}))
+        answer = await server.answer(client, _call(begun, {**(CONTINUED if begun else {}), **fields}))
     except GaveUp as failure:
         if not failure.may_be_the_requests:
             raise
@@ -153,7 +184,7 @@ def _call(begun: str, fields: Mapping[str, Json]) -> Call:
         prompt="Name a bird.",
         begun=begun,
         fields=fields,
-        max_tokens=choice_tokens(_UNLIKELY),
+        max_tokens=choice_tokens(_UNLIKELY) + shape_tokens(["Answer"]),
         temperature=0.0,
         seed=0,  # nothing is drawn
         is_doubtful=True,

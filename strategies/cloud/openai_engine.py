@@ -11,7 +11,16 @@ from cdcda_flower.seeding import Json, derive_seed
 from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud.completion import Completion, Tokens
 from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
-from strategies.cloud.openai_abilities import CONTINUED, bound_fields, choice_tokens, chosen, cloud_server
+from strategies.cloud.openai_abilities import (
+    CONTINUED,
+    bound_fields,
+    choice_tokens,
+    chosen,
+    cloud_server,
+    shape_tokens,
+    shaped,
+    shaped_fields,
+)
 from strategies.cloud.openai_calls import Call, GaveUp, Server
 from strategies.cloud.prompts import unmarked
 
@@ -56,7 +65,8 @@ class _Samples:
 class OpenAIGenerator:
     """Asks the server for every sample by itself, each with a seed of its own: many servers ignore `n`.
 
-    A sample is one call, and two where a text stands between x and y: the second goes on where the first one ended.
+    A sample is one call, and two where a text stands between x and y: the second goes on where the first one ended. A server
+    that goes on with no answer writes x and y as an object of JSON, in one call.
     """
 
     def __init__(self, config: RunConfig, model: ModelRef) -> None:
@@ -126,6 +136,8 @@ class OpenAIGenerator:
     async def _sample(self, client: "AsyncOpenAI", request: GenerationRequest, sample: int) -> Completion:
         """Returns one sample, written in one call, or in one for x and one for y; raises GaveUp."""
         seed = derive_seed(request.seed, str(sample))
+        if self._is_shaped(request):
+            return await self._shaped(client, request, seed)
         if not request.then:
             return await self._written(client, request, request.prefix, request.choices, seed)
         x = await self._written(client, request, request.prefix, (), seed)
@@ -150,6 +162,28 @@ class OpenAIGenerator:
         )
         answer = await self._server.answer(client, call)
         return answer._replace(sample=self._after(begun, choices, answer.sample)) if begun else answer
+
+    def _is_shaped(self, request: GenerationRequest) -> bool:
+        can = self._can
+        return bool(can and request.prefix and not (can.continues and (can.binds or not request.choices)))
+
+    async def _shaped(self, client: "AsyncOpenAI", request: GenerationRequest, seed: int) -> Completion:
+        """Returns what the server writes as an object with a part for each thing that is begun."""
+        names = [begun.partition(":")[0] for begun in (request.prefix, request.then) if begun]
+        parts = {name: request.choices if name == names[-1] else () for name in names}
+        chosen_at_most = choice_tokens(request.choices) if request.choices else 0
+        call = Call(
+            prompt=request.prompt,
+            max_tokens=request.free_texts * request.max_new_tokens + chosen_at_most + shape_tokens(parts),
+            temperature=0.0 if request.greedy else self._config.temperature,
+            seed=seed,
+            fields=shaped_fields(parts),
+        )
+        answer = await self._server.answer(client, call)
+        texts = shaped(answer.sample.text, parts)
+        if texts is None:
+            return answer
+        return answer._replace(sample=Sample(text=" " + f"\n{request.then} ".join(texts), cut=""))
 
     def _after(self, begun: str, choices: Sequence[str], answer: Sample) -> Sample:
         """Returns what an answer holds after what was begun, without what follows a line's end."""

@@ -99,7 +99,8 @@ class Kind:
     """A kind of server, as a Script's `odd`: what it does with an answer that is begun, and with one that is bound.
 
     `binds` is the field that it knows; of other fields it refuses those in `refused`, with `status`, and ignores the rest.
-    `line` is what it writes where it is free. Without `stops` it writes on after a newline.
+    `line` is what it writes where it is free. Without `stops` it writes on after a newline. With `shapes` it writes an object
+    by its schema.
     """
 
     continues: bool = True
@@ -109,12 +110,16 @@ class Kind:
     status: int = 400
     line: str = " two spies fall out"
     stops: bool = True
+    shapes: bool = False
 
     def __call__(self, asked: Asked) -> Reply | None:
         """Returns its reply."""
         if self.refused & asked.keys():
             return Reply(self.status, json.dumps({"error": {"message": "unknown field"}}))
         begun = asked["messages"][1]["content"] if len(asked["messages"]) > 1 else ""
+        if self.shapes and (properties := _properties(asked)):
+            written = {name: own.get("enum", [self.line])[-1] for name, own in properties.items()}
+            return Reply(body=completion(json.dumps(written)))
         if not self.continues or not begun:
             return Reply(body=completion("Certainly! Here is a robin."))
         if self.binds in asked:
@@ -124,6 +129,11 @@ class Kind:
         else:
             text = self.line if self.stops and "stop" in asked else f"{self.line}\nand more"
         return Reply(body=completion(begun + text if self.repeats else text))
+
+
+def _properties(asked: Asked) -> dict[str, Any]:
+    schema = asked.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    return dict(schema.get("properties", {}))
 
 
 def _last_choice(field: str, value: Any) -> str:

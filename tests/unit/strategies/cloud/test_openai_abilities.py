@@ -15,7 +15,7 @@ from llama_server import MODEL, serving
 from repository import ROOT
 from scripted_server import Kind, Reply, Script, completion, scripted
 from strategies.cloud import openai_abilities, openai_calls
-from strategies.cloud.openai_abilities import BINDS, check_server, chosen, main
+from strategies.cloud.openai_abilities import BINDS, check_server, chosen, main, shaped
 
 LABELS = {"task": "lamp-2"}
 VLLM, LLAMA = Kind(binds="structured_outputs"), Kind(binds="grammar", repeats=True)
@@ -57,7 +57,7 @@ def test_a_real_server_is_found_to_do_both(caplog: pytest.LogCaptureFixture) -> 
     assert (found.continues, found.repeats, found.binds) == (True, True, "grammar")
     assert found.usage.requests == 1 + list(BINDS).index("grammar") + 1
     assert found.usage.completion_tokens > 0
-    assert f"{server.url} goes on with an answer that is begun for it, and binds an answer to labels with grammar" in (
+    assert f"{server.url} goes on with an answer that is begun for it, and binds it to labels with grammar" in (
         caplog.text
     )
 
@@ -102,11 +102,29 @@ def test_a_server_is_asked_once(opened: ExitStack, monkeypatch: pytest.MonkeyPat
 def test_a_server_that_begins_a_new_answer_is_refused_for_the_guided_form(opened: ExitStack, kind: Kind) -> None:
     _, url = of_kind(opened, kind)
     said = (
-        rf'prompt-form is "guided"; it needs a server that goes on with an answer that is begun for it, which \'{MODEL}\' '
-        rf'at {url} does not; set prompt-form = "paper"'
+        r'prompt-form is "guided"; it needs a server that goes on with an answer that is begun for it, and binds it to the '
+        rf"labels of lamp-2, or writes one by a JSON schema, and '{MODEL}' at {url} does not; set prompt-form = \"paper\""
     )
     with pytest.raises(ConfigError, match=said):
         check_server(config_of(url))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind(continues=False, shapes=True),
+        Kind(refused=frozenset({"continue_final_message"}), shapes=True),
+        Kind(shapes=True),
+    ],
+)
+def test_a_server_that_writes_by_a_schema_serves_where_the_other_ways_fail(opened: ExitStack, kind: Kind) -> None:
+    script, url = of_kind(opened, kind)
+    found = check_server(config_of(url))
+    assert found is not None
+    assert (found.binds, found.shapes) == ("", True)
+    assert "continue_final_message" not in script.asked[-1]
+    schema = script.asked[-1]["response_format"]["json_schema"]["schema"]
+    assert (schema["required"], schema["additionalProperties"]) == (["Answer"], False)
 
 
 def test_one_that_writes_the_begun_words_anew_does_not_go_on(opened: ExitStack) -> None:
@@ -118,9 +136,7 @@ def test_one_that_writes_the_begun_words_anew_does_not_go_on(opened: ExitStack) 
 
 def test_labels_need_a_server_that_binds_and_free_texts_do_not(opened: ExitStack) -> None:
     _, url = of_kind(opened, Kind())
-    with pytest.raises(
-        ConfigError, match=r"binds an answer to the labels of lamp-2 \(structured_outputs, guided_choice,"
-    ):
+    with pytest.raises(ConfigError, match="goes on with an answer that is begun for it, and binds it to the labels of"):
         check_server(config_of(url))
     found = check_server(config_of(url, task="lamp-4"))
     assert found is not None
@@ -179,6 +195,22 @@ def test_a_server_that_is_not_there_yet_is_waited_for(opened: ExitStack) -> None
 )
 def test_a_choice_is_read_as_text_or_as_json(text: str, choice: str | None) -> None:
     assert chosen(text, ("sad film", "[1]")) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('{"Input": " a\\n b", "Response": "c"}', ("a b", "c")),
+        ('{"Response": "c", "Input": "a", "more": 1}', ("a", "c")),
+        ('{"Input": "a", "Response": 5}', None),
+        ('{"Input": "a"}', None),
+        ('{"Input": "a", "Resp', None),
+        ("[]", None),
+        ("Input: a", None),
+    ],
+)
+def test_an_object_is_read_part_by_part(text: str, parts: tuple[str, ...] | None) -> None:
+    assert shaped(text, ("Input", "Response")) == parts
 
 
 def test_before_a_run_a_process_of_its_own_asks(

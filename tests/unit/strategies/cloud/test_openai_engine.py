@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from cdcda_flower.cloud_api import api_model
+from cdcda_flower.cloud_api import SERVER_VARIABLE, api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
+from cdcda_flower.runs.folder import CloudServer, CloudUsage
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
 from llama_server import MODEL, LlamaServer, serving
@@ -523,6 +524,45 @@ def test_x_and_y_are_two_calls_of_which_the_second_goes_on_after_the_first(doubl
     assert 11 <= second["max_tokens"] <= 16
     # Each call of each sample draws from a seed of its own.
     assert len({asked["seed"] for asked in calls}) == 4
+
+
+@pytest.mark.parametrize("choices", [(), ("action", "sad [film]")])
+def test_a_server_that_writes_by_a_schema_writes_x_and_y_in_one_call(double: Start, choices: tuple[str, ...]) -> None:
+    server, url = double(odd=Kind(continues=False, shapes=True))
+    row, generator = written(url, replace(GUIDED, choices=choices), cloud_concurrency=1)
+    y = choices[-1] if choices else "two spies fall out"
+    assert row == (Sample(text=f" two spies fall out\nResponse: {y}", cut=""),) * 2
+    assert (generator.usage.requests, len(server.asked[-1]["messages"])) == (2, 1)
+    properties = server.asked[-1]["response_format"]["json_schema"]["schema"]["properties"]
+    assert properties == {"Input": {"type": "string"}, "Response": {"type": "string"} | _enum(choices)}
+    assert not {"stop", "continue_final_message"} & server.asked[-1].keys()
+    greedy = replace(GUIDED, prefix="Answer:", then="", samples=1, greedy=True)
+    assert written(url, greedy)[0] == (Sample(text=" sad [film]", cut=""),)
+
+
+def _enum(choices: tuple[str, ...]) -> dict[str, object]:
+    return {"enum": list(choices)} if choices else {}
+
+
+def test_a_real_server_writes_by_a_schema(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked to: it can do more. Here it is taken for one that cannot."""
+    usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
+    can = CloudServer(url=server.url, continues=False, repeats=False, binds="", shapes=True, usage=usage)
+    monkeypatch.setenv(SERVER_VARIABLE, can.model_dump_json())
+    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.test_wording}two spies fall out", response="action"))
+    row, generator = written(server.url, replace(GUIDED, prompt=prompt, samples=3, max_new_tokens=60))
+    assert generator.usage.requests == 3
+    whole = [sample.text.split("\nResponse:") for sample in row if not sample.cut]
+    assert whole
+    assert {y for _, y in whole} <= {" action", " sad [film]"}
+
+
+def test_an_object_that_breaks_off_is_cut(double: Start) -> None:
+    kind = Kind(continues=False, shapes=True)
+    broken = Reply(body=completion('{"Input": "a plot wi', "length"))
+    _, url = double(odd=lambda asked: broken if _prompt(asked) == GUIDED.prompt else kind(asked))
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert [sample.cut for sample in row] == ["limit"]
 
 
 def test_a_free_y_ends_with_its_line(double: Start) -> None:
