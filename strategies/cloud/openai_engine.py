@@ -22,7 +22,7 @@ from strategies.cloud.openai_abilities import (
     shaped_fields,
 )
 from strategies.cloud.openai_calls import Call, GaveUp, Server
-from strategies.cloud.prompts import unmarked
+from strategies.cloud.prompts import unmarked, without_reasoning
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -180,7 +180,7 @@ class OpenAIGenerator:
             fields=shaped_fields(parts),
         )
         answer = await self._server.answer(client, call)
-        texts = shaped(answer.sample.text, parts)
+        texts = shaped(without_reasoning(answer.sample.text) or "", parts)
         if texts is None:
             return answer
         return answer._replace(sample=Sample(text=" " + f"\n{request.then} ".join(texts), cut=""))

@@ -17,7 +17,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
 from cdcda_flower.runs.folder import CloudServer, CloudUsage
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Example, Sample, Upload
+from cdcda_flower.types import Cut, Example, Sample, Upload
 from llama_server import MODEL, LlamaServer, serving
 from repository import ROOT
 from scripted_server import Asked, Kind, Reply, Script, completion, scripted
@@ -557,6 +557,14 @@ def test_a_real_server_writes_by_a_schema(server: LlamaServer, monkeypatch: pyte
     assert {y for _, y in whole} <= {" action", " sad [film]"}
 
 
+def test_an_object_is_read_after_the_reasoning(double: Start) -> None:
+    kind = Kind(continues=False, shapes=True)
+    thought = Reply(body=completion('<think>{"Input": "no"}</think>{"Input": "a plot", "Response": "action"}'))
+    _, url = double(odd=lambda asked: thought if _prompt(asked) == GUIDED.prompt else kind(asked))
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert row == (Sample(text=" a plot\nResponse: action", cut=""),)
+
+
 def test_an_object_that_breaks_off_is_cut(double: Start) -> None:
     kind = Kind(continues=False, shapes=True)
     broken = Reply(body=completion('{"Input": "a plot wi', "length"))
@@ -573,7 +581,7 @@ def test_a_free_y_ends_with_its_line(double: Start) -> None:
 
 
 @pytest.mark.parametrize(("line", "cut"), [(" a plot without an end", "limit"), (" so it goes," * 9, "loop")])
-def test_of_an_x_that_is_cut_no_y_is_asked(double: Start, line: str, cut: str) -> None:
+def test_of_an_x_that_is_cut_no_y_is_asked(double: Start, line: str, cut: Cut) -> None:
     kind = Kind(binds="grammar")
 
     def odd(asked: Asked) -> Reply | None:
