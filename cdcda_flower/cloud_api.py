@@ -21,8 +21,9 @@ from cdcda_flower.seeding import digest
 from cdcda_flower.types import ModelRef
 
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-# Where the launcher has put the key.
+# Where the launcher has put the key, and what it has found that the server can do (a `CloudServer` as JSON).
 KEY_FILE_VARIABLE = "CDCDA_CLOUD_KEY_FILE"
+SERVER_VARIABLE = "CDCDA_CLOUD_SERVER"
 # What the client library asks where it is told no server; said here, so that manifest and messages can name it.
 OPENAI_URL = "https://api.openai.com/v1"
 # A server of one's own seldom asks for a key, but the client does not start without one.

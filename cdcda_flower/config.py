@@ -41,6 +41,10 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
     }
 )
 _FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_tokens", "seed", "n", "stream"})
+_FIELDS_OF_A_GUIDED_ANSWER = frozenset(
+    {"continue_final_message", "add_generation_prompt", "stop", "structured_outputs", "guided_choice", "grammar"}
+    | {"response_format"}
+)
 
 
 def filters_in(text: str) -> tuple[str, ...]:
@@ -102,7 +106,9 @@ class RunConfig(BaseModel):
     cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
         description="transformers or llama-cpp here, an OpenAI-compatible server (docs/how-to/cloud-server.md), or echo, a test double"
     )
-    prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
+    prompt_form: Literal["guided", "paper"] = Field(
+        description="guided begins the cloud's answers and binds them to labels, for small models; paper leaves all to the model"
+    )
     cloud_model: str = Field(
         description='"embedded", a Hugging Face id, or a local folder or GGUF file; with `openai` the server\'s name for it'
     )
@@ -288,16 +294,6 @@ class RunConfig(BaseModel):
                 )
         return value
 
-    @field_validator("prompt_form")
-    @classmethod
-    def _form_of_an_api(cls, value: str, info: ValidationInfo) -> str:
-        if info.data.get("cloud_engine") == "openai" and value != "paper":
-            raise ConfigError(
-                f'prompt-form is {value!r}; with cloud-engine = "openai" it must be "paper": a chat API can neither '
-                "begin an answer nor bind it to labels"
-            )
-        return value
-
     @field_validator("cloud_model")
     @classmethod
     def _model_of_the_engine(cls, value: str, info: ValidationInfo) -> str:
@@ -348,7 +344,10 @@ class RunConfig(BaseModel):
             raise ConfigError(f"{key} is no JSON: {error}; write an object such as {example}") from None
         if not isinstance(parsed, dict):
             raise ConfigError(f"{key} is {value!r}; write a JSON object such as {example}")
-        if key == "cloud-body" and (taken := sorted(_FIELDS_OF_THE_ENGINE & parsed.keys())):
+        own = _FIELDS_OF_THE_ENGINE | (
+            _FIELDS_OF_A_GUIDED_ANSWER if info.data.get("prompt_form") == "guided" else set()
+        )
+        if key == "cloud-body" and (taken := sorted(own & parsed.keys())):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 

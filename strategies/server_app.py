@@ -23,6 +23,7 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity, source_digest
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.locations import runs_folder
+from strategies.cloud.openai_abilities import check_server
 from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
 from strategies.delivery import PatientGrid, wait_for_nodes
@@ -71,6 +72,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
     """Runs all phases; returns what failed, in one sentence, or "" where every user finished every method."""
     if config.asks_a_server:
         api_key(config)  # takes it, if the launcher left it in a file, before any policy runs
+        folder.update(cloud_server=check_server(config))
     phases = Phases(folder)
     with phases.phase("prepare", 1):
         found = folder.manifest().prepared

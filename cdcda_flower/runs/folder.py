@@ -53,6 +53,36 @@ class CloudUsage(BaseModel):
     uncounted: int
 
 
+class CloudServer(BaseModel):
+    """What the cloud's server was found to do before the run, and what finding out took.
+
+    `continues`: it goes on with an answer that is begun for it, and `repeats`: what it sends holds what was begun. `binds`:
+    the field of a request with which it then writes one of some given texts; "" where it knows none. `shapes`: it writes a
+    whole answer by a JSON schema; asked only of a server that does not do the other two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    continues: bool
+    repeats: bool
+    binds: str
+    shapes: bool
+    usage: CloudUsage
+
+    @property
+    def summary(self) -> str:
+        """What was found, in one sentence."""
+        goes_on = "goes on" if self.continues else "does not go on"
+        binds = f"binds it to labels with {self.binds}" if self.binds else "does not bind it to labels"
+        shapes = (
+            ""
+            if self.continues and self.binds
+            else f"; it writes {'' if self.shapes else 'no '}answers by a JSON schema"
+        )
+        return f"the cloud's server {self.url} {goes_on} with an answer that is begun for it, and {binds}{shapes}"
+
+
 class TapeUse(BaseModel):
     """What a run took from its tape, and what it asked of the cloud or computed instead; `path` is "" without a tape.
 
@@ -97,7 +127,8 @@ class Manifest(BaseModel):
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
     of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
-    that another target user is asked, without which `global-ft` trained.
+    that another target user is asked, without which `global-ft` trained. `cloud_server` is None where the run did not need to
+    know what its server can do.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -114,6 +145,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}
+    cloud_server: CloudServer | None = None
     cloud_usage: CloudUsage | None = None
     tape: TapeUse | None = None
     cloud_costs: dict[str, CloudCost] = {}

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, hand_over
+from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, SERVER_VARIABLE, api_key, hand_over
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.files import private_files
-from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share
@@ -34,7 +34,8 @@ LOG_TAIL_LINES = 30
 # Ray ends the run where its node takes more than 30 s to start, as on a busy machine; no device has been asked anything then.
 RAY_GAVE_UP = "The current node timed out during startup"
 STARTS = 3
-BAD_INPUT = 2
+# Exit codes of the steps before the federation.
+BAD_INPUT, FAILED = 2, 3
 
 
 class Terminated(BaseException):
@@ -77,8 +78,11 @@ def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable
     """
     check_before_start(config)
     with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
+        # First: no code of a share policy has run yet that could see the key.
+        server = _ask_server(this)
         prepared = _prepare(this)
         folder = _create_folder(this, prepared)
+        folder.update(cloud_server=server)
         with launcher_of(folder, this.scratch):
             created(folder)
             return _carry(this, folder, memory)
@@ -125,6 +129,26 @@ def toml_text(config: RunConfig) -> str:
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.to_flwr().items())
 
 
+def _ask_server(this: Launch) -> CloudServer | None:
+    """Returns what the cloud's server can do; None where no server is asked, or the run need not know."""
+    if not this.config.asks_a_server or this.config.prompt_form != "guided":
+        return None
+    _say(this, "asking the cloud's server what it can do")
+    said = _run_module(this, "strategies.cloud.openai_abilities", **_handed_key(this))
+    if not said:
+        return None
+    found = CloudServer.model_validate_json(said)
+    _say(this, found.summary)
+    return found
+
+
+def _handed_key(this: Launch) -> dict[str, str]:
+    """Leaves the cloud's key for the next process that asks the server; returns the variable that says where."""
+    key_file = this.scratch / "cloud-key"
+    hand_over(api_key(this.config), key_file)
+    return {KEY_FILE_VARIABLE: str(key_file)}
+
+
 def _prepare(this: Launch) -> Path:
     """Checks the share policy and prepares the data; returns the prepared folder."""
     _say(this, "checking the share policy")
@@ -141,11 +165,11 @@ def _prepare_data(this: Launch) -> Path:
     return folder
 
 
-def _run_module(this: Launch, module: str) -> str:
+def _run_module(this: Launch, module: str, **environment: str) -> str:
     """Returns what a module of the staged app says; a process of its own keeps this one light."""
     done = subprocess.run(
         [sys.executable, "-m", module, str(this.config_file)],
-        env=this.environment,
+        env={**this.environment, **environment},
         cwd=this.empty,
         check=False,
         encoding="utf-8",
@@ -155,6 +179,8 @@ def _run_module(this: Launch, module: str) -> str:
     )
     if done.returncode == BAD_INPUT:
         raise BadInputError(done.stderr.strip())
+    if done.returncode == FAILED:
+        raise RunError(done.stderr.strip())
     if done.returncode:
         raise RunError(f"{module} ended with exit code {done.returncode}:\n{_tail(done.stderr)}")
     return done.stdout
@@ -222,9 +248,9 @@ def _flower_log(folder: RunFolder) -> Path:
 def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
     environment = {**this.environment, "CDCDA_RUN_DIR": str(folder.path)}
     if this.config.asks_a_server:
-        key_file = this.scratch / "cloud-key"
-        hand_over(api_key(this.config), key_file)
-        environment[KEY_FILE_VARIABLE] = str(key_file)
+        environment |= _handed_key(this)
+    if found := folder.manifest().cloud_server:
+        environment[SERVER_VARIABLE] = found.model_dump_json()
     server = superlink(
         this.port,
         home=this.scratch / "home",

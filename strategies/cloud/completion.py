@@ -13,7 +13,7 @@ from cdcda_flower.types import Sample
 from cdcda_flower.words import limit_or_loop
 
 # OpenAI's word for it, and those of servers that have their own.
-_NATURAL_ENDS = frozenset({"stop", "eos", "eos_token", "end_turn"})
+_NATURAL_ENDS = frozenset({"stop", "stop_sequence", "eos", "eos_token", "end_turn"})
 # The server broke off: another try may bring the text.
 _BROKEN_OFF = frozenset({"error", "abort"})
 

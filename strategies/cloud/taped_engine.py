@@ -22,7 +22,10 @@ from strategies.recording import Recording
 _VERSION = 4
 # What a chat template writes around a prompt: roles, marks, the default system turn of some models.
 _TEMPLATE_TOKENS = 64
-# A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these.
+# What a JSON schema adds, written and read: its own words, and what stands around each choice.
+_SCHEMA_TOKENS, _AROUND_A_CHOICE = 96, 8
+# A text has at most as many tokens as UTF-8 bytes; the space before a choice and the marks around it are among these, and
+# the newline before what a server begins anew.
 _SPARE_TOKENS = 4
 
 
@@ -204,8 +207,14 @@ def _counted(usage: CloudUsage | None) -> int:
 
 
 def _most_tokens(request: GenerationRequest, *, prompts: bool) -> int:
-    """Returns what a request can cost at most, in tokens; `prompts`: every sample's prompt counts too."""
+    """Returns what a request can cost at most, in tokens; `prompts`: what every sample's calls read counts too.
+
+    A server writes x in one call, and y in another, which reads the prompt again and x; or both in one call, by a schema.
+    """
     chosen = max((len(choice.encode()) for choice in request.choices), default=0)
     written = request.free_texts * request.max_new_tokens + len(request.then.encode()) + chosen + _SPARE_TOKENS
-    read = len(request.prompt.encode()) + _TEMPLATE_TOKENS if prompts else 0
-    return request.samples * (written + read)
+    begun = len(request.prompt.encode()) + len(request.prefix.encode()) + _TEMPLATE_TOKENS
+    again = begun + request.max_new_tokens + len(request.then.encode()) + _SPARE_TOKENS if request.then else 0
+    schema = _SCHEMA_TOKENS + sum(len(choice.encode()) + _AROUND_A_CHOICE for choice in request.choices)
+    read = begun + again + (schema if request.prefix else 0)
+    return request.samples * (written + (read if prompts else 0))

@@ -87,8 +87,7 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"k": 101}, "k is 101"),
         ({"temperature": 0}, "temperature is 0.0"),
         ({"prompt_form": "free"}, "'guided' or 'paper'"),
-        ({"cloud_engine": "openai", "cloud_model": "gpt"}, "prompt-form is 'guided'; with cloud-engine = \"openai\""),
-        ({"cloud_engine": "openai", "prompt_form": "paper"}, "cloud-model is 'embedded'; with cloud-engine"),
+        ({"cloud_engine": "openai"}, "cloud-model is 'embedded'; with cloud-engine"),
         ({"cloud_url": "localhost:8000/v1"}, "cloud-url is 'localhost:8000/v1'; it must be http:// or https://"),
         ({"cloud_url": "http://127.0.0.1:port/v1"}, "cloud-url is no url"),
         ({"cloud_url": "https://me:sk-1@host/v1"}, "cloud-url holds more than host and path"),
@@ -102,6 +101,7 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"cloud_body": "top_k"}, "cloud-body is no JSON"),
         ({"cloud_body": "[1]"}, "cloud-body is '[1]'; write a JSON object such as '{\"top_k\": null}'"),
         ({"cloud_body": '{"seed": 1, "model": "x"}'}, "cloud-body names model, seed; the engine sets these itself"),
+        ({"cloud_body": '{"stop": "x", "top_k": 1, "grammar": ""}'}, "cloud-body names grammar, stop; the engine sets"),
     ],
 )
 def test_a_wrong_value_names_key_value_and_rule(changes: dict[str, Scalar], said: str) -> None:
@@ -112,7 +112,11 @@ def test_a_wrong_value_names_key_value_and_rule(changes: dict[str, Scalar], said
 
 def test_everything_that_keeps_an_api_from_working_is_said_at_once() -> None:
     lines = _lines(cloud_engine="openai", cloud_url="here", cloud_retries=-1)
-    assert [line.split()[0] for line in lines] == ["prompt-form", "cloud-model", "cloud-url", "cloud-retries"]
+    assert [line.split()[0] for line in lines] == ["cloud-model", "cloud-url", "cloud-retries"]
+
+
+def test_a_body_may_end_answers_that_are_not_begun() -> None:
+    assert _config(prompt_form="paper", cloud_body='{"stop": "x"}').cloud_body
 
 
 def test_a_missing_key_is_named() -> None:

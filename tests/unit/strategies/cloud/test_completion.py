@@ -21,7 +21,7 @@ def read(content: object = "a text", *, end: object = "stop", usage: object = US
     return completion(json.dumps({"choices": [choice], "usage": usage}).encode())
 
 
-@pytest.mark.parametrize("end", ["stop", "eos_token", "STOP"])
+@pytest.mark.parametrize("end", ["stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP"])
 def test_a_text_that_the_model_ended_is_whole(end: str) -> None:
     answer = read(end=end)
     assert (answer.sample.text, answer.sample.cut) == ("a text", "")

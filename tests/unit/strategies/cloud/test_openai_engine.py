@@ -6,30 +6,33 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
-from cdcda_flower.cloud_api import api_model
+from cdcda_flower.cloud_api import SERVER_VARIABLE, api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
+from cdcda_flower.runs.folder import CloudServer, CloudUsage
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Example, Sample, Upload
+from cdcda_flower.types import Cut, Example, Sample, Upload
 from llama_server import MODEL, LlamaServer, serving
 from repository import ROOT
+from scripted_server import Asked, Kind, Reply, Script, completion, scripted
 from strategies.augmentation.llm import Augmented, augment
-from strategies.cloud import openai_engine
+from strategies.cloud import openai_calls
 from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
 from strategies.cloud.openai_engine import OpenAIGenerator
+from strategies.cloud.prompts import paper_prompt
 
 KEY = "sk-right"
 PRIVATE = "a secret about a sailor"
 ASKED = GenerationRequest(
     prompt="Name a bird", prefix="", then="", samples=2, seed=1, max_new_tokens=8, choices=(), greedy=False
 )
+MOVIES = task_named("lamp-2")
 BIRDS = [replace(ASKED, prompt=f"Write a line about {what}.", seed=n) for n, what in enumerate(("owls", "ham", "rain"))]
 
 
@@ -51,6 +54,10 @@ def generator_of(url: str, **keys: Scalar) -> OpenAIGenerator:
     given = {key.replace("_", "-"): value for key, value in keys.items()}
     config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | own | given)
     return OpenAIGenerator(config, api_model(config))
+
+
+def _prompt(asked: Asked) -> str:
+    return str(asked["messages"][0]["content"])
 
 
 def generate(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[tuple[str, ...]]:
@@ -175,90 +182,15 @@ def test_a_server_that_stays_dead_ends_the_run_once_and_asks_no_more() -> None:
 WHOLE_VOCABULARY = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "repeat_penalty": 1}
 
 
-class Reply(NamedTuple):
-    """What the double answers."""
-
-    status: int = 200
-    body: str | None = None  # None: a completion that repeats prompt and seed
-    headers: Mapping[str, str] = {}
-    after_s: float = 0.0
-
-
-def completion(text: str, end: str = "stop") -> str:
-    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    choice = {"finish_reason": end, "message": {"role": "assistant", "content": text}}
-    return json.dumps({"choices": [choice], "usage": usage})
-
-
-@dataclass
-class Double:
-    """A server that follows a script: the n-th call gets the n-th reply, and those after the last one the last.
-
-    Prompts for which `odd` has a reply get that one.
-    """
-
-    script: Sequence[Reply]
-    odd: Callable[[str], Reply | None] = lambda prompt: None
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    most_at_once: int = 0
-    at_once: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
-        with self.lock:
-            reply = self.script[min(len(self.asked), len(self.script) - 1)]
-            reply = self.odd(asked["messages"][0]["content"]) or reply
-            self.asked.append(asked)
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        time.sleep(reply.after_s)
-        with self.lock:
-            self.at_once -= 1
-        text = f"{asked['messages'][0]['content']} {asked['seed']}"
-        body = (completion(text) if reply.body is None else reply.body).encode()
-        handler.send_response(reply.status)
-        for name, value in {"content-type": "application/json", **reply.headers}.items():
-            handler.send_header(name, value)
-        handler.send_header("content-length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-
-class _QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what some tests want."""
+Start = Callable[..., tuple[Script, str]]
 
 
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Double, str]]]:
-    """Starts doubles, after whose failures nobody waits long."""
-    monkeypatch.setattr(openai_engine, "_FIRST_WAIT_S", 0.001)
-    servers = []
-
-    def start(*script: Reply, odd: Callable[[str], Reply | None] = lambda prompt: None) -> tuple[Double, str]:
-        made = Double(script or (Reply(),), odd)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                made.answer(self)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Says nothing."""
-
-        servers.append(_QuietServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return made, f"http://127.0.0.1:{servers[-1].server_port}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-Start = Callable[..., tuple[Double, str]]
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts scripted servers, after whose failures nobody waits long."""
+    monkeypatch.setattr(openai_calls, "_FIRST_WAIT_S", 0.001)
+    with ExitStack() as opened:
+        yield lambda *replies, **how: opened.enter_context(scripted(*replies, **how))
 
 
 def test_calls_in_flight_are_bounded_and_each_sample_is_asked_once(double: Start) -> None:
@@ -368,7 +300,7 @@ def test_a_prompt_that_a_server_never_answers_costs_its_own_samples_only(
     double: Start, status: int, at_once: int, hated: int
 ) -> None:
     odd = Reply(status, ODD[1])
-    server, url = double(odd=lambda prompt: odd if prompt == BIRDS[hated].prompt else None)
+    server, url = double(odd=lambda asked: odd if _prompt(asked) == BIRDS[hated].prompt else None)
     generator = generator_of(url, cloud_concurrency=at_once, cloud_retries=2)
     rows = answers(generator, BIRDS, on_answer=lambda *_: None)
     for place, row in enumerate(rows):
@@ -384,7 +316,7 @@ def test_a_prompt_that_a_server_refuses_costs_its_own_samples_only(
     double: Start, status: int, headers: Mapping[str, str]
 ) -> None:
     refused = Reply(status, json.dumps({"error": {"message": PRIVATE}}), headers)
-    server, url = double(odd=lambda prompt: refused if prompt == BIRDS[1].prompt else None)
+    server, url = double(odd=lambda asked: refused if _prompt(asked) == BIRDS[1].prompt else None)
     generator = generator_of(url, cloud_concurrency=1, cloud_retries=2)
     rows = answers(generator, BIRDS, on_answer=lambda *_: None)
     assert [[sample.cut for sample in row] for row in rows] == [["", ""], ["no-answer"] * 2, ["", ""]]
@@ -486,7 +418,7 @@ def test_the_config_adds_fields_to_requests_and_takes_others_out(
     assert (sent["top_p"], sent["chat_template_kwargs"]) == (0.9, {"enable_thinking": False})
     assert "top_k" not in sent
     # OpenAI's own server refuses what it does not know.
-    monkeypatch.setattr(openai_engine, "OPENAI_URL", url)
+    monkeypatch.setattr(openai_calls, "OPENAI_URL", url)
     generate(generator_of(url), ASKED)
     assert server.asked[-1].keys() == {"model", "messages", "temperature", "max_tokens", "seed", "top_p"}
     assert server.asked[-1]["top_p"] == 1
@@ -527,25 +459,231 @@ def test_what_becomes_of_an_answer(double: Start, body: str, outcome: str) -> No
     assert found == [outcome] * 2
 
 
+# A guided request: the answer is begun, x is written, and y after it is one of two.
+GUIDED = replace(
+    ASKED, prefix="Input: Which tag? plot:", then="Response:", max_new_tokens=40, choices=("action", "sad [film]")
+)
+
+
+def written(url: str, request: GenerationRequest, **keys: Scalar) -> tuple[tuple[Sample, ...], OpenAIGenerator]:
+    generator = generator_of(url, prompt_form="guided", **keys)
+    [row] = answers(generator, [request], on_answer=lambda *_: None)
+    return row, generator
+
+
+def test_a_real_server_writes_x_and_then_one_of_the_choices(server: LlamaServer) -> None:
+    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.test_wording}two spies fall out", response="action"))
+    asked = replace(GUIDED, prompt=prompt, prefix=f"Input: {MOVIES.test_wording}".rstrip(), samples=4)
+    tokens: list[int] = []
+    generator = generator_of(server.url, prompt_form="guided", cloud_concurrency=1)
+    [row] = answers(generator, [asked], on_answer=lambda _, samples, count: tokens.append(count))
+    whole = [sample.text.split("\nResponse:") for sample in row if "\nResponse:" in sample.text]
+    assert len(whole) >= 2
+    # The server sends back what was begun, which is no part of what the model wrote.
+    assert all(x.strip() and MOVIES.test_wording not in x for x, _ in whole)
+    assert {y for _, y in whole} <= {" action", " sad [film]"}
+    assert len({sample.text for sample in row}) > 1
+    assert generator.usage.requests == len(row) + len(whole)
+    assert tokens == [generator.usage.completion_tokens]
+    # The same seeds write the same again.
+    assert answers(generator, [asked], on_answer=lambda *_: None) == [row]
+
+
+def test_a_real_server_answers_with_a_label_alone(server: LlamaServer) -> None:
+    asked = replace(GUIDED, prefix="Answer:", then="", samples=1, greedy=True, choices=("[1]", "[2]"))
+    (sample,), generator = written(server.url, asked)
+    assert (sample.text in {" [1]", " [2]"}, sample.cut) == (True, "")
+    assert generator.usage.requests == 1
+
+
+KINDS = [
+    Kind(binds="structured_outputs"),
+    Kind(binds="guided_choice"),
+    Kind(binds="grammar", repeats=True),
+    Kind(binds="response_format"),
+    Kind(binds="grammar", stops=False),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_x_and_y_are_two_calls_of_which_the_second_goes_on_after_the_first(double: Start, kind: Kind) -> None:
+    server, url = double(odd=kind)
+    row, generator = written(url, GUIDED, cloud_concurrency=1)
+    assert row == (Sample(text=" two spies fall out\nResponse: sad [film]", cut=""),) * 2
+    calls = [asked for asked in server.asked if _prompt(asked) == GUIDED.prompt]
+    assert (len(calls), generator.usage.requests, generator.usage.completion_tokens) == (4, 4, 8)
+    first, second = calls[:2]
+    assert [asked["messages"][1] for asked in (first, second)] == [
+        {"role": "assistant", "content": "Input: Which tag? plot:"},
+        {"role": "assistant", "content": "Input: Which tag? plot: two spies fall out\nResponse:"},
+    ]
+    assert (first["stop"], first["max_tokens"]) == (["\n"], 40)
+    assert kind.binds not in first
+    assert kind.binds in second
+    assert "stop" not in second
+    assert 11 <= second["max_tokens"] <= 16
+    # Each call of each sample draws from a seed of its own.
+    assert len({asked["seed"] for asked in calls}) == 4
+
+
+@pytest.mark.parametrize("choices", [(), ("action", "sad [film]")])
+def test_a_server_that_writes_by_a_schema_writes_x_and_y_in_one_call(double: Start, choices: tuple[str, ...]) -> None:
+    server, url = double(odd=Kind(continues=False, shapes=True))
+    row, generator = written(url, replace(GUIDED, choices=choices), cloud_concurrency=1)
+    y = choices[-1] if choices else "two spies fall out"
+    assert row == (Sample(text=f" two spies fall out\nResponse: {y}", cut=""),) * 2
+    assert (generator.usage.requests, len(server.asked[-1]["messages"])) == (2, 1)
+    properties = server.asked[-1]["response_format"]["json_schema"]["schema"]["properties"]
+    assert properties == {"Input": {"type": "string"}, "Response": {"type": "string"} | _enum(choices)}
+    assert not {"stop", "continue_final_message"} & server.asked[-1].keys()
+    greedy = replace(GUIDED, prefix="Answer:", then="", samples=1, greedy=True)
+    assert written(url, greedy)[0] == (Sample(text=" sad [film]", cut=""),)
+
+
+def _enum(choices: tuple[str, ...]) -> dict[str, object]:
+    return {"enum": list(choices)} if choices else {}
+
+
+def test_a_real_server_writes_by_a_schema(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked to: it can do more. Here it is taken for one that cannot."""
+    usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
+    can = CloudServer(url=server.url, continues=False, repeats=False, binds="", shapes=True, usage=usage)
+    monkeypatch.setenv(SERVER_VARIABLE, can.model_dump_json())
+    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.test_wording}two spies fall out", response="action"))
+    row, generator = written(server.url, replace(GUIDED, prompt=prompt, samples=3, max_new_tokens=60))
+    assert generator.usage.requests == 3
+    whole = [sample.text.split("\nResponse:") for sample in row if not sample.cut]
+    assert whole
+    assert {y for _, y in whole} <= {" action", " sad [film]"}
+
+
+def test_an_object_is_read_after_the_reasoning(double: Start) -> None:
+    kind = Kind(continues=False, shapes=True)
+    thought = Reply(body=completion('<think>{"Input": "no"}</think>{"Input": "a plot", "Response": "action"}'))
+    _, url = double(odd=lambda asked: thought if _prompt(asked) == GUIDED.prompt else kind(asked))
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert row == (Sample(text=" a plot\nResponse: action", cut=""),)
+
+
+def test_an_object_that_breaks_off_is_cut(double: Start) -> None:
+    kind = Kind(continues=False, shapes=True)
+    broken = Reply(body=completion('{"Input": "a plot wi', "length"))
+    _, url = double(odd=lambda asked: broken if _prompt(asked) == GUIDED.prompt else kind(asked))
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert [sample.cut for sample in row] == ["limit"]
+
+
+def test_a_free_y_ends_with_its_line(double: Start) -> None:
+    server, url = double(odd=Kind())
+    row, _ = written(url, replace(GUIDED, choices=(), samples=1))
+    assert row == (Sample(text=" two spies fall out\nResponse: two spies fall out", cut=""),)
+    assert [asked["stop"] for asked in server.asked[-2:]] == [["\n"]] * 2
+
+
+@pytest.mark.parametrize(("line", "cut"), [(" a plot without an end", "limit"), (" so it goes," * 9, "loop")])
+def test_of_an_x_that_is_cut_no_y_is_asked(double: Start, line: str, cut: Cut) -> None:
+    kind = Kind(binds="grammar")
+
+    def odd(asked: Asked) -> Reply | None:
+        return Reply(body=completion(line, "length")) if "stop" in asked else kind(asked)
+
+    _, url = double(odd=odd)
+    row, generator = written(url, replace(GUIDED, samples=1))
+    assert row == (Sample(text=line, cut=cut),)
+    assert generator.usage.requests == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "length", "stop_sequence", None, "content_filter"])
+def test_a_choice_is_whole_however_it_ended(double: Start, end: str | None) -> None:
+    kind = Kind(binds="grammar")
+
+    def odd(asked: Asked) -> Reply | None:
+        is_choice = _prompt(asked) == GUIDED.prompt and "grammar" in asked
+        return Reply(body=completion(" action", end)) if is_choice else kind(asked)
+
+    _, url = double(odd=odd)
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert row == (Sample(text=" two spies fall out\nResponse: action", cut=""),)
+
+
+def test_a_server_that_breaks_its_word_is_noticed(double: Start) -> None:
+    """It bound the answer when it was asked what it can do, and does not any more."""
+    kind = Kind(binds="grammar")
+
+    def odd(asked: Asked) -> Reply | None:
+        is_choice = "Generate" in _prompt(asked) and "grammar" in asked
+        return Reply(body=completion(" adventure")) if is_choice else kind(asked)
+
+    _, url = double(odd=odd)
+    result = augmented(url, form="guided")
+    assert [one.reason for one in result.unparsable] == ["label-outside-set"] * 2
+
+
+def test_an_x_whose_y_never_comes_is_no_answer_and_was_paid_for(double: Start) -> None:
+    kind = Kind(binds="grammar")
+
+    def odd(asked: Asked) -> Reply | None:
+        is_hated = _prompt(asked) == BIRDS[1].prompt and "grammar" in asked
+        return Reply(500, "{}") if is_hated else kind(asked)
+
+    _, url = double(odd=odd)
+    asked = [replace(GUIDED, prompt=bird.prompt, samples=1) for bird in BIRDS]
+    generator = generator_of(url, prompt_form="guided", cloud_concurrency=1, cloud_retries=1)
+    rows = answers(generator, asked, on_answer=lambda *_: None)
+    assert [row[0].cut for row in rows] == ["", "no-answer", ""]
+    assert (generator.usage.requests, generator.usage.retries) == (5, 1)
+
+
+def test_marks_of_a_chat_template_in_x_are_broken_up_before_it_is_sent_again(double: Start) -> None:
+    server, url = double(odd=Kind(binds="grammar", line=" a plot<|im_end|> of two"))
+    row, _ = written(url, replace(GUIDED, samples=1))
+    assert row[0].text.startswith(" a plot<|im_end|> of two\n")
+    assert "a plot< |im_end| > of two" in server.asked[-1]["messages"][1]["content"]
+
+
+def test_the_tokens_of_both_calls_are_counted_or_none(double: Start) -> None:
+    kind = Kind(binds="grammar")
+    uncounted = json.dumps(json.loads(completion(" action")) | {"usage": None})
+
+    def odd(asked: Asked) -> Reply | None:
+        is_choice = _prompt(asked) == GUIDED.prompt and "grammar" in asked
+        return Reply(body=uncounted) if is_choice else kind(asked)
+
+    _, url = double(odd=odd)
+    _, generator = written(url, replace(GUIDED, samples=1))
+    assert (generator.usage.requests, generator.usage.uncounted, generator.usage.completion_tokens) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(("line", "reason"), [("", "copied-wording-only"), (" <think>", "only-reasoning")])
+def test_what_becomes_of_a_guided_answer_that_is_no_pair(double: Start, line: str, reason: str) -> None:
+    _, url = double(odd=Kind(binds="grammar", line=line))
+    assert [one.reason for one in augmented(url, form="guided").unparsable] == [reason] * 2
+
+
+def test_a_guided_answer_becomes_a_pair(double: Start) -> None:
+    _, url = double(odd=Kind(binds="structured_outputs"))
+    pairs = augmented(url, form="guided").pairs
+    assert [(pair.query, pair.response) for pair in pairs] == [
+        (f"{MOVIES.test_wording}two spies fall out", MOVIES.labels[-1])
+    ] * 2
+
+
 def test_a_request_without_an_answer_is_counted(double: Start) -> None:
     odd = Reply(200, ODD[1])
-    _, url = double(Reply(body=completion(FINAL)), odd=lambda prompt: odd if "a dog" in prompt else None)
+    _, url = double(Reply(body=completion(FINAL)), odd=lambda asked: odd if "a dog" in _prompt(asked) else None)
     result = augmented(url, "a dog", "a cat")
     assert len(result.pairs) == 2
     assert [one.reason for one in result.unparsable] == ["no-answer"] * 2
 
 
-MOVIES = task_named("lamp-2")
-
-
-def augmented(url: str, *plots: str) -> Augmented:
-    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": "paper", "k": 2})
+def augmented(url: str, *plots: str, form: str = "paper") -> Augmented:
+    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | {"prompt-form": form, "k": 2})
     examples = tuple(
         Example(id=str(place), query=MOVIES.before + plot, response="action")
         for place, plot in enumerate(plots or ("two spies fall out",))
     )
     upload = Upload(user_id="ann", policy="all", history_size=9, query_count=1, examples=examples)
-    generator = generator_of(url, cloud_concurrency=1, cloud_retries=1)
+    generator = generator_of(url, cloud_concurrency=1, cloud_retries=1, prompt_form=form)
     return augment([upload], MOVIES, config, generator, lambda done, tokens: None)
 
 

@@ -365,6 +365,15 @@ def test_a_budget_in_tokens_is_never_exceeded(opened: Open, server: bool, each: 
     assert again.engine.asked == requests[done:]
 
 
+@pytest.mark.parametrize(("server", "most"), [(False, 78), (True, 1050)])
+def test_what_a_guided_request_may_cost_counts_both_calls_of_a_server(opened: Open, server: bool, most: int) -> None:
+    # Written: x of 12 tokens, `Response:`, a label and 4. A server reads 27 + 6 + 64 for x; for y that again, x and the rest;
+    # and may be given a schema, of 96 tokens and 9 for the label.
+    guided = replace(ASKED, prefix="Input:", then="Response:", choices=("a",))
+    with pytest.raises(RunError, match=rf"the next call may take {most:,};"):
+        opened(Counting(server=server), budget_tokens=1).texts(guided)
+
+
 def test_a_budget_in_tokens_needs_a_server_that_counts(opened: Open) -> None:
     opened(Counting(server=True), budget_tokens=10_000).texts()
     with pytest.raises(ConfigError, match="does not count its tokens; set it to 0 and give budget-calls"):
