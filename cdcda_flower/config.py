@@ -37,7 +37,7 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             ("transformers",),
             "the other engines give texts, not the distributions behind them (a .gguf file as cloud-model is fine)",
         ),
-        "device-executor": (("local", "fleet"), "a double learns nothing from distributions"),
+        "device-executor": (("auto", "local", "fleet"), "a double learns nothing from distributions"),
     }
 )
 _FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_tokens", "seed", "n", "stream"})
@@ -156,8 +156,8 @@ class RunConfig(BaseModel):
     eda_alpha_rs: Ratio = Field(description="swaps of EDA's random swap per word; 0 = leave it out")
     eda_alpha_rd: Ratio = Field(description="probability that EDA's random deletion drops a word; 0 = leave it out")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
-    device_executor: Literal["fleet", "local", "echo"] = Field(
-        description="fleet: one process for all users; local: each device's own; echo is a test double; reports refuse it"
+    device_executor: Literal["auto", "fleet", "local", "echo"] = Field(
+        description="fleet: one process for all users; local: each device's own; auto: the faster of both, measured once on this machine; echo is a test double; reports refuse it"
     )
     fleet_slots: Positive = Field(description="adapters that the fleet trains, or answers with, at once")
     device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
@@ -208,6 +208,11 @@ class RunConfig(BaseModel):
     def chosen_methods(self) -> tuple[Method, ...]:
         """The methods themselves, in the same order."""
         return tuple(METHODS[name] for name in self.method_names)
+
+    @property
+    def executor(self) -> Literal["fleet", "local", "echo"]:
+        """What trains and answers. `cdcda run` measures for "auto" and says "fleet" or "local"; plain `flwr run` takes "local"."""
+        return "local" if self.device_executor == "auto" else self.device_executor
 
     @property
     def filter_names(self) -> tuple[str, ...]:

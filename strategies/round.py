@@ -264,7 +264,7 @@ class Round:
         a waiting client process takes 236 MB, and so few can wait that little would be worked on together.
         """
         content = {user_id: encode(request) for user_id, request in requests.items()}
-        if self.config.device_executor == "fleet":
+        if self.config.executor == "fleet":
             ahead = [Message(c, self._node_of[user_id], SUBMIT[message_type]) for user_id, c in content.items()]
             # Who fails here fails again, and is named, when the result is asked for.
             grid.send_and_receive(ahead)

@@ -120,7 +120,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
 def _patient(grid: Grid, phases: Phases, config: RunConfig) -> PatientGrid:
     # Flower hands messages out in no order, and a client waits for its user's result. With all of them out, every client
     # might wait for those whom the fleet serves last, and no progress would be seen.
-    in_flight = _FLEET_IN_FLIGHT if config.device_executor == "fleet" else config.num_users
+    in_flight = _FLEET_IN_FLIGHT if config.executor == "fleet" else config.num_users
     return PatientGrid(grid, phases, timeout_s=config.reply_timeout_s, in_flight=in_flight)
 
 

@@ -124,6 +124,7 @@ class CloudCost(BaseModel):
 class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
+    `device_executor` is what trained and answered, also where the config says "auto", and `executor_reason` why.
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
     of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
@@ -149,6 +150,8 @@ class Manifest(BaseModel):
     cloud_usage: CloudUsage | None = None
     tape: TapeUse | None = None
     cloud_costs: dict[str, CloudCost] = {}
+    device_executor: str = ""
+    executor_reason: str = ""
     base_rows: int = 0
     base_weights: str = ""
     asked_elsewhere: int = 0

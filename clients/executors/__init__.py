@@ -16,4 +16,4 @@ EXECUTORS: Mapping[str, Callable[[RunConfig, ModelRef], Executor]] = MappingProx
 
 def make_executor(config: RunConfig, base: ModelRef) -> Executor:
     """Returns the executor that `device-executor` names."""
-    return EXECUTORS[config.device_executor](config, base)
+    return EXECUTORS[config.executor](config, base)

@@ -61,7 +61,7 @@ def chosen_port() -> int:
 
 def client_gpu_share(config: RunConfig) -> float:
     """Returns the share of the GPU that each client asks Ray for; 0 where no client uses one (the fleet has its own)."""
-    if config.device_executor != "local":
+    if config.executor != "local":
         return 0.0
     wanted = config.device == "cuda" or (config.device == "auto" and shutil.which("nvidia-smi") is not None)
     return config.client_gpu_share if wanted and has_cuda() else 0.0

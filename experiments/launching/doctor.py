@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.errors import ConfigError
+from cdcda_flower.errors import ConfigError, ModelError
+from cdcda_flower.models.executor_choice import Side, kept_choice
 from cdcda_flower.runs.identity import hardware, versions
 from cdcda_flower.runs.locations import cache_folder, runs_folder
 from experiments.launching.machine import clients_at_once, cores, memory_gb
@@ -30,6 +31,7 @@ def findings() -> Iterator[tuple[str, str]]:
     yield "memory", f"{memory_gb():.1f} GB"
     clients = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
     yield "devices at a time", f"{clients.processes} (client-memory-gb = {config.client_memory_gb:g})"
+    yield "device-executor", _executor(config)
     yield "GPU", _gpu()
     if problem := proxy_problem():
         yield "proxy", problem
@@ -41,6 +43,15 @@ def findings() -> Iterator[tuple[str, str]]:
         found = importlib.util.find_spec(package) is not None
         yield model, "embedded" if found else f"absent; `make install` installs it ({package})"
     yield "models", "unquantised folders and Hugging Face ids, .gguf files (docs/how-to/choose-a-model.md)"
+
+
+def _executor(config: RunConfig) -> str:
+    side = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
+    try:
+        found = kept_choice(config, Side(processes=side.processes, cpus=side.cpus))
+    except ModelError as error:
+        return str(error)
+    return f"{found.executor}: {found.reason}" if found else 'not measured yet; the first run with "auto" does it'
 
 
 def _gpu() -> str:

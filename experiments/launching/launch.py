@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.files import private_files
+from cdcda_flower.models.executor_choice import Choice
 from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
@@ -81,8 +82,10 @@ def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable
         # First: no code of a share policy has run yet that could see the key.
         server = _ask_server(this)
         prepared = _prepare(this)
-        folder = _create_folder(this, prepared)
-        folder.update(cloud_server=server)
+        asked = this.config
+        this, reason = _with_executor(this)
+        folder = _create_folder(this, prepared, asked=asked)
+        folder.update(cloud_server=server, device_executor=this.config.device_executor, executor_reason=reason)
         with launcher_of(folder, this.scratch):
             created(folder)
             return _carry(this, folder, memory)
@@ -157,6 +160,18 @@ def _prepare(this: Launch) -> Path:
     return _prepare_data(this)
 
 
+def _with_executor(this: Launch) -> tuple[Launch, str]:
+    """Returns the launch with what "auto" takes on this machine, and why; as it is where the config names an executor."""
+    if this.config.device_executor != "auto":
+        return this, "set by device-executor"
+    side = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
+    _say(this, "choosing the device executor (measured once on a machine, which takes a minute)")
+    said = _run_module(this, "cdcda_flower.models.executor_choice", str(side.processes), str(side.cpus))
+    choice = Choice(**json.loads(said.strip().split("\n")[-1]))
+    _say(this, f"device executor: {choice.executor} ({choice.reason})")
+    return replace(this, config=this.config.model_copy(update={"device_executor": choice.executor})), choice.reason
+
+
 def _prepare_data(this: Launch) -> Path:
     """Returns the prepared folder, which the preparing process says last."""
     folder = Path(_run_module(this, "cdcda_flower.data.prepare").strip().split("\n")[-1])
@@ -165,10 +180,10 @@ def _prepare_data(this: Launch) -> Path:
     return folder
 
 
-def _run_module(this: Launch, module: str, **environment: str) -> str:
+def _run_module(this: Launch, module: str, *arguments: str, **environment: str) -> str:
     """Returns what a module of the staged app says; a process of its own keeps this one light."""
     done = subprocess.run(
-        [sys.executable, "-m", module, str(this.config_file)],
+        [sys.executable, "-m", module, str(this.config_file), *arguments],
         env={**this.environment, **environment},
         cwd=this.empty,
         check=False,
@@ -186,10 +201,12 @@ def _run_module(this: Launch, module: str, **environment: str) -> str:
     return done.stdout
 
 
-def _create_folder(this: Launch, prepared: Path) -> RunFolder:
-    config = this.config.model_copy(update={"run_name": run_name(this.config)})
+def _create_folder(this: Launch, prepared: Path, *, asked: RunConfig) -> RunFolder:
+    """Returns the run's folder; its manifest has the config as it was asked for, so that a sweep knows it again."""
+    name = {"run_name": run_name(asked)}
+    config = this.config.model_copy(update=name)
     folder = RunFolder.create(Path(config.runs_dir), config.run_name)
-    folder.update(**run_identity(config, this.staged), prepared=str(prepared), started=_now())
+    folder.update(**run_identity(asked.model_copy(update=name), this.staged), prepared=str(prepared), started=_now())
     (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
     return folder
 
@@ -302,7 +319,7 @@ def _command(this: Launch) -> list[str]:
 def _federation(this: Launch) -> dict[str, float]:
     """Returns what Flower and Ray are told of the machine; says so where memory holds fewer devices than there are cores."""
     clients = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
-    if this.config.device_executor == "local" and clients.processes < cores():
+    if this.config.executor == "local" and clients.processes < cores():
         devices = "device" if clients.processes == 1 else "devices"
         _say(this, f"{clients.processes} {devices} at a time: memory holds no more (client-memory-gb)")
     return {

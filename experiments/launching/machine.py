@@ -39,7 +39,7 @@ def clients_at_once(config: RunConfig, *, cores: int, memory_gb: float) -> Clien
 
     Only clients with a model of their own take `client-memory-gb`.
     """
-    if config.device_executor != "local":
+    if config.executor != "local":
         return Clients(cores, 1)
     processes = max(1, min(cores, int(CLIENTS_SHARE * memory_gb / config.client_memory_gb)))
     return Clients(processes, cores // processes)

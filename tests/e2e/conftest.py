@@ -37,6 +37,7 @@ REAL = {
     "policy-args": '{"count": 3}',
     "k": 2,
     "device": "cpu",
+    "device-executor": "local",
     "device-model": "./model",
     "cloud-model": "./model",
     "epsilon-scf": 0.0,

@@ -1,0 +1,240 @@
+"""What `device-executor = "auto"` takes: both ways of training are timed once on this machine, with the run's own model.
+
+`python -m cdcda_flower.models.executor_choice CONFIG.json PROCESSES CPUS` prints the choice as JSON. PROCESSES devices of
+CPUS threads each would train side by side under "local". Each way works in child processes of its own, as in a run.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import BadInputError, ModelError, RunError
+from cdcda_flower.files import write_atomic
+from cdcda_flower.models.recipe import user_recipe
+from cdcda_flower.models.requests import TrainRequest, model_spec
+from cdcda_flower.models.sources import find_model
+from cdcda_flower.runs.identity import versions
+from cdcda_flower.runs.locations import cache_folder
+from cdcda_flower.seeding import digest
+from cdcda_flower.types import ModelRef
+
+Way = Literal["fleet", "local"]
+VERSION = 1  # of what is measured; part of the key of a choice that was kept
+_WORDS = 48  # of one example's x, about as many tokens
+_MOST_ADAPTERS = 8  # that the fleet trains at once here: more take longer and tell the same
+_READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is faster here, and the tokens that each way trained in a second; 0 where there was nothing to measure."""
+
+    executor: Way
+    fleet: float
+    local: float
+
+    @property
+    def reason(self) -> str:
+        """The choice in words."""
+        if not self.fleet:
+            return "nothing is trained side by side"
+        return f"training {self.fleet:,.0f} tokens/s with the fleet, {self.local:,.0f} with local, measured on this machine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Devices that train side by side under "local": so many processes of so many threads."""
+
+    processes: int
+    cpus: int
+
+
+def kept_choice(config: RunConfig, side: Side) -> Choice | None:
+    """Returns what was chosen here before for such a run; None where nothing was measured yet."""
+    if not _measurable(config):
+        return Choice(executor="local", fleet=0.0, local=0.0)
+    file = _file(config, side, find_model(config.device_model, "causal"))
+    return Choice(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def choose(config: RunConfig, side: Side) -> Choice:
+    """Returns the faster way; two runs on one machine choose alike, since the first measurement is kept in the cache."""
+    found = kept_choice(config, side)
+    if found:
+        return found
+    # torch takes seconds to import, and only a measurement needs it.
+    from cdcda_flower.models.loading import loadable
+
+    model = find_model(config.device_model, "causal")
+    file = _file(config, side, model)
+    base = loadable(model, cache_folder(config))
+    fleet, local = (_rate(config, base, way, side) for way in ("fleet", "local"))
+    choice = Choice(executor="fleet" if fleet > local else "local", fleet=round(fleet, 1), local=round(local, 1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(asdict(choice)))
+    return choice
+
+
+def _measurable(config: RunConfig) -> bool:
+    return config.num_users > 1 and any(method.trains for method in config.chosen_methods)
+
+
+def _file(config: RunConfig, side: Side, model: ModelRef) -> Path:
+    """Returns where the choice of such a run on such a machine is kept."""
+    key = digest(
+        {
+            "version": VERSION,
+            "machine": [
+                platform.node(),
+                _processor(),
+                side.processes,
+                side.cpus,
+                os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            ],
+            "versions": versions(("torch", "bitsandbytes", "transformers")),
+            "model": model.digest,
+            "keys": [config.device, config.quantization, config.lora_rank, config.batch_size, config.max_tokens],
+            "adapters": [_adapters(config, way) for way in ("fleet", "local")],
+        }
+    )
+    return cache_folder(config) / "executors" / f"{key[:32]}.json"
+
+
+def _processor() -> str:
+    """Returns what tells this processor from others, its instructions included."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].split("\n")
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features")))
+
+
+def _adapters(config: RunConfig, way: Way) -> int:
+    """Returns how many adapters one process trains at once: all of one user's, or as many users' as the fleet has slots."""
+    own = sum(method.trains for method in config.chosen_methods)
+    return own if way == "local" else min(config.fleet_slots, own * config.num_users, _MOST_ADAPTERS)
+
+
+def _rate(config: RunConfig, base: ModelRef, way: Way, side: Side) -> float:
+    """Returns the tokens that all processes of a way train in a second; they begin together, once each has its model."""
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
+        file = Path(scratch, "measure.json")
+        file.write_text(json.dumps({"config": config.to_flwr(), "base": asdict(base)}), encoding="utf-8")
+        count, threads = (side.processes, side.cpus) if way == "local" else (1, side.processes * side.cpus)
+        children = [
+            opened.enter_context(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-m",
+                        "cdcda_flower.models.executor_choice",
+                        "--measure",
+                        str(file),
+                        way,
+                        str(threads),
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=opened.enter_context(Path(scratch, f"{number}.log").open("wb")),
+                    env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                    encoding="utf-8",
+                )
+            )
+            for number in range(count)
+        ]
+        try:
+            for child in children:
+                _heard(child, scratch, _READY)
+            for child in children:
+                assert child.stdin
+                child.stdin.write("go\n")
+                child.stdin.flush()
+            return sum(float(_heard(child, scratch)) for child in children)
+        finally:
+            for child in children:
+                child.kill()
+
+
+def _heard(child: "subprocess.Popen[str]", scratch: str, expected: str = "") -> str:
+    assert child.stdout
+    line = child.stdout.readline().strip()
+    if not line or (expected and line != expected):
+        logs = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in Path(scratch).glob("*.log"))
+        raise RunError(
+            'device-executor is "auto", and the measurement of this machine failed; set "fleet" or "local":\n'
+            + logs[-2000:]
+        )
+    return line
+
+
+def _measure(file: str, way: Way, threads: int) -> None:
+    """Prints the tokens per second of one process, when it is told to go."""
+    from cdcda_flower.models.device_model import DeviceModel
+
+    given = json.loads(Path(file).read_text(encoding="utf-8"))
+    config, base = RunConfig.from_flwr(given["config"]), ModelRef(**given["base"])
+    adapters = _adapters(config, way)
+    spec = model_spec(config, base, slots=adapters, dequantised=way == "fleet" and config.quantization == "nf4")
+    model = DeviceModel(replace(spec, threads=threads))
+    with tempfile.TemporaryDirectory() as scratch:
+        # The first pass prepares kernels and memory; its shape is that of the second.
+        model.train(_requests(config, adapters, Path(scratch, "first")))
+        sys.stdout.write(f"{_READY}\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+        started = time.perf_counter()
+        trained = model.train(_requests(config, adapters, Path(scratch, "second")))
+        seconds = time.perf_counter() - started
+    sys.stdout.write(f"{sum(one.stats.tokens for one in trained) / seconds}\n")
+    sys.stdout.flush()
+
+
+def _requests(config: RunConfig, adapters: int, folder: Path) -> list[TrainRequest]:
+    """Returns one step's work for each adapter, on words that mean nothing."""
+    recipe = replace(user_recipe(config), steps=1, epochs=1)
+    return [
+        TrainRequest(
+            [
+                (" ".join(f"word{(row + place) % 97}" for place in range(_WORDS // 2)), "an answer")
+                for row in range(config.batch_size)
+            ],
+            recipe,
+            adapter,
+            folder=str(folder / str(adapter)),
+        )
+        for adapter in range(adapters)
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the choice for the flat JSON config that is named; returns the exit code."""
+    try:
+        if arguments[0] == "--measure":
+            _, file, way, threads = arguments
+            _measure(file, "fleet" if way == "fleet" else "local", int(threads))
+            return 0
+        file, processes, cpus = arguments
+        config = RunConfig.from_flwr(json.loads(Path(file).read_text(encoding="utf-8")))
+        choice = choose(config, Side(processes=int(processes), cpus=int(cpus)))
+    except (BadInputError, ModelError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except RunError as error:
+        sys.stderr.write(f"{error}\n")
+        return 3
+    sys.stdout.write(f"{json.dumps(asdict(choice))}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

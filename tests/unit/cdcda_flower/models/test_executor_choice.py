@@ -1,0 +1,69 @@
+"""What "auto" takes: both ways are timed with the run's model, once on a machine; a failed measurement names the remedy."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import RunError
+from cdcda_flower.models.executor_choice import Choice, Side, choose, kept_choice, main
+from lamp_folder import config
+
+SIDE = Side(processes=1, cpus=1)
+
+
+def _config(folder: Path, model: Path, **changes: Any) -> RunConfig:
+    given = {
+        "device": "cpu",
+        "device_model": str(model),
+        "cache_dir": str(folder / "cache"),
+        "num_users": 3,
+        "batch_size": 1,
+    }
+    return config(**given | {"methods": "device,direct-ft,cdcda", "fleet_slots": 2, **changes})
+
+
+def test_both_ways_are_measured_once(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = _config(tmp_path, tiny_llama)
+    assert kept_choice(asked, SIDE) is None
+    chosen = choose(asked, SIDE)
+    assert chosen.fleet > 0
+    assert chosen.local > 0
+    assert chosen.executor == ("fleet" if chosen.fleet > chosen.local else "local")
+    assert "measured on this machine" in chosen.reason
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("measured again"))
+    assert choose(asked, SIDE) == kept_choice(asked, SIDE) == chosen
+    assert choose(_config(tmp_path, tiny_llama, seed=9, k=2), SIDE) == chosen
+    # What changes the work is another measurement.
+    for changes in ({"quantization": "none"}, {"lora_rank": 4}, {"fleet_slots": 1}, {"batch_size": 2}):
+        assert kept_choice(_config(tmp_path, tiny_llama, **changes), SIDE) is None
+    assert kept_choice(asked, Side(processes=2, cpus=1)) is None
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(asked.to_flwr()), encoding="utf-8")
+    assert main([str(file), "1", "1"]) == 0
+    assert Choice(**json.loads(capsys.readouterr().out)) == chosen
+
+
+@pytest.mark.parametrize("changes", [{"num_users": 1}, {"methods": "device,cloud"}])
+def test_where_nothing_is_trained_side_by_side_nothing_is_measured(
+    tiny_llama: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    chosen = choose(_config(tmp_path, tiny_llama, **changes), SIDE)
+    assert (chosen.executor, chosen.reason) == ("local", "nothing is trained side by side")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_measurement_that_fails_names_the_remedy(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdcda_flower.models.executor_choice._READY", "something else")
+    with pytest.raises(
+        RunError, match=r'device-executor is "auto", and the measurement .* failed; set "fleet" or "local"'
+    ):
+        choose(_config(tmp_path, tiny_llama), SIDE)
+    assert not (tmp_path / "cache" / "executors").exists()
