@@ -16,14 +16,9 @@ SIDE = Side(processes=1, cpus=1)
 
 
 def _config(folder: Path, model: Path, **changes: Any) -> RunConfig:
-    given = {
-        "device": "cpu",
-        "device_model": str(model),
-        "cache_dir": str(folder / "cache"),
-        "num_users": 3,
-        "batch_size": 1,
-    }
-    return config(**given | {"methods": "device,direct-ft,cdcda", "fleet_slots": 2, **changes})
+    given: dict[str, Any] = {"device": "cpu", "device_model": str(model), "cache_dir": str(folder / "cache")}
+    given |= {"num_users": 3, "batch_size": 1, "methods": "device,direct-ft,cdcda", "fleet_slots": 2, **changes}
+    return config(**given)
 
 
 def test_both_ways_are_measured_once(
