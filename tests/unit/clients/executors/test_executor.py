@@ -77,7 +77,8 @@ def test_a_start_reaches_the_request_as_a_folder_with_its_digest(tmp_path: Path)
     assert first.folder != second.folder
     # The batches come in one order: what differs is where training starts.
     assert first.seed == second.seed
-    assert len({first.key, replace(first, start=None).key, replace(first, start=replace(first.start, weights_digest="x")).key}) == 3  # fmt: skip
+    other = replace(first.start, weights_digest="x")
+    assert len({one.key for one in (first, replace(first, start=None), replace(first, start=other))}) == 3
 
 
 @pytest.mark.parametrize("double", [False, True])
