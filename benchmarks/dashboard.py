@@ -20,7 +20,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 from cdcda_flower.config import read_defaults
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import METHODS, method_named
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.progress import Progress
@@ -85,7 +85,7 @@ def write_run(runs: Path, name: str, people: int, *, status: str = "finished") -
 def _result(user: str, method: str, rng: random.Random) -> tuple[object, ...]:
     error = float(rng.randrange(8))
     sums = {"n": 2.0, "unparsed": 0.0, "abs": error, "sq": error**2 / 2}
-    return user, method, user if METHODS[method].trains else None, 2, 0, json.dumps(sums), 1.0
+    return user, method, user if method_named(method).trains else None, 2, 0, json.dumps(sums), 1.0
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, column_names, unknown_key, url_problem
-from cdcda_flower.methods import METHODS, Method
+from cdcda_flower.methods import KNOWN_METHODS, Method, is_method, method_named, method_problem
 from cdcda_flower.tasks import TASKS, Task, inline, task_named
 
 Scalar = bool | int | float | str
@@ -91,15 +91,17 @@ class RunConfig(BaseModel):
         description="rows of non-target users that M_base is trained on, drawn by seed; 0 = all"
     )
     seed: Count = Field(description="root of every derived seed")
-    methods: str = Field(description="comma-separated, paired in one federation: " + ", ".join(METHODS))
+    methods: str = Field(description="comma-separated, paired in one federation: " + KNOWN_METHODS)
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
     share_policy: str = Field(description="ratio, none, all, recent, an entry point's name, or module:Class")
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
     policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
     plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
-    rag_items: Positive = Field(description="history items before a question, with device+rag and cloud+rag")
+    rag_items: Positive = Field(
+        description="history items before a question, and with NAME+rag before a training input"
+    )
     rag_words: Count = Field(
-        description="words of one question's history items in all; fewer where max-tokens ends before"
+        description="words of the history items before one question in all; fewer where max-tokens ends before"
     )
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
@@ -207,7 +209,7 @@ class RunConfig(BaseModel):
     @property
     def chosen_methods(self) -> tuple[Method, ...]:
         """The methods themselves, in the same order."""
-        return tuple(METHODS[name] for name in self.method_names)
+        return tuple(map(method_named, self.method_names))
 
     @property
     def executor(self) -> Literal["fleet", "local", "echo"]:
@@ -253,9 +255,9 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_methods(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",")]
-        unknown = [name for name in names if name not in METHODS]
-        if unknown:
-            raise ConfigError(f"methods names {', '.join(map(repr, unknown))}; known methods: {', '.join(METHODS)}")
+        problems = list(filter(None, map(method_problem, names)))
+        if problems:
+            raise ConfigError(f"methods is {value!r}; {'; '.join(problems)}; known methods: {KNOWN_METHODS}")
         if len(set(names)) != len(names):
             raise ConfigError(f"methods is {value!r}; name each method once")
         return value
@@ -288,9 +290,10 @@ class RunConfig(BaseModel):
             return value
         for method in _methods(info):
             said = f"share-policy is {policy!r} and share-ratio {value:g}; {method.name}"
-            if method.pooled and share < 1:
+            if method.start == "global" and share == 0:
                 raise ConfigError(
-                    f"{said} trains on all users' data together: let everything go, or leave the method out"
+                    f"{said} begins with the global adapter, which is trained on what all users share, and the policy "
+                    "lets nothing go: share some, or leave the method out"
                 )
             if method.answers == "cloud" and method.retrieval and share == 0:
                 raise ConfigError(
@@ -414,7 +417,7 @@ class RunConfig(BaseModel):
 def _methods(info: ValidationInfo) -> list[Method]:
     """Returns the known methods of a config in the making; unknown ones are said by their own rule."""
     names = [name.strip() for name in info.data.get("methods", "").split(",")]
-    return [METHODS[name] for name in names if name in METHODS]
+    return [method_named(name) for name in names if is_method(name)]
 
 
 def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> str:

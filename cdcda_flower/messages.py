@@ -49,11 +49,15 @@ class Questions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one method sends down for training; `targets` are of shared examples, by id."""
+    """What one method sends down for training: pairs, a teacher's `targets` for shared examples, by id, and where it starts.
+
+    `start` is the global adapter; None is a fresh one over M_base.
+    """
 
     method: str
     synthetic: tuple[SyntheticPair, ...]
     targets: tuple[tuple[str, TeacherTargets], ...] = ()
+    start: AdapterRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +163,8 @@ FAILURES: Mapping[str, Failure] = MappingProxyType(
             says="a node's partition has no target user; start as many nodes as num-users says (num-supernodes)"
         ),
         "foreign-adapter": Failure(
-            says="the device does not hold an adapter that it is to answer with; only a simulation reads other devices' "
-            "(swap-test, global-ft)"
+            says="the device does not hold an adapter that it is to answer with or to start from; only a simulation reads "
+            "those of others (swap-test, global-ft, global>NAME)"
         ),
         "not-finite": Failure(says="a number is not finite (a training that diverged?); lower learning-rate"),
         "trainer-died": Failure(

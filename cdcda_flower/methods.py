@@ -1,33 +1,42 @@
-"""The methods as one table, which config, cloud, devices and reports read. A method is a row here (docs/concepts/methods.md)."""
+"""The methods: a table of rows, and the names `[global>]BASE[+rag]` that compose them (docs/concepts/methods.md).
+
+Config, cloud, devices and reports ask here what a name means.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
-Supply = Literal["nothing", "selected", "random", "all", "eda", "teacher"]
+from cdcda_flower.errors import ConfigError
+
+Supply = str
 """What the cloud sends back for what a device shared.
 
 `selected`: the LLM's pairs that all filters keep. `random`: as many of the LLM's pairs, drawn by seed. `all`: all of
 them. `eda`: the shared examples with words exchanged (Wei and Zou 2019). `teacher`: the LLM's distributions over their
-answers.
+answers. `nothing`: nothing.
 """
+
+GLOBAL, RAG = "global>", "+rag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """Who answers, with what before the question, and which adapter was trained on what.
+    """Who answers, with which adapter, and with what before the question.
 
-    `trains`: the device fits an adapter of its own on its private history and the `supply`. `pooled`: one adapter is
-    trained on what all users shared. `retrieval`: items of the user's own history stand before each question.
+    `start`: M_base alone, or M_base with the global adapter, which the cloud trains once on what all users share.
+    `trains`: the device fits an adapter of its own, from there, on its private history and the `supply`. `retrieval`:
+    items of the user's own history stand before each question and, where the device trains, before each training input.
     """
 
     name: str
     answers: Literal["device", "cloud"] = "device"
-    retrieval: bool = False
+    start: Literal["base", "global"] = "base"
     trains: bool = False
     supply: Supply = "nothing"
-    pooled: bool = False
+    retrieval: bool = False
 
     @property
     def augmented(self) -> bool:
@@ -37,7 +46,7 @@ class Method:
     @property
     def shares(self) -> bool:
         """Whether the method uses what the share policy lets go."""
-        return self.pooled or self.supply != "nothing"
+        return self.start == "global" or self.supply != "nothing"
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -54,7 +63,52 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method(name="cdcda", trains=True, supply="selected"),
             Method(name="cdcda:random", trains=True, supply="random"),
             Method(name="cdcda:all", trains=True, supply="all"),
-            Method(name="global-ft", pooled=True),
+            Method(name="global-ft", start="global"),
         )
     }
 )
+KNOWN_METHODS = f"{', '.join(METHODS)}; one that trains composes as [global>]NAME[+rag], such as global>cdcda+rag"
+"""What may stand in the key `methods`, as messages and the key's description say it."""
+
+
+@cache
+def method_named(name: str) -> Method:
+    """Returns the method of a name, a row's or `[global>]BASE[+rag]`; raises ConfigError, with the reason, where there is none."""
+    if name in METHODS:
+        return METHODS[name]
+    row = METHODS.get(name.removeprefix(GLOBAL).removesuffix(RAG))
+    if row is None or row.retrieval:
+        raise ConfigError(f"{name!r} is no method")
+    composed = replace(
+        row, name=name, start="global" if name.startswith(GLOBAL) else row.start, retrieval=name.endswith(RAG)
+    )
+    if reason := _senseless(composed):
+        raise ConfigError(f"{name!r} is no method: {reason}")
+    return composed
+
+
+def method_problem(name: str) -> str:
+    """Returns why a name is no method's, in one sentence; "" where it is."""
+    try:
+        method_named(name)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def is_method(name: str) -> bool:
+    """Says whether a name is a method's; asked of runs of other versions, and of replies that nobody believes yet."""
+    return not method_problem(name)
+
+
+def _senseless(method: Method) -> str:
+    """Returns why a composition makes no sense; "" where it does."""
+    if method.answers == "cloud":
+        return "the cloud's own model answers, and no device trains for it"
+    if not method.trains and method.retrieval:
+        return "the global adapter is trained once for all, without retrieval; take global>direct-ft+rag"
+    if not method.trains:
+        return "M_base with the global adapter, and no training of the device's own, is global-ft; take that"
+    if method.retrieval and method.supply == "teacher":
+        return "the teacher judges each answer after its plain input, and the device would train on another one"
+    return ""

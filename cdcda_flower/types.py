@@ -147,9 +147,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRef:
+    """A trained adapter, which lies in the store of the device that trained it; nobody's, trained in the cloud: `user_id` is "".
+
+    `trained_as` is the method under whose name the device keeps it: methods with equal training sets share one.
+    """
+
+    user_id: str
+    method: str
+    trained_as: str
+    base_digest: str
+    weights_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
     """What one adapter is trained on: private examples and selected pairs of one user; refuses another user's pair.
 
+    `start` is the adapter that training starts from; None is a fresh one. The queries are the inputs as they are trained
+    on, with the history items of a method with retrieval before them.
     `targets` holds, by the private example's id, what a teacher said about an example that was shared.
     """
 
@@ -158,15 +174,15 @@ class TrainingSet:
     private: tuple[Example, ...]
     synthetic: tuple[SyntheticPair, ...]
     targets: Mapping[str, TeacherTargets] = field(default_factory=dict)
+    start: AdapterRef | None = None
 
     @property
     def digest(self) -> str:
-        """The digest of all that is trained on, in order; not of the method's name."""
-        parts: list[Json] = [self.user_id, [asdict(e) for e in self.private], [asdict(p) for p in self.synthetic]]
-        # Without a teacher the digest is the one that runs before there were teachers have noted.
-        if self.targets:
-            parts.append({example_id: asdict(targets) for example_id, targets in self.targets.items()})
-        return digest(parts)
+        """The digest of the start and of all that is trained on, in order; not of the method's name."""
+        targets: Json = {example_id: asdict(own) for example_id, own in self.targets.items()}
+        start = self.start.weights_digest if self.start else ""
+        private, synthetic = [asdict(e) for e in self.private], [asdict(p) for p in self.synthetic]
+        return digest([self.user_id, private, synthetic, targets, start])
 
     def __post_init__(self) -> None:
         for pair in self.synthetic:
@@ -189,20 +205,6 @@ class ModelRef:
     name: str
     path: str
     digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterRef:
-    """A trained adapter, which lies in the store of the device that trained it; nobody's, trained in the cloud: `user_id` is "".
-
-    `trained_as` is the method under whose name the device keeps it: methods with equal training sets share one.
-    """
-
-    user_id: str
-    method: str
-    trained_as: str
-    base_digest: str
-    weights_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

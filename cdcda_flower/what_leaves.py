@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from cdcda_flower.messages import FAILURES
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import is_method
 
 MOST_CHARACTERS, MOST_ENTRIES, MOST_COUNT = 1_000_000, 100_000, 10**12
 _NAME_CHARACTERS = 255
@@ -23,7 +23,7 @@ Kind = Literal["user", "method", "sum", "code", "name", "digest", "count", "numb
 BOUNDS: Mapping[Kind, str] = MappingProxyType(
     {
         "user": "a target user's id",
-        "method": "a method of the table of methods",
+        "method": "a method's name, of the table of methods or composed",
         "sum": "a sum that the task's metrics have",
         "code": "a code of the table below",
         "name": f"at most {_NAME_CHARACTERS} characters",
@@ -112,7 +112,7 @@ def unfit(reply: str, fields: object, *, users: Collection[str], sums: Collectio
     `fields` is the reply's JSON, `users` are those whom it may name, `sums` the metric sums that it may hold.
     """
     rows = {field.path: field for field in TABLE[reply]}
-    words: Mapping[Kind, Collection[str]] = {"user": users, "method": METHODS, "sum": sums, "code": FAILURES}
+    words: Mapping[Kind, Collection[str]] = {"user": users, "sum": sums, "code": FAILURES}
     for path, value in _parts(fields, "", rows):
         if path not in rows:
             # Its name may hold anything.
@@ -151,6 +151,8 @@ def _fits(value: object, kind: Kind, words: Mapping[Kind, Collection[str]]) -> b
         return math.isfinite(value) if isinstance(value, float) else abs(value) <= MOST_COUNT
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS or not _is_unicode(value):
         return False
+    if kind == "method":
+        return is_method(value)
     if kind in words:
         return value in words[kind]
     if kind == "digest":

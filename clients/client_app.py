@@ -116,12 +116,12 @@ def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
 
 
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    personalize(device, request.plans, make_executor(config, request.base))
+    personalize(device, request.plans, make_executor(config, request.base), config)
     return guarded(Submitted(), users=[])
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    reports = personalize(device, request.plans, make_executor(config, request.base))()
+    reports = personalize(device, request.plans, make_executor(config, request.base), config)()
     # Methods that share an adapter share its training, whose tokens count once.
     tokens = {report.adapter.trained_as: report.stats.tokens for report in reports}
     reply = PersonalizeReply(user_id=device.user_id, reports=tuple(reports))

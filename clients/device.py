@@ -12,7 +12,7 @@ from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import RunError, coded
 from cdcda_flower.messages import Workspace
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import is_method
 from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.runs.folder import RunFolder, adapter_folder, predictions_file
 from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
@@ -81,9 +81,10 @@ class Device:
     def stored(self, adapter: AdapterRef) -> StoredAdapter:
         """Returns where an adapter lies: on this device, or, which only a simulation can read, elsewhere on the disk."""
         folder = None
-        if adapter.trained_as in METHODS and adapter.user_id == self.user_id:
+        known = is_method(adapter.trained_as)
+        if known and adapter.user_id == self.user_id:
             folder = self.adapter_folder(adapter.trained_as)
-        elif adapter.trained_as in METHODS and self.run:
+        elif known and self.run:
             other = self.run.devices / adapter.user_id
             folder = adapter_folder(other, adapter.trained_as) if adapter.user_id else self.run.pooled
         if folder is None:

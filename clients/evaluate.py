@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import AnswerJob, Questions
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import method_named
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
 from cdcda_flower.types import Example, Prediction, UserHistory, UserResult
@@ -14,22 +14,19 @@ from clients.executors.executor import Executor, Pending
 
 
 def prompts(
-    own: UserHistory, config: RunConfig, *, among: Sequence[Example] | None, is_whole: Callable[[str], bool]
+    own: UserHistory, config: RunConfig, *, among: Sequence[Example] | None, is_whole: Callable[[str, str], bool]
 ) -> list[str]:
     """Returns one prompt per held-out query, in their order; with history items found in `among` before them, or alone.
 
     History gives way where the model would not take a prompt whole: what exceeds `max-tokens` is cut from its end, where
     the question stands.
     """
-    queries = [query.query for query in own.queries]
     if among is None:
-        return queries
+        return [query.query for query in own.queries]
     # bm25s takes half a second to import, which no other method needs.
-    from clients.retrieval import Room, with_history
+    from clients.retrieval import Question, behind_history
 
-    task = config.chosen_task
-    room = Room(config.rag_items, config.rag_words, is_whole)
-    return with_history(task, task.form(config.profile_form), among, queries, room=room)
+    return behind_history(config, among, [Question(query.query) for query in own.queries], is_whole)
 
 
 def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:
@@ -37,12 +34,12 @@ def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: S
 
     History items before a question are among the `shared` ones: retrieval sends nothing that the share policy keeps back.
     """
-    among = {method: shared if METHODS[method].retrieval else None for method in methods}
+    among = {method: shared if method_named(method).retrieval else None for method in methods}
     return Questions(
         user_id=own.user_id,
         prompts={
             # max-tokens is the device's: nothing cuts what the cloud is asked.
-            method: tuple(prompts(own, config, among=items, is_whole=lambda _: True))
+            method: tuple(prompts(own, config, among=items, is_whole=lambda *_: True))
             for method, items in among.items()
         },
     )
@@ -66,7 +63,7 @@ def ask(
         retrieval: [
             place
             for place, job in enumerate(jobs)
-            if job.answers is None and METHODS[job.method].retrieval == retrieval
+            if job.answers is None and method_named(job.method).retrieval == retrieval
         ]
         for retrieval in (False, True)
     }

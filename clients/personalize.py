@@ -1,32 +1,27 @@
 """A message's plans -> one adapter per method, trained on private and selected pairs together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Plan
-from cdcda_flower.types import Example, SyntheticPair, TrainingReport, TrainingSet, same_text
+from cdcda_flower.methods import method_named
+from cdcda_flower.types import Example, SyntheticPair, TrainingReport, TrainingSet, UserHistory, same_text
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
 
 
-def personalize(device: Device, plans: Sequence[Plan], executor: Executor) -> Pending[list[TrainingReport]]:
+def personalize(
+    device: Device, plans: Sequence[Plan], executor: Executor, config: RunConfig
+) -> Pending[list[TrainingReport]]:
     """Hands over one training per plan; the reports come in the order of the plans.
 
     A pair that equals a held-out query is left out: only the device holds both. Training is deterministic: methods with
-    the same training set (cdcda without a kept pair, and direct-ft) share one adapter, the first one's. Each still reports
-    what its training takes.
+    the same start and the same training set (cdcda without a kept pair, and direct-ft) share one adapter, the first one's.
+    Each still reports what its training takes.
     """
     history = device.history()
-    trainings = [
-        TrainingSet(
-            user_id=device.user_id,
-            method=plan.method,
-            private=history.examples,
-            synthetic=_unasked(plan.synthetic, history.queries),
-            targets=dict(plan.targets),
-        )
-        for plan in plans
-    ]
+    trainings = [_training(plan, history, config, executor.takes_whole) for plan in plans]
     first: dict[str, TrainingSet] = {}
     for training in trainings:
         first.setdefault(training.digest, training)
@@ -40,6 +35,55 @@ def personalize(device: Device, plans: Sequence[Plan], executor: Executor) -> Pe
         ]
 
     return reports
+
+
+def _training(plan: Plan, history: UserHistory, config: RunConfig, is_whole: Callable[[str, str], bool]) -> TrainingSet:
+    private, synthetic = history.examples, _unasked(plan.synthetic, history.queries)
+    if method_named(plan.method).retrieval:
+        private, synthetic = _behind_history(private, synthetic, config, is_whole)
+    return TrainingSet(
+        user_id=history.user_id,
+        method=plan.method,
+        private=private,
+        synthetic=synthetic,
+        targets=dict(plan.targets),
+        start=plan.start,
+    )
+
+
+def _behind_history(
+    private: tuple[Example, ...],
+    synthetic: tuple[SyntheticPair, ...],
+    config: RunConfig,
+    is_whole: Callable[[str, str], bool],
+) -> tuple[tuple[Example, ...], tuple[SyntheticPair, ...]]:
+    """Returns both with items of the history before each input, as before a held-out query, which no item equals.
+
+    So no item of the input's own text stands there, and before a pair not the item that it was written from: the model
+    would learn to copy.
+    """
+    # bm25s takes half a second to import, which no other method needs.
+    from clients.retrieval import Question, behind_history
+
+    alike: dict[tuple[bool, str], set[str]] = {}
+    for example in private:
+        alike.setdefault(_text(example), set()).add(example.id)
+    apart = {example.id: alike[_text(example)] for example in private}
+    questions = [Question(example.query, example.response, apart[example.id]) for example in private]
+    for pair in synthetic:
+        source = apart.get(pair.provenance.source_id, set())
+        questions.append(Question(pair.query, pair.response, source | alike.get(_text(pair), set())))
+    inputs = behind_history(config, private, questions, is_whole)
+    own, written = inputs[: len(private)], inputs[len(private) :]
+    return (
+        tuple(replace(example, query=text) for example, text in zip(private, own, strict=True)),
+        tuple(replace(pair, query=text) for pair, text in zip(synthetic, written, strict=True)),
+    )
+
+
+def _text(one: Example | SyntheticPair) -> tuple[bool, str]:
+    """Returns what two inputs are compared by; of those without x, whose text is y, the text."""
+    return bool(one.query), same_text(one.query or one.response)
 
 
 def _unasked(pairs: Sequence[SyntheticPair], queries: Sequence[Example]) -> tuple[SyntheticPair, ...]:

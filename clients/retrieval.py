@@ -1,10 +1,12 @@
 """Retrieval: items of the user's own history before a question, in LaMP's words (Salemi et al. 2023, Table 5)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from bm25s import BM25
 
+from cdcda_flower.config import RunConfig
 from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.tasks.task import INPUT, filled
 from cdcda_flower.types import Example
@@ -18,16 +20,38 @@ _LEAST_WORDS = 12
 _SMALLER = 0.8
 
 
+class Question(NamedTuple):
+    """An input to put history before: held out, or one that is trained on, with its `answer`.
+
+    The items whose ids are in `apart` may not stand before it.
+    """
+
+    query: str
+    answer: str = ""
+    apart: Collection[str] = ()
+
+
 class Room(NamedTuple):
-    """How much history stands before a question: so many items, of so many words together, in a prompt that `is_whole`."""
+    """How much history stands before a question: so many items, of so many words together, in a prompt that `is_whole`.
+
+    `is_whole(prompt, answer)` says whether a model takes both uncut.
+    """
 
     items: int
     words: int
-    is_whole: Callable[[str], bool]
+    is_whole: Callable[[str, str], bool]
+
+
+def behind_history(
+    config: RunConfig, history: Sequence[Example], questions: Sequence[Question], is_whole: Callable[[str, str], bool]
+) -> list[str]:
+    """Returns what `with_history` does, with the task, the form and the room that the config names."""
+    task, room = config.chosen_task, Room(config.rag_items, config.rag_words, is_whole)
+    return with_history(task, task.form(config.profile_form), history, questions, room=room)
 
 
 def with_history(
-    task: Task, form: ProfileForm, history: Sequence[Example], queries: Sequence[str], *, room: Room
+    task: Task, form: ProfileForm, history: Sequence[Example], questions: Sequence[Question], *, room: Room
 ) -> list[str]:
     """Returns each question behind those history items that BM25 ranks highest, the best first.
 
@@ -36,18 +60,19 @@ def with_history(
     recent item. Words (`cdcda_flower.words`) are compared as they are written, as in LaMP's code.
     """
     if not history:
-        return list(queries)
+        return [question.query for question in questions]
     texts = [words(_indexed(task, form, example)) or [""] for example in history]
     index = BM25()
     index.index(texts, show_progress=False)
     found = []
-    for query in queries:
-        best = _best(index, history, sought(task, query), room.items)
+    for query, answer, apart in questions:
+        ranked = _ranked(index, history, sought(task, query))
+        best = list(islice((example for example in ranked if example.id not in apart), room.items))
         tried = (
             _joined(task, query, _entries(task, form, best[: limit // _LEAST_WORDS], limit))
             for limit in _ever_fewer(room.words)
         )
-        found.append(next(filter(room.is_whole, tried), query))
+        found.append(next((prompt for prompt in tried if room.is_whole(prompt, answer)), query))
     return found
 
 
@@ -69,11 +94,11 @@ def _indexed(task: Task, form: ProfileForm, example: Example) -> str:
     return text if form.labelled else f"{text} {example.response}"
 
 
-def _best(index: BM25, history: Sequence[Example], text: str, items: int) -> list[Example]:
+def _ranked(index: BM25, history: Sequence[Example], text: str) -> list[Example]:
     wanted = words(text)
     scores = index.get_scores(wanted) if wanted else [0.0] * len(history)
     ranked = sorted(range(len(history)), key=lambda place: (-float(scores[place]), -place))
-    return [history[place] for place in ranked[:items]]
+    return [history[place] for place in ranked]
 
 
 def _entries(task: Task, form: ProfileForm, chosen: Sequence[Example], room: int) -> list[str]:

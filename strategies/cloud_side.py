@@ -80,7 +80,11 @@ class CloudSide:
     ) -> Mapping[str, Pairs]:
         """Returns the pairs that each method sends back, by method and user."""
         paired = [method for method in self.config.chosen_methods if method.supply not in {"nothing", "teacher"}]
-        sent = {method.name: self._choice(method.supply, uploads, Written(pairs, kept)) for method in paired}
+        # A supply is made once, for all methods that train on it.
+        made = {
+            one: self._choice(one, uploads, Written(pairs, kept)) for one in dict.fromkeys(m.supply for m in paired)
+        }
+        sent = {method.name: made[method.supply] for method in paired}
         for method, by_owner in sent.items():
             for user_id, own in by_owner.items():
                 self.ledger.add_sent(method, user_id, [pair.id for pair in own])
@@ -119,7 +123,7 @@ class CloudSide:
         return targets
 
     def pooled(self, base: ModelRef, uploads: Sequence[Upload]) -> TrainingReport:
-        """Returns the training of one adapter on what all users shared."""
+        """Returns the training of the global adapter on what all users shared."""
         pairs = pooled_pairs(uploads, self.prepared.asked_elsewhere)
         self.folder.update(asked_elsewhere=sum(len(upload.examples) for upload in uploads) - len(pairs))
         with self.phases.phase("pooled", self.config.epochs * len(pairs)):

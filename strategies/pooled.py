@@ -1,4 +1,4 @@
-"""One adapter on what all users shared: the control `global-ft`, which knows no person."""
+"""The global adapter: one on what all users share, which knows no person. `global-ft` answers with it, `global>NAME` starts from it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,24 +18,20 @@ def pooled_pairs(
 ) -> tuple[tuple[str, str], ...]:
     """Returns all users' shared examples as (x, y), without those that another user is asked (ids by user).
 
-    No cloud could know these; a simulation must, or the control would be trained on the test. Raises RunError where
-    users keep examples back, or nothing is left.
+    No cloud could know these; a simulation must, or the adapter would be trained on the test. Raises RunError where nothing
+    is left.
     """
-    if withheld := [upload.user_id for upload in uploads if len(upload.examples) < upload.history_size]:
+    shared = [(upload.user_id, example) for upload in uploads for example in upload.examples]
+    if not shared:
         raise RunError(
-            f"{METHOD} trains on all users' data together, but {len(withheld)} of {len(uploads)} users keep some back "
-            f"({withheld[0]} among them); take a share-policy that lets everything go, or leave the method out"
+            "the global adapter has nothing to train on: nobody shares an example; take a share-policy that lets some go, "
+            "or leave the methods global-ft and global>NAME out"
         )
-    pairs = tuple(
-        (e.query, e.response)
-        for upload in uploads
-        for e in upload.examples
-        if e.id not in asked_elsewhere.get(upload.user_id, ())
-    )
+    pairs = tuple((e.query, e.response) for user_id, e in shared if e.id not in asked_elsewhere.get(user_id, ()))
     if not pairs:
         raise RunError(
-            f"{METHOD} has nothing to train on: another user is asked each of the items; "
-            "raise max-history or num-users, or leave the method out"
+            "the global adapter has nothing to train on: another user is asked each of the items that are shared; raise "
+            "share-ratio, max-history or num-users, or leave the methods global-ft and global>NAME out"
         )
     return pairs
 
@@ -47,7 +43,7 @@ def pooled_adapter(
     folder: Path,
     on_step: Callable[[int, int], None],
 ) -> TrainingReport:
-    """Trains one adapter with a user's recipe on all users' pairs, in the cloud; nobody's: `user_id` is empty.
+    """Trains the global adapter with a user's recipe on all users' pairs, in the cloud; nobody's: `user_id` is empty.
 
     `on_step(examples, tokens)` reports training, `epochs` times as many examples as there are pairs.
     """

@@ -169,8 +169,8 @@ def reports_problem(
         adapter = report.adapter
         if (adapter.user_id, adapter.base_digest) != (reply.user_id, base_digest):
             return "an adapter is another user's, or was trained over another M_base"
-        if adapter.trained_as not in {other.method for other in plans}:
-            return "an adapter is none of the methods that train"
+        if adapter.trained_as not in {other.method for other in plans if other.start == plan.start}:
+            return "an adapter is none of the methods that train from the same start"
         if report.private != histories[reply.user_id] or report.synthetic + report.dropped != len(plan.synthetic):
             return "a training took other examples than the user's history and the pairs that were sent"
         if report.stats.seconds < 0:

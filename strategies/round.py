@@ -160,8 +160,8 @@ class Round:
             self._base = self.cloud.base()
 
     def train_pooled(self, uploads: Sequence[Upload]) -> None:
-        """Trains the adapter of `global-ft`, one for all users."""
-        if any(method.pooled for method in self.config.chosen_methods):
+        """Trains the global adapter, once for all methods that answer with it or start from it."""
+        if any(method.start == "global" for method in self.config.chosen_methods):
             report = self.cloud.pooled(self._base, uploads)
             self.ledger.add_training(report)
             self._pooled = report.adapter
@@ -180,6 +180,7 @@ class Round:
                     method=method.name,
                     synthetic=pairs.get(method.name, {}).get(user_id, ()),
                     targets=targets.get(user_id, ()) if method.supply == "teacher" else (),
+                    start=self._start(method),
                 )
                 for method in trained
             )
@@ -254,8 +255,11 @@ class Round:
         if method.answers == "cloud":
             return AnswerJob(method=method.name, adapter=None, answers=self._answers[user_id, method.name])
         # A trained method without its adapter must not answer with M_base: that would look like a result.
-        own = self._adapters[user_id, method.name] if method.trains else None
-        return AnswerJob(method=method.name, adapter=self._pooled if method.pooled else own)
+        own = self._adapters[user_id, method.name] if method.trains else self._start(method)
+        return AnswerJob(method=method.name, adapter=own)
+
+    def _start(self, method: Method) -> AdapterRef | None:
+        return self._pooled if method.start == "global" else None
 
     def _messages(self, requests: Mapping[str, object], message_type: str, grid: Grid) -> list[Message]:
         """Returns one message per device.

@@ -15,6 +15,11 @@ def prompt_tokens(folder: str, query: str) -> int:
     return sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in (query, ANSWER))
 
 
+def answer_tokens(folder: str, response: str) -> int:
+    """Returns the tokens of an answer as it is trained on, its end of text included."""
+    return len(_tokenizer(folder).encode(f" {response}", add_special_tokens=False)) + 1
+
+
 @lru_cache(maxsize=2)
 def _tokenizer(folder: str) -> Any:
     file = Path(folder) / "tokenizer.json"

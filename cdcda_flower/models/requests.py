@@ -32,13 +32,22 @@ class ModelSpec:
     """Of the process that loads it; 0: as many as it has."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAdapter:
+    """An adapter's folder on this disk, and the digest that its weights must have."""
+
+    path: str
+    weights_digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
     """One adapter's training on (query, response) pairs, at least one.
 
     `targets` holds, per pair, what a teacher says about its answer, or None; empty: about no pair. `rkd_weight` is the
     share of the reverse KL to the teacher in the loss of a pair that has targets. `folder` is where the adapter is to
-    stand, one of the device's own; empty where the weights go back to the caller.
+    stand, one of the device's own; empty where the weights go back to the caller. `start` is the adapter that training starts
+    from; None is a fresh one, drawn by the seed.
     """
 
     pairs: Sequence[tuple[str, str]] = field(repr=False)
@@ -47,6 +56,7 @@ class TrainRequest:
     targets: Sequence[TeacherTargets | None] = field(default=(), repr=False)
     rkd_weight: float = 0.0
     folder: str = ""
+    start: StoredAdapter | None = None
 
     def __post_init__(self) -> None:
         if self.targets and len(self.targets) != len(self.pairs):
@@ -62,8 +72,8 @@ class TrainRequest:
     @property
     def key(self) -> str:
         """What the request is, by content: one that is sent again is the same request."""
-        targets = [asdict(one) if one else None for one in self.targets]
-        return digest([self.pairs, str(self.recipe), self.seed, self.folder, targets, self.rkd_weight])
+        targets, start = [asdict(one) if one else None for one in self.targets], adapter_key(self.start)
+        return digest([self.pairs, str(self.recipe), self.seed, self.folder, targets, self.rkd_weight, start])
 
     @property
     def place(self) -> str:
@@ -76,14 +86,6 @@ class Trained(NamedTuple):
 
     weights_digest: str
     stats: TrainingStats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredAdapter:
-    """An adapter's folder on this disk, and the digest that its weights must have."""
-
-    path: str
-    weights_digest: str
 
 
 @dataclass(frozen=True, slots=True)

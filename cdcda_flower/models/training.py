@@ -18,7 +18,7 @@ import psutil
 import torch
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.models.adapters import check_finite
+from cdcda_flower.models.adapters import check_finite, load_adapter
 from cdcda_flower.models.distillation import mixed, taught, vocabulary_size
 from cdcda_flower.models.kernels import GROUPED_MOST, keep_memory, training_attention, trains_grouped
 from cdcda_flower.models.loading import LoadedModel, compute_dtype
@@ -164,7 +164,10 @@ class _Training:
         self.seconds = 0.0
         self.step_tokens = 0
         recipe = job.recipe
-        adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
+        if job.start:
+            adapters.load(slot, load_adapter(Path(job.start.path), digest=job.start.weights_digest))
+        else:
+            adapters.fresh(slot, seed=derive_seed(job.seed, "init"))
         order = random.Random(derive_seed(job.seed, "order"))
         self._batches = _batches(rows, recipe, order)
         self._weights, self._clip = adapters.parameters[slot], recipe.max_grad_norm

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -128,8 +129,8 @@ class Manifest(BaseModel):
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
     of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
-    that another target user is asked, without which `global-ft` trained. `cloud_server` is None where the run did not need to
-    know what its server can do.
+    that another target user is asked, without which the global adapter was trained. `cloud_server` is None where the run did
+    not need to know what its server can do.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -212,7 +213,7 @@ class RunFolder:
 
     @property
     def pooled(self) -> Path:
-        """The folder of the one adapter that the cloud trains for all."""
+        """The folder of the global adapter, which the cloud trains for all."""
         return self.path / "pooled"
 
     @property
@@ -282,11 +283,16 @@ class RunFolder:
 LOSSES = "losses.json"
 
 
+def file_name(method: str) -> str:
+    """Returns a method's name as that of a file on any system, each method's its own: `:` is `%3A`, `>` is `%3E`."""
+    return quote(method, safe="+")
+
+
 def adapter_folder(home: Path, method: str) -> Path:
     """Returns where a device with this home keeps the adapter that it trained for a method."""
-    return home / "adapters" / method.replace(":", "-")
+    return home / "adapters" / file_name(method)
 
 
 def predictions_file(home: Path, method: str) -> Path:
     """Returns where a device with this home keeps its answers under a method, one JSON object per line."""
-    return home / "predictions" / f"{method.replace(':', '-')}.jsonl"
+    return home / "predictions" / f"{file_name(method)}.jsonl"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.models.lengths import prompt_tokens
+from cdcda_flower.models.lengths import answer_tokens, prompt_tokens
 from cdcda_flower.models.recipe import user_recipe
 from cdcda_flower.models.requests import (
     Answered,
@@ -30,15 +30,18 @@ class Executor(Protocol):
     """Trains and answers for a device. Work is handed over by the call; the result comes by calling what it returns."""
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
-        """Has a fresh adapter trained on each set and stored on the device."""
+        """Has an adapter trained on each set, from its start, and stored on the device."""
         ...
 
     def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Has all queries answered per adapter (None: M_base alone)."""
         ...
 
-    def takes_whole(self, query: str) -> bool:
-        """Says whether a query is put to the model uncut: within `max-tokens`, the answer's part taken off."""
+    def takes_whole(self, query: str, answer: str = "") -> bool:
+        """Says whether the model takes a query uncut: within `max-tokens`, the room of an answer taken off.
+
+        That is the longest answer of the task, or the `answer` that is trained on where it takes more.
+        """
         ...
 
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
@@ -68,7 +71,7 @@ class ModelExecutor:
     def __init__(self, config: RunConfig, base: ModelRef, models: Models) -> None:
         self._config, self._base, self._models = config, base, models
         self._recipe = user_recipe(config)
-        self._room = config.max_tokens - config.chosen_task.max_answer_tokens
+        self._answer_room = config.chosen_task.max_answer_tokens
 
     def train(self, trainings: Sequence[TrainingSet], device: Device) -> Pending[list[TrainingReport]]:
         """Trains on all private and synthetic pairs of each set, shuffled together (equation 6)."""
@@ -80,9 +83,10 @@ class ModelExecutor:
         """Returns greedy answers."""
         return self._models.answer(AnswerRequest(tuple(queries), tuple(adapters)))
 
-    def takes_whole(self, query: str) -> bool:
+    def takes_whole(self, query: str, answer: str = "") -> bool:
         """Counts with the tokenizer of M_base."""
-        return prompt_tokens(self._base.path, query) <= self._room
+        room = max(self._answer_room, answer_tokens(self._base.path, answer) if answer else 0)
+        return prompt_tokens(self._base.path, query) <= self._config.max_tokens - room
 
     def bert_f1(self, predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
         """Returns F1 of each answer."""
@@ -99,6 +103,7 @@ class ModelExecutor:
             targets=[*targets, *(None for _ in training.synthetic)] if training.targets else (),
             rkd_weight=self._config.rkd_weight if training.targets else 0.0,
             folder=str(device.adapter_folder(training.method)),
+            start=device.stored(training.start) if training.start else None,
         )
 
     def _report(self, training: TrainingSet, trained: Trained, device: Device) -> TrainingReport:
@@ -114,7 +119,7 @@ class ModelExecutor:
 def training_seed(config: RunConfig, training: TrainingSet) -> int:
     """Returns the seed of a user's training.
 
-    Not by method: two methods with the same training set are the same training (cdcda without pairs is direct-ft).
+    Not by method: two methods with the same start and training set are the same training (cdcda without pairs is direct-ft).
     """
     return derive_seed(config.seed, "personalize", training.user_id)
 

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 
 from cdcda_flower.errors import ShareError, coded
 from cdcda_flower.messages import Questions
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import method_named
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import encode, is_bare, payload_fields
@@ -86,8 +86,8 @@ def guarded_questions(questions: Questions, own: UserHistory, methods: Sequence[
     content = guarded(questions, users=[own.user_id])
     queries = [query.query for query in own.queries]
     for method, prompts in payload_fields(content)["prompts"].items():
-        asks = method in methods and METHODS[method].answers == "cloud"
-        if not asks or len(prompts) != len(queries) or (prompts != queries and not METHODS[method].retrieval):
+        asks = method in methods and method_named(method).answers == "cloud"
+        if not asks or len(prompts) != len(queries) or (prompts != queries and not method_named(method).retrieval):
             raise ShareError(
                 f"the serialised questions of {method} are not the held-out queries, or the cloud does not answer it"
             )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.errors import BadInputError, DataError
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import is_method
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.tasks import Task
@@ -18,9 +18,10 @@ from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingRepor
 from cdcda_flower.what_leaves import TABLE
 from experiments.dashboard.catalog import opened, remembered
 from experiments.dashboard.documents import Document, thresholds
-from experiments.reports.costs import text_bytes
+from experiments.reports.costs import bytes_in, text_bytes
 from experiments.reports.paired import Answers
 from experiments.reports.predictions import read_predictions, score_of
+from experiments.reports.recorded import starts_globally
 from experiments.reports.report import OpenedRun
 
 T = TypeVar("T")
@@ -133,6 +134,8 @@ def _messages(tables: _Tables, user: str) -> list[Document]:
             _up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)
         )
     found += [*_asked(tables, user), *_pairs(tables, user)]
+    if any(map(starts_globally, tables.run.own)) and user in tables.results:
+        found.append(_down("personalize", "the global adapter", bytes_in(tables.run.folder.pooled)))
     if taught := tables.taught.get(user):
         found.append(_down("personalize", f"a teacher's distributions over {_counted(taught[0], 'answer')}", taught[1]))
     if trainings := tables.trainings.get(user):
@@ -243,7 +246,7 @@ def _questions(run: OpenedRun, user: str) -> list[Document] | None:
     answers: dict[str, dict[str, Prediction]] = {}
     for method in run.own:
         said = predictions_file(folder.devices / user, method)
-        if method in METHODS and said.is_file():
+        if is_method(method) and said.is_file():
             answers[method] = {answer.example_id: answer for answer in read_predictions(said)}
     return [
         {

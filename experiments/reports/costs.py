@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import PAIRS, RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader, UploadRow
 from cdcda_flower.types import SyntheticPair, TrainingReport
 from experiments.reports.paired import Answers
-from experiments.reports.recorded import shares, stays_at_home, trains_on_pairs
+from experiments.reports.recorded import known_method, shares, starts_globally, stays_at_home, trains_on_pairs
 from experiments.reports.results import MethodCosts
 
 
@@ -51,7 +50,7 @@ def costs_of(method: str, by_user: Answers, found: Measured) -> MethodCosts:
     trained = [t for t in found.trainings if t.adapter.method == method and t.adapter.user_id in by_user]
     train_seconds = sum(report.stats.seconds for report in trained)
     answer_seconds, queries = sum(r.seconds for r in by_user.values()), sum(r.queries for r in by_user.values())
-    sizes = [size for folder in _adapters(method, found.folder, trained) if (size := _bytes_in(folder)) is not None]
+    sizes = [size for folder in _adapters(method, found.folder, trained) if (size := bytes_in(folder)) is not None]
     return MethodCosts(
         cloud_tokens=_cloud_tokens(method, found.folder),
         bytes_up=_bytes_up(method, found),
@@ -70,7 +69,7 @@ def text_bytes(pairs: Sequence[SyntheticPair]) -> int:
 
 def _cloud_tokens(method: str, folder: RunFolder) -> int | None:
     """Returns the tokens of the cloud's texts; pairs are written once for all methods of a run that train on them."""
-    known = METHODS.get(method)
+    known = known_method(method)
     if known and known.answers == "device" and not known.augmented:
         return 0
     cost = folder.manifest().cloud_costs.get(PAIRS if trains_on_pairs(method) else method)
@@ -99,21 +98,29 @@ def _bytes_up(method: str, found: Measured) -> int | None:
 
 def _untrained(method: str) -> int | None:
     """Returns 0 for a method that has devices train nothing; of one that should have, nobody knows."""
-    return 0 if method in METHODS and not METHODS[method].trains else None
+    known = known_method(method)
+    return 0 if known and not known.trains else None
 
 
 def _bytes_down(method: str, by_user: Answers, found: Measured) -> int | None:
-    if not by_user:
+    for_training = _training_bytes_down(method, found)
+    if not by_user or for_training is None:
         return None
-    if method in METHODS and METHODS[method].pooled:
-        size = _bytes_in(found.folder.pooled)
-        return None if size is None else size * len(by_user)
-    if method in METHODS and METHODS[method].answers == "cloud":
+    if starts_globally(method):
+        size = bytes_in(found.folder.pooled)
+        return None if size is None else size * len(by_user) + for_training
+    return for_training
+
+
+def _training_bytes_down(method: str, found: Measured) -> int | None:
+    """Returns the bytes of the cloud's answers, or of what a method's devices train on; not of the adapter that they start from."""
+    known = known_method(method)
+    if known and known.answers == "cloud":
         return sum(size for (_, name), size in found.answered.items() if name == method) or None
-    if method in METHODS and METHODS[method].supply == "teacher" and found.taught:
+    if known and known.supply == "teacher" and found.taught:
         return sum(size for _, size in found.taught.values())
     if method not in found.sent:
-        return 0 if method in METHODS else None
+        return 0 if known else None
     sent, of_user = found.sent[method], dict[str, list[SyntheticPair]]()
     for pair in found.pairs:
         if pair.id in sent:
@@ -123,13 +130,14 @@ def _bytes_down(method: str, by_user: Answers, found: Measured) -> int | None:
 
 def _adapters(method: str, folder: RunFolder, trained: Sequence[TrainingReport]) -> list[Path]:
     """Returns where a method's adapters stand under the run's own folder, wherever it was moved to."""
-    if method in METHODS and METHODS[method].pooled:
+    known = known_method(method)
+    if known and known.start == "global" and not known.trains:
         return [folder.pooled]
     devices = folder.devices
     return [adapter_folder(devices / t.adapter.user_id, t.adapter.trained_as) for t in trained]
 
 
-def _bytes_in(folder: Path) -> int | None:
+def bytes_in(folder: Path) -> int | None:
     """Returns the size of a folder's files; None where there are none."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     return sum(file.stat().st_size for file in files) if files else None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
-from cdcda_flower.methods import METHODS
+from cdcda_flower.methods import Method, is_method, method_named
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.tasks import Task, task_named
 
@@ -22,24 +22,39 @@ _PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir", "cloud-url
 # A run of another version may hold a method that this version does not know: nothing is said of what it sends.
 
 
+def known_method(method: str) -> Method | None:
+    """Returns the method of a run; None where this version does not know it."""
+    return method_named(method) if is_method(method) else None
+
+
 def shares(method: str) -> bool:
     """Says whether a method uses what the share policy lets go."""
-    return method in METHODS and METHODS[method].shares
+    known = known_method(method)
+    return known is not None and known.shares
 
 
 def asks_with_shared(method: str) -> bool:
     """Says whether what the share policy lets go stands before a method's questions to the cloud."""
-    return method in METHODS and METHODS[method].answers == "cloud" and METHODS[method].retrieval
+    known = known_method(method)
+    return known is not None and known.answers == "cloud" and known.retrieval
 
 
 def trains_on_pairs(method: str) -> bool:
     """Says whether a method trains on pairs that the cloud's model wrote."""
-    return method in METHODS and METHODS[method].augmented
+    known = known_method(method)
+    return known is not None and known.augmented
 
 
 def stays_at_home(method: str) -> bool:
     """Says whether a method neither sends anything to the cloud nor receives anything but M_base."""
-    return method in METHODS and METHODS[method].answers == "device" and not METHODS[method].shares
+    known = known_method(method)
+    return known is not None and known.answers == "device" and not known.shares
+
+
+def starts_globally(method: str) -> bool:
+    """Says whether a method begins with the global adapter, also where it trains no further."""
+    known = known_method(method)
+    return known is not None and known.start == "global"
 
 
 class RecordedConfig(BaseModel):

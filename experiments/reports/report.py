@@ -18,7 +18,7 @@ from experiments.reports.costs import Measured, costs_of, measured
 from experiments.reports.history import by_history
 from experiments.reports.paired import Answers, compare, is_own, swapped_of, swaps
 from experiments.reports.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
-from experiments.reports.results import Lenient, MethodReport, Metric, PairCounts, Report, UserRow
+from experiments.reports.results import GlobalStage, Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,21 @@ def read_report(folder: RunFolder) -> Report:
         dropped=_dropped(found.trainings),
         history=by_history(task, own, ledger.lengths()),
         costs={name: costs_of(name, by_user, found) for name, by_user in own.items()},
+        global_stage=_global_stage(found, run.manifest),
     )
+
+
+def _global_stage(found: Measured, manifest: Manifest) -> GlobalStage | None:
+    for training in found.trainings:
+        if not training.adapter.user_id:  # nobody's: trained in the cloud
+            return GlobalStage(
+                items=training.private,
+                history_items=sum(upload.history_size for upload in found.uploads),
+                left_out=manifest.asked_elsewhere,
+                tokens=training.stats.tokens,
+                seconds=training.stats.seconds,
+            )
+    return None
 
 
 def _dropped(trainings: Sequence[TrainingReport]) -> dict[str, int]:

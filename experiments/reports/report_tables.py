@@ -278,8 +278,12 @@ def _costs(report: Report) -> Iterator[str]:
     if manifest.tape is not None:
         yield from _tape_use(manifest.tape)
     yield f"M_base: {manifest.base_rows:,} rows of non-target users"
-    if manifest.asked_elsewhere:
-        yield f"global-ft: trained without {manifest.asked_elsewhere:,} items that another user is asked"
+    if stage := report.global_stage:
+        yield (
+            f"global adapter: trained once, on {stage.items:,} of {stage.history_items:,} history items, "
+            f"{stage.tokens:,} tokens in {stage.seconds:,.1f} s"
+            + (f"; without {stage.left_out:,} shared items that another user is asked" if stage.left_out else "")
+        )
     for method, count in report.dropped.items():
         yield f"{method}: trained without {count:,} pairs that equal a held-out query of their user"
     yield f"uploads: {report.bytes_up:,} bytes"

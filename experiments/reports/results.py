@@ -133,6 +133,19 @@ class MethodCosts(_Value):
     seconds_per_query: float | None
 
 
+class GlobalStage(_Value):
+    """What the global adapter was trained on, once for all methods, and what that took in the cloud.
+
+    `items` of the users' `history_items`; `left_out` were shared too, but another user is asked them.
+    """
+
+    items: int
+    history_items: int
+    left_out: int
+    tokens: int
+    seconds: float
+
+
 class UserRow(_Value):
     """One user under one method; `metrics` are flat columns in CSV and JSON."""
 
@@ -174,6 +187,7 @@ class Report(_Value):
     dropped: dict[str, int]
     history: tuple[HistoryGroup, ...]
     costs: dict[str, MethodCosts]
+    global_stage: GlobalStage | None
 
     def document(self) -> dict[str, object]:
         """Returns the documented, stable JSON form."""
@@ -193,4 +207,5 @@ class Report(_Value):
             "history": [group.model_dump() for group in self.history],
             "costs": {name: costs.model_dump() for name, costs in self.costs.items()},
             "dropped": self.dropped,
+            "global_stage": self.global_stage.model_dump() if self.global_stage else None,
         }

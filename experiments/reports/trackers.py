@@ -98,8 +98,8 @@ def _gains(report: Report, tracker: Tracker) -> None:
 
 
 def _name(method: str) -> str:
-    # Trackers allow no ":" or "+" in a name.
-    return method.replace(":", "-").replace("+", "-with-")
+    # Trackers allow no ":", ">" or "+" in a name.
+    return method.replace(":", "-").replace(">", "-then-").replace("+", "-with-")
 
 
 class TensorBoard:

@@ -23,7 +23,6 @@ from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError
 from cdcda_flower.models.model_files import asks_cloud
 from cdcda_flower.runs.folder import CloudServer
 from cdcda_flower.seeding import Json
-from cdcda_flower.tasks import task_named
 from strategies.cloud.openai_calls import Call, GaveUp, Server
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def check_server(config: RunConfig) -> CloudServer | None:
         return None
     found = cloud_server(config)
     log.info(found.summary)
-    labels = task_named(config.task).labels
+    labels = config.chosen_task.labels
     if not (found.shapes or (found.continues and (found.binds or not labels))):
         binds = f", and binds it to the labels of {config.task}" if labels else ""
         raise ConfigError(

@@ -85,6 +85,7 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
         "history",
         "costs",
         "dropped",
+        "global_stage",
     ]
     assert (document["run"], document["status"], document["task"], document["seed"]) == (
         "first",

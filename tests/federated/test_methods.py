@@ -130,13 +130,6 @@ def test_a_run_of_the_cloud_alone_trains_and_loads_nothing_on_devices(four: Fede
     assert alone.ledger.uploads()[0].shared == 0
 
 
-def test_global_ft_wants_everything(four: Federation) -> None:
-    with pytest.raises(ConfigError, match="global-ft trains on all"):
-        four.config(methods="device,global-ft", share_policy="ratio", share_ratio=0.5)
-    with pytest.raises(ConfigError, match="global-ft trains on all"):
-        four.config(methods="device,global-ft", share_policy="none")
-
-
 def test_a_teachers_distributions_reach_the_device_and_its_training_and_are_replayed(
     four: Federation, tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -187,10 +180,12 @@ def test_retrieval_for_the_cloud_sends_nothing_that_the_policy_keeps_back(four: 
         four.config(methods="cloud,cloud+rag", share_policy="none")
 
 
-def test_global_ft_on_a_part_of_the_data_is_no_result(four: Federation, tmp_path: Path) -> None:
+def test_global_ft_answers_with_what_was_trained_on_the_part_that_is_shared(four: Federation, tmp_path: Path) -> None:
     (tmp_path / "first_one.py").write_text(
         "class First:\n    name = 'first'\n    def select(self, history, *, seed):\n        return history[:1]\n"
     )
     config = four.config(methods="global-ft", share_policy="first_one:First", plugin_dir=str(tmp_path))
-    with pytest.raises(RunError, match="3 of 4 users keep some back"):
-        four.run(config)
+    outcome = four.run(config)
+    assert outcome.failures == ""
+    [pooled] = outcome.ledger.trainings()
+    assert (pooled.adapter.user_id, pooled.private) == ("", len(USERS))

@@ -60,7 +60,7 @@ def test_a_server_writes_guided_pairs_with_labels_of_the_task(
     pairs, unparsable = ledger.pairs(), ledger.unparsable()
     assert pairs
     assert {pair.response for pair in pairs} <= set(task.labels)
-    assert all(pair.query.startswith(task.wording_of(pair.query)) for pair in pairs)
+    assert all(pair.query.startswith(task.before) for pair in pairs)
     assert {one.reason for one in unparsable} <= {"cut-off", "loop", "copied-wording-only", "empty"}
     # Every sample of every shared example is a pair, or stands among the others with its reason.
     samples = 2 * len(ledger.shared())

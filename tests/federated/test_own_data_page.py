@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_check_says_what_the_page_shows(folder: Path, capsys: pytest.Capture
 def test_a_round_over_the_table_gives_every_user_results(folder: Path) -> None:
     config = read_config(folder / "run.toml")
     federation = Federation(folder, config.data)
-    given = {"task": config.task, "columns": config.columns, "test_per_user": 2, "num_users": 12}
+    given: dict[str, Any] = {"task": config.task, "columns": config.columns, "test_per_user": 2, "num_users": 12}
     outcome = federation.run(federation.config(**given, methods="device,direct-ft,cdcda,cloud+rag"))
     assert outcome.failures == ""
     results = LedgerReader(outcome.folder.ledger_path).results()

@@ -119,3 +119,19 @@ def test_a_budget_stops_the_run_and_raised_it_goes_on(four: Federation, tmp_path
     use = rest.folder.manifest().tape
     assert use is not None
     assert (use.calls_taken, use.calls_asked) == (10, 15)
+
+
+@pytest.mark.usefixtures("nothing_loads")
+def test_composed_methods_take_the_same_answers_off_the_tape(
+    recorded: Outcome, four: Federation, keys: Mapping[str, Scalar]
+) -> None:
+    methods = "cdcda,cdcda+rag,global>cdcda,global>cdcda+rag"
+    composed = four.run(four.config(tape_mode="replay", k=5, methods=methods, **keys))
+    assert composed.failures == ""
+    assert composed.ledger.pairs() == recorded.ledger.pairs()
+    assert {m: sent == recorded.ledger.selected() for m, sent in composed.ledger.sent().items()} == dict.fromkeys(
+        methods.split(","), True
+    )
+    use = composed.folder.manifest().tape
+    assert use is not None
+    assert (use.calls_asked, use.scores_computed) == (0, 0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
 
 from cdcda_flower.models.loading import LoadedModel
@@ -53,14 +53,8 @@ def plain_loop(
     `summed_loss(pair, logits, answer)` is a pair's loss over its answer's tokens.
     """
     recipe = request.recipe
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(base.model, config).eval()
+    model = _started(base, request)
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    generator = torch.Generator().manual_seed(derive_seed(request.seed, "init"))
-    for name, weight in weights.items():
-        bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
-        if "lora_A" in name:
-            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
     rows = list(enumerate(tokenize(base.tokenizer, q, r, max_tokens=recipe.max_tokens) for q, r in request.pairs))
     order = random.Random(derive_seed(request.seed, "order"))
     batches = []
@@ -91,6 +85,21 @@ def plain_loop(
         losses.append(total)
     assert clipped, "the gradients are small enough that clipping is not shown"
     return Plain(losses, {name.replace(".default", ""): weight.detach() for name, weight in weights.items()})
+
+
+def _started(base: LoadedModel, request: TrainRequest) -> PeftModel:
+    """Returns the base with the adapter that training starts from: the stored one as PEFT loads it, or a fresh one."""
+    recipe = request.recipe
+    if request.start:
+        return PeftModel.from_pretrained(base.model, request.start.path, is_trainable=True).eval()
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    model: PeftModel = get_peft_model(base.model, config).eval()
+    generator = torch.Generator().manual_seed(derive_seed(request.seed, "init"))
+    for name, weight in model.named_parameters():
+        if "lora_A" in name:
+            bound = math.sqrt(6 / (1 + 5)) / math.sqrt(weight.shape[1])
+            weight.data = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator).to(weight.dtype)
+    return model
 
 
 def fleet(folder: Path, *, slots: int, batch_tokens: int = 4096) -> Fleet:

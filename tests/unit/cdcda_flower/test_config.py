@@ -71,6 +71,17 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"task": "lamp-6"}, "known tasks: lamp-1, lamp-2, lamp-3, lamp-4, lamp-5, lamp-7"),
         ({"profile_form": "tweet"}, "forms of lamp-3: default, pair"),
         ({"methods": "magic"}, "known methods: cloud, cloud+rag, device,"),
+        ({"methods": "device,magic"}, "methods is 'device,magic'; 'magic' is no method; known methods: cloud,"),
+        (
+            {"methods": "magic,global>device"},
+            "'magic' is no method; 'global>device' is no method: M_base with the global",
+        ),
+        ({"methods": "cdcda+rag,rkd-ft+rag"}, "'rkd-ft+rag' is no method: the teacher judges"),
+        ({"methods": "magic"}, "composes as [global>]NAME[+rag], such as global>cdcda+rag"),
+        ({"methods": "cdcda+rag, cdcda+rag"}, "name each method once"),
+        ({"methods": "global>cdcda", "share_policy": "none"}, "global>cdcda begins with the global adapter, which is"),
+        ({"methods": "global-ft", "share_ratio": 0}, "share-ratio 0; global-ft begins with the global adapter"),
+        ({"methods": "global>rkd-ft", "device_executor": "echo"}, "device-executor is 'echo'; global>rkd-ft needs"),
         ({"methods": "device,device"}, "name each method once"),
         ({"policy_args": "[1]"}, "write a JSON object"),
         ({"plugin_dir": "plugins"}, "must be absolute"),
@@ -133,3 +144,13 @@ def test_doubles_are_listed() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         _config().k = 3
+
+
+def test_composed_methods_are_chosen_by_name_in_the_order_written() -> None:
+    config = _config(methods="global>cdcda+rag, direct-ft,direct-ft+rag", share_ratio=0.2)
+    assert [method.name for method in config.chosen_methods] == ["global>cdcda+rag", "direct-ft", "direct-ft+rag"]
+    assert [(m.start, m.retrieval) for m in config.chosen_methods] == [
+        ("global", True),
+        ("base", False),
+        ("base", True),
+    ]

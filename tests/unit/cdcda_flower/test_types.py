@@ -10,12 +10,22 @@ from hypothesis import strategies as st
 from cdcda_flower import errors
 from cdcda_flower.errors import DataError
 from cdcda_flower.teacher_targets import TeacherTargets
-from cdcda_flower.types import Example, Prediction, Provenance, SyntheticPair, TrainingSet, UserHistory, same_text
+from cdcda_flower.types import (
+    AdapterRef,
+    Example,
+    Prediction,
+    Provenance,
+    SyntheticPair,
+    TrainingSet,
+    UserHistory,
+    same_text,
+)
 
 SECRET = "my private diary"
 ORIGIN = Provenance(user_id="u", source_id="1", generator="g", prompt_digest="d", seed=1, sample=0)
 PRIVATE = (Example(id="1", query="first text", response="4"), Example(id="2", query="second text", response="5"))
 PAIR = SyntheticPair(id="u/1/0", query="written text", response="4", provenance=ORIGIN)
+START = AdapterRef(user_id="", method="global-ft", trained_as="global-ft", base_digest="b", weights_digest="w")
 
 
 def _set(**changes: object) -> TrainingSet:
@@ -69,6 +79,8 @@ def test_the_training_digest_sees_all_that_is_trained_on_and_not_the_method() ->
         _set(synthetic=(replace(PAIR, query="other words"),)),
         _set(synthetic=(PAIR, PAIR)),
         _set(user_id="v", synthetic=()),
+        _set(start=START),
+        _set(start=replace(START, weights_digest="x")),
     ]
     assert same.digest == _set().digest
     assert len({_set().digest, *(other.digest for other in others)}) == 1 + len(others)

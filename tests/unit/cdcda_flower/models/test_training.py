@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cdcda_flower.errors import RunError
+from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.models import loading, tokens
 from cdcda_flower.models import training as language_fleet
+from cdcda_flower.models.adapters import save_adapter, weights_digest
 from cdcda_flower.models.loading import LoadedModel, load_causal, load_tokenizer
 from cdcda_flower.models.lora import StackedAdapters
-from cdcda_flower.models.requests import TrainRequest
+from cdcda_flower.models.requests import StoredAdapter, TrainRequest
 from cdcda_flower.models.training import Fit, Fleet, _linear
 from cdcda_flower.types import ModelRef
 from plain_training import RECIPE, SIZES, WORDS, Plain, assert_plain, fleet, plain_loop, request_of
@@ -42,6 +43,42 @@ def test_every_user_gets_what_a_plain_loop_gives_it_alone(folder: Path, alone: l
     users = list(range(len(SIZES)))
     random.Random(slots).shuffle(users)
     assert_plain(trained(fleet(folder, slots=slots), users), alone)
+
+
+@pytest.fixture(scope="module")
+def pooled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StoredAdapter:
+    """One adapter, trained on all users' pairs together."""
+    place = tmp_path_factory.mktemp("pooled")
+    adapters = StackedAdapters(load_tiny(folder), slots=1, rank=RECIPE.rank, alpha=RECIPE.alpha)
+    pairs = [pair for user in range(len(SIZES)) for pair in request_of(user).pairs]
+    [(_, fit)] = Fleet(adapters).fit([TrainRequest(pairs, RECIPE, seed=99)])
+    return StoredAdapter(path=str(place), weights_digest=save_adapter(place, fit.weights, adapters.config))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7])
+def test_a_start_from_a_stored_adapter_gives_what_a_plain_loop_gives_from_it(
+    folder: Path, alone: list[Plain], pooled: StoredAdapter, slots: int
+) -> None:
+    """Users that start from one adapter and users that start afresh, side by side and one after the other in a slot."""
+    warm = [0, 2, 3]
+    requests = {
+        user: replace(request_of(user), start=pooled) if user in warm else request_of(user) for user in range(4)
+    }
+    started = [plain_loop(load_tiny(folder), requests[user]) if user in warm else alone[user] for user in range(4)]
+    order = list(requests)
+    random.Random(slots).shuffle(order)
+    fits = {order[place]: fit for place, fit in fleet(folder, slots=slots).fit(requests[user] for user in order)}
+    assert_plain(fits, started)
+    for user in warm:
+        assert abs(fits[user].stats.first_loss - alone[user].losses[0]) > 1e-3
+    # It is copied: nobody's training touches what others start from.
+    assert weights_digest(Path(pooled.path)) == pooled.weights_digest
+
+
+def test_a_start_that_is_not_the_adapter_that_was_sent_is_refused(folder: Path, pooled: StoredAdapter) -> None:
+    other = replace(pooled, weights_digest="0" * 64)
+    with pytest.raises(DataError, match="expected 000000000000; it was changed"):
+        list(fleet(folder, slots=1).fit([replace(request_of(0), start=other)]))
 
 
 @pytest.mark.parametrize("steps", [1, 5])

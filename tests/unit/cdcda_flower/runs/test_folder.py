@@ -5,10 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.methods import METHODS
+from cdcda_flower.runs.folder import RunFolder, adapter_folder, file_name, predictions_file
 
 
 def test_a_new_run_is_created_and_its_devices_are_private(tmp_path: Path) -> None:
@@ -78,3 +81,25 @@ def test_the_end_gives_up_the_room_that_was_kept_for_it(tmp_path: Path) -> None:
     assert folder.end(status="finished").status == "finished"
     assert not (folder.path / ".reserve").exists()
     assert folder.end(peak_pss_bytes=1).status == "finished"
+
+
+# As methods are named: letters, digits, and what parts them.
+NAMES = st.text("abcXYZ019_.:>+-", min_size=1)
+
+
+@given(NAMES, NAMES)
+def test_two_methods_never_share_a_file(one: str, other: str) -> None:
+    assert (file_name(one) == file_name(other)) == (one == other)
+
+
+@given(st.one_of(NAMES, st.text(st.characters(codec="utf-8"), min_size=1)))
+def test_a_methods_files_have_names_that_every_system_takes(name: str) -> None:
+    assert set(file_name(name)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~+%")
+
+
+def test_a_methods_files_lie_below_its_device(tmp_path: Path) -> None:
+    names = [*METHODS, *(f"global>{name}+rag" for name in METHODS), "my_methods.one:Class"]
+    folders = {adapter_folder(tmp_path, name) for name in names} | {predictions_file(tmp_path, name) for name in names}
+    assert len(folders) == 2 * len(names)
+    assert {path.parent for path in folders} == {tmp_path / "adapters", tmp_path / "predictions"}
+    assert adapter_folder(tmp_path, "global>cdcda:random+rag").name == "global%3Ecdcda%3Arandom+rag"

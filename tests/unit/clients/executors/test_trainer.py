@@ -11,6 +11,7 @@ import torch
 
 from cdcda_flower.errors import DataError
 from cdcda_flower.models import loading, training
+from cdcda_flower.models.adapters import weights_digest
 from cdcda_flower.models.device_model import device_model
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import (
@@ -180,3 +181,26 @@ def test_scores_alone_need_no_device_model(spec: ModelSpec, tmp_path: Path) -> N
     none = replace(spec, base=ModelRef(name="none", path=str(tmp_path / "none"), digest=""))
     [scores] = run(Trainer(none).results([ScoreRequest(("a cat",), ("a cat",), "embedded", 5)]))
     assert scores == pytest.approx([1.0], abs=1e-3)
+
+
+def test_users_that_start_from_one_adapter_train_side_by_side_and_a_lost_start_is_one_users(
+    spec: ModelSpec, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        trainer = Trainer(spec)
+        [pooled] = await trainer.results([order(tmp_path, "e")])
+        assert isinstance(pooled, Trained)
+        start = StoredAdapter(path=str(tmp_path / "e"), weights_digest=pooled.weights_digest)
+        warm = [replace(order(tmp_path / "warm", user), start=start) for user in "abc"]
+        fresh = [order(tmp_path / "fresh", user) for user in "abc"]
+        lost = replace(order(tmp_path, "d"), start=replace(start, weights_digest="0" * 64))
+        await trainer.submit([*warm, *fresh, lost])
+        with pytest.raises(DataError, match="it was changed"):
+            await trainer.results([lost])
+        done = [(await trainer.results(both))[0] for both in zip(warm, fresh, strict=True)]
+        again = [(await trainer.results([one]))[0] for one in fresh]
+        digests = {one.weights_digest for one in (*done, *again) if isinstance(one, Trained)}
+        assert len(digests) == 6
+        assert weights_digest(tmp_path / "e") == pooled.weights_digest
+
+    run(work())

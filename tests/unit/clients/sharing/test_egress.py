@@ -178,6 +178,7 @@ def test_questions_are_the_held_out_queries_of_the_methods_that_ask() -> None:
         ({"cloud+rag": ()}, methods),
         (found, ["cloud"]),
         ({"device": ("a question",)}, [*methods, "device"]),
+        ({"global>cdcda+rag": ("an item. a question",)}, [*methods, "global>cdcda+rag"]),
     ):
         with pytest.raises(ShareError, match="held-out queries"):
             guarded_questions(Questions(user_id="u", prompts=prompts), own, asked)

@@ -73,3 +73,11 @@ def test_all_stories_come_from_one_reading_until_the_run_goes_on(
 def test_a_name_from_a_url_opens_no_folder(run: RunFolder, name: str) -> None:
     with pytest.raises(BadInputError, match="has no person"):
         person(run, name, texts=True)
+
+
+def test_a_method_that_starts_from_the_global_adapter_downloads_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", "alpha", people=3, methods="device,direct-ft,cdcda,global>direct-ft")
+    run.pooled.mkdir()
+    (run.pooled / "adapter_model.safetensors").write_bytes(b"123456")
+    said = person(run, "p01", texts=True)["messages"]
+    assert [(m["phase"], m["bytes"]) for m in said if m["what"] == "the global adapter"] == [("personalize", 6)]

@@ -196,3 +196,16 @@ def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None
     run = make_run(tmp_path, "a", {"device": [1]}, share_ratio=0.5)
     change_ledger(run, *(f"DELETE FROM {table}" for table in ("uploads", "shared", "pairs", "selected")))
     assert set(_texts(table(4, run), "lamp-3", "ours, 50% shared").values()) == {"-"}
+
+
+def test_composed_methods_are_columns_with_the_part_that_they_share(tmp_path: Path) -> None:
+    scores = {"global>direct-ft": [1.0], "direct-ft+rag": [2.0], "global>cdcda+rag": [3.0], "cdcda+rag": [0.5]}
+    grid = table(1, make_run(tmp_path, "a", scores, share_ratio=0.5))
+    composed = [column for column in grid.columns if "rag" in column or "global>" in column]
+    assert set(composed) - {"cloud+rag", "device+rag"} == {
+        "global>direct-ft@50",
+        "direct-ft+rag",
+        "global>cdcda+rag@50",
+        "cdcda+rag@50",
+    }
+    assert _texts(grid, "lamp-3", "mae ↓", "pooled")["global>cdcda+rag@50"] == "3.000"

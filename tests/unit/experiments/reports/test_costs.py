@@ -10,9 +10,10 @@ import pytest
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
+from cdcda_flower.types import AdapterRef, TrainingReport, TrainingStats
 from experiments.reports.history import by_history
 from experiments.reports.report import read_report
-from report_runs import filled, result_of, shown
+from report_runs import filled, result_of, shown, training_of
 
 
 @pytest.fixture
@@ -117,3 +118,52 @@ def test_what_comes_down_without_a_pair(folder: RunFolder) -> None:
         "cloud+rag": None,
     }
     assert (costs["global-ft"].adapter_bytes, costs["global-ft"].train_tokens) == (6, 0)
+
+
+def test_the_global_stage_is_told_once_and_its_download_counts_for_each_method_that_starts_from_it(
+    folder: RunFolder,
+) -> None:
+    folder.pooled.mkdir()
+    (folder.pooled / "adapter_model.safetensors").write_bytes(b"123456")
+    home = folder.devices / "u1" / "adapters" / "global%3Ecdcda+rag"
+    home.mkdir(parents=True)
+    (home / "adapter_model.safetensors").write_bytes(b"12345678")
+    stats = TrainingStats(steps=9, tokens=4000, first_loss=1.0, last_loss=0.5, seconds=7.5)
+    pooled = AdapterRef(user_id="", method="global-ft", trained_as="global-ft", base_digest="", weights_digest="")
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_training(TrainingReport(adapter=pooled, private=3, synthetic=0, dropped=0, stats=stats))
+        for method in ("global>direct-ft", "global>cdcda+rag", "cdcda+rag"):
+            for user in ("u1", "u2"):
+                ledger.add_training(training_of(user, method))
+                ledger.add_result(result_of(user, method, 1.0, user))
+        for user in ("u1", "u2"):
+            ledger.add_sent("global>cdcda+rag", user, [f"{user}/i/1"])
+            ledger.add_sent("cdcda+rag", user, [f"{user}/i/1"])
+    folder.update(asked_elsewhere=1)
+    report = read_report(folder)
+    costs = report.costs
+    # [["new text 1", "4"]] is 21 bytes a user, the adapter six bytes for each of two.
+    assert {name: costs[name].bytes_down for name in ("global>direct-ft", "global>cdcda+rag", "cdcda+rag")} == {
+        "global>direct-ft": 12,
+        "global>cdcda+rag": 12 + 42,
+        "cdcda+rag": 42,
+    }
+    # Three users share an example each, in 100 bytes.
+    assert {costs[name].bytes_up for name in ("global>direct-ft", "global>cdcda+rag", "cdcda+rag")} == {300}
+    # What the devices train, 500 tokens each; the cloud's training is no method's.
+    assert costs["global>direct-ft"].train_tokens == costs["cdcda+rag"].train_tokens == 1000
+    assert (costs["global>cdcda+rag"].adapter_bytes, costs["global>direct-ft"].adapter_bytes) == (8, None)
+    assert (costs["global>direct-ft"].cloud_tokens, costs["global>cdcda+rag"].cloud_tokens) == (0, None)
+    assert report.global_stage is not None
+    assert (
+        report.global_stage.model_dump()
+        == report.document()["global_stage"]
+        == {"items": 3, "history_items": 24, "left_out": 1, "tokens": 4000, "seconds": 7.5}
+    )
+    said = "global adapter: trained once, on 3 of 24 history items, 4,000 tokens in 7.5 s; without 1 shared items"
+    assert said in shown(folder)
+
+
+def test_without_a_global_stage_nothing_is_said_of_one(folder: RunFolder) -> None:
+    assert read_report(folder).global_stage is None
+    assert "global adapter" not in shown(folder)

@@ -40,6 +40,7 @@ def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
         "history",
         "costs",
         "dropped",
+        "global_stage",
     ]
     assert json.loads(json.dumps(document)) == document
     assert (document["status"], document["task"], document["models"]) == (

@@ -13,7 +13,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.runs.folder import RunFolder
 from dashboard_runs import write_run
 from experiments.cli import run_command
-from experiments.reports.trackers import track
+from experiments.reports.trackers import _name, track
 
 
 @pytest.fixture
@@ -119,3 +119,8 @@ def test_an_absent_library_is_named(
 def test_an_unknown_tracker_is_refused(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["track", str(run.path), "--tracker", "paper", "--to", str(tmp_path)]) == 2
     assert "tensorboard" in capsys.readouterr().err
+
+
+def test_names_hold_only_what_every_tracker_takes() -> None:
+    names = [_name(method) for method in ("cdcda:random", "device+rag", "global>cdcda:random+rag", "global>cdcda")]
+    assert names == ["cdcda-random", "device-with-rag", "global-then-cdcda-random-with-rag", "global-then-cdcda"]

@@ -225,3 +225,15 @@ def test_a_label_names_its_choice_whole_and_a_folder_its_first_letters(tmp_path:
     cells = read_cells(file)
     assert [cell.label for cell in cells] == [f"{m} {d}/m" for m in (long, f"{long},cdcda:all") for d in "ab"]
     assert {cell.name.removesuffix(cell.digest[:8]) for cell in cells} == {"s-device-direct-ft-cdcda-m-"}
+
+
+def test_composed_methods_are_cells_with_names_that_every_shell_takes(tmp_path: Path) -> None:
+    methods = ["global>cdcda", "global>cdcda+rag", "cdcda+rag"]
+    cells = _cells(tmp_path, f"name = 's'\n[axes]\nmethods = {json.dumps(methods)}\n")
+    assert [cell.config.method_names for cell in cells] == [(method,) for method in methods]
+    assert [cell.label for cell in cells] == methods
+    assert len({cell.name for cell in cells}) == 3
+    assert all(re.fullmatch(r"[A-Za-z0-9.+-]+", cell.name) for cell in cells)
+    assert "'global>cloud' is no method" in "\n".join(
+        _refused(tmp_path, "name = 's'\n[axes]\nmethods = ['cdcda', 'global>cloud']\n")
+    )

@@ -472,15 +472,15 @@ def written(url: str, request: GenerationRequest, **keys: Scalar) -> tuple[tuple
 
 
 def test_a_real_server_writes_x_and_then_one_of_the_choices(server: LlamaServer) -> None:
-    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.test_wording}two spies fall out", response="action"))
-    asked = replace(GUIDED, prompt=prompt, prefix=f"Input: {MOVIES.test_wording}".rstrip(), samples=4)
+    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.before}two spies fall out", response="action"))
+    asked = replace(GUIDED, prompt=prompt, prefix=f"Input: {MOVIES.before}".rstrip(), samples=4)
     tokens: list[int] = []
     generator = generator_of(server.url, prompt_form="guided", cloud_concurrency=1)
     [row] = answers(generator, [asked], on_answer=lambda _, samples, count: tokens.append(count))
     whole = [sample.text.split("\nResponse:") for sample in row if "\nResponse:" in sample.text]
     assert len(whole) >= 2
     # The server sends back what was begun, which is no part of what the model wrote.
-    assert all(x.strip() and MOVIES.test_wording not in x for x, _ in whole)
+    assert all(x.strip() and MOVIES.before not in x for x, _ in whole)
     assert {y for _, y in whole} <= {" action", " sad [film]"}
     assert len({sample.text for sample in row}) > 1
     assert generator.usage.requests == len(row) + len(whole)
@@ -549,7 +549,7 @@ def test_a_real_server_writes_by_a_schema(server: LlamaServer, monkeypatch: pyte
     usage = CloudUsage(requests=0, retries=0, prompt_tokens=0, completion_tokens=0, uncounted=0)
     can = CloudServer(url=server.url, continues=False, repeats=False, binds="", shapes=True, usage=usage)
     monkeypatch.setenv(SERVER_VARIABLE, can.model_dump_json())
-    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.test_wording}two spies fall out", response="action"))
+    prompt = paper_prompt(MOVIES, Example(id="1", query=f"{MOVIES.before}two spies fall out", response="action"))
     row, generator = written(server.url, replace(GUIDED, prompt=prompt, samples=3, max_new_tokens=60))
     assert generator.usage.requests == 3
     whole = [sample.text.split("\nResponse:") for sample in row if not sample.cut]
@@ -664,7 +664,7 @@ def test_a_guided_answer_becomes_a_pair(double: Start) -> None:
     _, url = double(odd=Kind(binds="structured_outputs"))
     pairs = augmented(url, form="guided").pairs
     assert [(pair.query, pair.response) for pair in pairs] == [
-        (f"{MOVIES.test_wording}two spies fall out", MOVIES.labels[-1])
+        (f"{MOVIES.before}two spies fall out", MOVIES.labels[-1])
     ] * 2
 
 
