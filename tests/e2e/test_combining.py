@@ -8,7 +8,7 @@ from pathlib import Path
 from cdcda_flower.models.adapters import weights_digest
 from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader
-from commands import Done, Place, cdcda
+from commands import Place, cdcda
 from repository import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "combine-methods.md"
@@ -35,9 +35,9 @@ def test_the_how_tos_first_command_runs_as_it_stands_there(place: Place) -> None
 
 
 def test_the_fleet_trains_from_the_global_adapter_and_the_report_says_what_it_was(
-    place: Place, real_conf: Path, first: Done
+    place: Place, real_conf: Path
 ) -> None:
-    """With real weights, in processes of their own. `first` has prepared the data."""
+    """With real weights, in processes of their own."""
     arguments = ["--name", "composed", "--set", f"methods={METHODS}", "--set", "device-executor=fleet"]
     done = cdcda(place, "run", str(real_conf), *arguments)
     assert done.code == 0, done.out + done.err
