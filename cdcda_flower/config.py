@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
+from cdcda_flower.plugins.seams import SEAMS, SHARE_POLICY, Seam, check_name, plugins_in
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
@@ -58,6 +59,10 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _choices(seam: Seam) -> str:
+    return f"{', '.join(seam.built_in)}, or a plug-in (docs/reference/plugins.md)"
+
+
 class RunConfig(BaseModel):
     """Every choice of one run. Keys are flat and kebab-case; `from_flwr` reports all problems at once."""
 
@@ -79,10 +84,8 @@ class RunConfig(BaseModel):
     seed: Count = Field(description="root of every derived seed")
     methods: str = Field(description="comma-separated, paired in one federation: " + ", ".join(METHODS))
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
-    share_policy: str = Field(description="ratio, none, all, recent, an entry point's name, or module:Class")
+    share_policy: str = Field(description=_choices(SHARE_POLICY))
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
-    policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
-    plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     rag_items: Positive = Field(description="history items before a question, with device+rag and cloud+rag")
     rag_words: Count = Field(
         description="words of one question's history items in all; fewer where max-tokens ends before"
@@ -135,6 +138,10 @@ class RunConfig(BaseModel):
     epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
         description="greatest length ratio of x_syn to x (equation 4)"
     )
+    plugin_args: str = Field(
+        description='JSON object of plug-ins\' names and their constructors\' arguments, such as {"mine:Mine": {"count": 3}}'
+    )
+    plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     eda_alpha_sr: Ratio = Field(description="share of words that EDA's synonym replacement changes; 0 = leave it out")
     eda_alpha_ri: Ratio = Field(description="share of words that EDA's random insertion adds; 0 = leave it out")
     eda_alpha_rs: Ratio = Field(description="swaps of EDA's random swap per word; 0 = leave it out")
@@ -316,19 +323,36 @@ class RunConfig(BaseModel):
             )
         return value
 
-    @field_validator("policy_args", "cloud_body")
+    @field_validator("cloud_body")
     @classmethod
-    def _json_object(cls, value: str, info: ValidationInfo) -> str:
-        key = _kebab(str(info.field_name))
-        example = """'{"count": 3}'""" if key == "policy-args" else """'{"top_k": null}'"""
-        try:
-            parsed = json.loads(value or "{}")
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{key} is no JSON: {error}; write an object such as {example}") from None
-        if not isinstance(parsed, dict):
-            raise ConfigError(f"{key} is {value!r}; write a JSON object such as {example}")
-        if key == "cloud-body" and (taken := sorted(_FIELDS_OF_THE_ENGINE & parsed.keys())):
+    def _fields_of_a_request(cls, value: str) -> str:
+        if taken := sorted(_FIELDS_OF_THE_ENGINE & _json_object("cloud-body", value, '{"top_k": null}').keys()):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
+        return value
+
+    @field_validator("share_policy")
+    @classmethod
+    def _known_name(cls, value: str, info: ValidationInfo) -> str:
+        key = _kebab(str(info.field_name))
+        [seam] = (seam for seam in SEAMS if seam.key == key)
+        check_name(seam, value)
+        return value
+
+    @field_validator("plugin_args")
+    @classmethod
+    def _arguments_of_plugins(cls, value: str, info: ValidationInfo) -> str:
+        example = '{"my_policies:Mine": {"count": 3}}'
+        given = _json_object("plugin-args", value, example)
+        used = {plugin.name for plugin in plugins_in({_kebab(name): value for name, value in info.data.items()})}
+        if odd := [name for name, arguments in given.items() if not isinstance(arguments, dict)]:
+            raise ConfigError(
+                f"plugin-args gives {odd[0]!r} no JSON object; write arguments by name, such as {example}"
+            )
+        if strangers := [name for name in given if name not in used]:
+            has = f"its plug-ins are {', '.join(sorted(used))}" if used else "it names no plug-in"
+            raise ConfigError(
+                f"plugin-args names {', '.join(map(repr, strangers))}, no plug-in of this run; {has}; built-in choices take none"
+            )
         return value
 
     @field_validator("epsilon_max_len")
@@ -384,6 +408,16 @@ class RunConfig(BaseModel):
     def to_flwr(self) -> dict[str, Scalar]:
         """Returns the flat key set that `from_flwr` reads."""
         return self.model_dump(by_alias=True)
+
+
+def _json_object(key: str, value: str, example: str) -> dict[str, object]:
+    try:
+        parsed = json.loads(value or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{key} is no JSON: {error}; write an object such as '{example}'") from None
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"{key} is {value!r}; write a JSON object such as '{example}'")
+    return parsed
 
 
 def _methods(info: ValidationInfo) -> list[Method]:

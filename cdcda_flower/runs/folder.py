@@ -31,6 +31,18 @@ class ModelName(BaseModel):
     digest: str
 
 
+class UsedPlugin(BaseModel):
+    """A plug-in that took part: where, by which name, of which distribution if it is installed, and the digest of its code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seam: str
+    name: str
+    distribution: str = ""
+    version: str = ""
+    digest: str
+
+
 class PhaseCost(BaseModel):
     """What one phase took, in wall seconds and tokens through a model."""
 
@@ -95,9 +107,9 @@ class Manifest(BaseModel):
     """What ran: resolved config, code, versions, models, times, status. `peak_pss_bytes` is 0 where nobody measured.
 
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
-    `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
-    of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
-    that another target user is asked, without which `global-ft` trained.
+    `base_weights` is the digest of the weights of an M_base that was trained, `data_digest` of the target users' histories
+    and queries. `plugins` are those that the config names. `asked_elsewhere` counts the history items that another target
+    user is asked, without which `global-ft` trained.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -110,7 +122,7 @@ class Manifest(BaseModel):
     config: dict[str, Scalar] = {}
     config_digest: str = ""
     source_digest: str = ""
-    policy_digest: str = ""
+    plugins: tuple[UsedPlugin, ...] = ()
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}

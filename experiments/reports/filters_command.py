@@ -35,10 +35,10 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
     check_comparable(runs, axes=SELECTING)
-    for key in ("task", "seed", "share-policy", "share-ratio", "policy-args"):
-        if len(values := sorted({str(run.values[key]) for run in runs})) > 1:
+    for what in ("task", "seed", "share"):
+        if len(values := sorted({str(getattr(run.config, what)) for run in runs})) > 1:
             raise BadInputError(
-                f"{key} is {' and '.join(values)} in these runs; the study is of one task, seed and shared part"
+                f"{what} is {' and '.join(values)} in these runs; the study is of one task, seed and shared part"
             )
     verdicts = LedgerReader(runs[0].folder.ledger_path).verdicts()
     if not verdicts:

@@ -53,7 +53,7 @@ class RecordedConfig(BaseModel):
     methods: str
     share_policy: str
     share_ratio: float
-    policy_args: str = ""
+    plugin_args: str = ""
     k: int
     query_split: str = "dev"
 
@@ -68,8 +68,9 @@ class RecordedConfig(BaseModel):
         percent = f"{100 * self.share_ratio:.6g}"
         recent = percent if self.share_ratio in {0, 1} else f"{percent}-recent"
         known = {"ratio": percent, "recent": recent, "none": "0", "all": "100"}
-        arguments = json.dumps(json.loads(self.policy_args), sort_keys=True) if self.policy_args else ""
-        return known.get(self.share_policy, f"{self.share_policy} {arguments}".strip())
+        arguments = json.loads(self.plugin_args or "{}").get(self.share_policy)
+        said = json.dumps(arguments, sort_keys=True) if arguments else ""
+        return known.get(self.share_policy, f"{self.share_policy} {said}".strip())
 
 
 def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:

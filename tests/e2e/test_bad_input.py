@@ -19,9 +19,12 @@ MISTAKES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "unknown task": ({"task": "lamp-6"}, ("lamp-6", "lamp-1", "lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7")),
     "unknown method": ({"methods": "device,magic"}, ("methods", "'magic'", "cloud, cloud+rag, device", "cdcda")),
     "unknown policy": ({"share-policy": "newest"}, ("'newest'", "ratio", "none", "all", "recent", "module:Class")),
-    "no such policy file": ({"share-policy": "mine:Newest"}, ("share-policy", "'mine'", "beside the run's TOML file")),
-    "policy arguments of a built-in": ({"policy-args": '{"count": 3}'}, ("policy-args", "'ratio'", "takes none")),
-    "policy arguments that are no JSON": ({"policy-args": "count=3"}, ("policy-args", "write an object such as")),
+    "no such policy file": (
+        {"share-policy": "mine:Newest"},
+        ("share-policy", "'mine:Newest'", "beside the run's TOML file"),
+    ),
+    "arguments of a built-in": ({"plugin-args": '{"ratio": {"count": 3}}'}, ("plugin-args", "'ratio'", "take none")),
+    "arguments that are no JSON": ({"plugin-args": "count=3"}, ("plugin-args", "write an object such as")),
     "wrong type": ({"num-users": "four"}, ("num-users", "'four'", "integer")),
     "no such model": (
         {"device-executor": "local", "device-model": "./none"},
@@ -96,10 +99,10 @@ def test_a_conf_file_that_does_not_exist(tmp_path: Path, capfd: pytest.CaptureFi
 
 def test_policy_arguments_that_the_policy_refuses(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "mine.py").write_text(
-        "class Mine:\n    name = 'mine'\n    def __init__(self, *, count): pass\n    def select(self, history, *, seed): ...\n"
+        "class Mine:\n    def __init__(self, *, count): pass\n    def select(self, history, *, seed): ...\n"
     )
-    message = refused({"share-policy": "mine:Mine", "policy-args": '{"number": 3}'})
-    assert all(word in message for word in ("mine:Mine", "policy-args", "number")), message
+    message = refused({"share-policy": "mine:Mine", "plugin-args": '{"mine:Mine": {"number": 3}}'})
+    assert all(word in message for word in ("mine:Mine", "plugin-args", "number")), message
     assert "'Yours'" in refused({"share-policy": "mine:Yours"})
 
 

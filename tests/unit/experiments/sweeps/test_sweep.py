@@ -13,7 +13,7 @@ import pytest
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import policy_digest, source_digest
+from cdcda_flower.runs.identity import source_digest, used_plugins
 from experiments.cli import run_command
 from experiments.launching.launch import Terminated
 from experiments.launching.staging import App, find_app
@@ -50,7 +50,7 @@ class Launches:
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)
         self.names.append(config.run_name.rpartition("-")[0] if config.run_name[-2:-1] == "-" else config.run_name)
         started = f"2026-11-21T10:{len(self.names):02d}:00+00:00"
-        digests = {"source_digest": self.code, "policy_digest": policy_digest(config)}
+        digests = {"source_digest": self.code, "plugins": used_plugins(config)}
         folder.update(config=config.to_flwr(), started=started, **digests)
         created(folder)
         if (error := self.ends.get(config.k)) is not None:
