@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
-from cdcda_flower.plugins.seams import SEAMS, SHARE_POLICY, Seam, check_name, plugins_in
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, SEAMS, SHARE_POLICY, Seam, check_name, plugins_in
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
-# The paper's three filters, in the order of its equations 2 to 4.
-FILTERS = ("consistency", "diversity", "length")
+# The paper's three filters.
+FILTERS = FILTER.built_in
 # The keys that may name a test double, by the value "echo".
 DOUBLE_KEYS = ("cloud-engine", "consistency-scorer", "device-executor")
 
@@ -45,9 +45,9 @@ _FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_toke
 
 
 def filters_in(text: str) -> tuple[str, ...]:
-    """Returns the filters that a value of the key `filters` names, in the paper's order; "none" and "" name none."""
-    named = {name.strip() for name in text.split(",")}
-    return tuple(name for name in FILTERS if name in named)
+    """Returns the filters that a value of the key `filters` names: the paper's in its order, then plug-ins as written."""
+    named = FILTER.names(text)
+    return (*(name for name in FILTERS if name in named), *(name for name in named if name not in FILTERS))
 
 
 def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -115,7 +115,9 @@ class RunConfig(BaseModel):
     cloud_body: str = Field(
         description="JSON object of further fields of `openai`'s requests; null leaves out one that is sent by itself"
     )
-    consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
+    consistency_scorer: str = Field(
+        description=f"filter 1's score: {_choices(CONSISTENCY_SCORER)}; echo is a test double"
+    )
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
     )
@@ -130,7 +132,7 @@ class RunConfig(BaseModel):
         description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
     )
     filters: str = Field(
-        description='which filters select, comma-separated: consistency, diversity, length; "none" or "" keeps all pairs; all three judge'
+        description=f'which filters select, comma-separated: {_choices(FILTER)}; "none" or "" keeps all pairs; the three always judge'
     )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
@@ -197,7 +199,7 @@ class RunConfig(BaseModel):
 
     @property
     def filter_names(self) -> tuple[str, ...]:
-        """The filters that select, in the paper's order; none keeps every pair."""
+        """The filters that select, the paper's first and in its order; none keeps every pair."""
         return filters_in(self.filters)
 
     @property
@@ -250,8 +252,10 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_filters(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",")]
-        if names not in (["none"], [""]) and (len(set(names)) != len(names) or not set(names) <= set(FILTERS)):
-            raise ConfigError(f'filters is {value!r}; name each of {", ".join(FILTERS)} at most once, or write "none"')
+        if names not in (["none"], [""]) and (len(set(names)) != len(names) or {"none", ""} & set(names)):
+            raise ConfigError(f'filters is {value!r}; name each filter once, or write "none"')
+        for name in FILTER.names(value):
+            check_name(FILTER, name)
         return value
 
     @field_validator("share_ratio")
@@ -330,7 +334,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
-    @field_validator("share_policy")
+    @field_validator("share_policy", "consistency_scorer")
     @classmethod
     def _known_name(cls, value: str, info: ValidationInfo) -> str:
         key = _kebab(str(info.field_name))

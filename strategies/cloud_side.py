@@ -23,7 +23,7 @@ from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
 from strategies.recording import Recording
 from strategies.run_models import Models
-from strategies.selection.filters import Thresholds
+from strategies.selection.filters import make_filters
 from strategies.selection.select import judge, selected
 from strategies.selection.taped_scorer import taped_scorer
 
@@ -60,14 +60,14 @@ class CloudSide:
         return augmented.pairs
 
     def select(self, pairs: Sequence[SyntheticPair], uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
-        """Returns the pairs that all filters keep; every verdict goes to the ledger."""
+        """Returns the pairs that all chosen filters keep; every verdict goes to the ledger."""
         if not pairs:
             return ()
         with (
             self.phases.phase("select", len(pairs)),
             taped_scorer(self.config, self.models.consistency(), self.recording) as scorer,
         ):
-            verdicts = judge(pairs, uploads, self._task, Thresholds.of(self.config), scorer)
+            verdicts = judge(pairs, uploads, self._task, make_filters(self.config, scorer))
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(pairs), 0)
         kept = selected(pairs, verdicts, self.config.filter_names)

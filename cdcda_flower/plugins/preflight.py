@@ -5,22 +5,53 @@ It is a process of its own: the code of a plug-in runs neither in the launcher n
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError
+from cdcda_flower.plugins import Candidate, Example, Provenance, SyntheticPair
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import plugins_in
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, Seam, plugins_in
+
+_TEXTS = ("The first of two texts that are made up.", "The second one says something else.")
+
+
+def _candidates() -> tuple[Candidate, ...]:
+    made = Provenance(user_id="made-up", source_id="1", generator="", prompt_digest="", seed=0, sample=0)
+    source = Example(id="1", query=_TEXTS[0], response="1")
+    return tuple(
+        Candidate(
+            pair=SyntheticPair(
+                id=f"made-up/1/{sample}", query=text, response="1", provenance=replace(made, sample=sample)
+            ),
+            source=source,
+            text=text,
+            source_text=source.query,
+        )
+        for sample, text in enumerate(_TEXTS)
+    )
+
+
+# A plug-in that returns what it may not is said here, before anything is paid for. Share policies and engines are not
+# tried: a policy may expect a real history, and an engine's answer may cost money.
+_TRIALS: Mapping[Seam, Callable[[Any], object]] = MappingProxyType(
+    {FILTER: lambda made: made.judge(_candidates()), CONSISTENCY_SCORER: lambda made: made.score(_TEXTS, _TEXTS[::-1])}
+)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Constructs every plug-in of the flat JSON config that is named; says all problems, and returns the exit code."""
+    """Constructs and tries every plug-in of the flat JSON config that is named; says all problems, and returns the exit code."""
     config = RunConfig.from_flwr(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
     problems = []
     for plugin in plugins_in(config.to_flwr()):
         try:
-            load(plugin, config)
+            made = load(plugin, config)
+            if plugin.seam in _TRIALS:
+                _TRIALS[plugin.seam](made)
         except BadInputError as error:
             problems.append(str(error))
     sys.stderr.write("".join(f"{problem}\n" for problem in problems))

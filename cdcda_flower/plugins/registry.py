@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.plugins.checked import CHECKED
 from cdcda_flower.plugins.seams import Plugin, Seam, check_name, installed, plugins_in
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def make(seam: Seam, name: str, config: RunConfig, built_in: Mapping[str, Callab
 
 
 def load(plugin: Plugin, config: RunConfig) -> Any:  # noqa: ANN401 - a user's object, checked against the protocol
-    """Returns the plug-in, constructed with its `plugin-args`; raises ConfigError where that fails."""
+    """Returns the plug-in, constructed with its `plugin-args` and behind its seam's checks; raises ConfigError where that fails."""
     seam, name = plugin
     check_name(seam, name)
     arguments = json.loads(config.plugin_args or "{}").get(name, {})
@@ -49,7 +50,7 @@ def load(plugin: Plugin, config: RunConfig) -> Any:  # noqa: ANN401 - a user's o
         ) from error
     for problem in _problems(seam, made):
         raise ConfigError(f"{seam.key}: {name!r} {problem}; see {PAGE}")
-    return made
+    return CHECKED[seam](plugin, made) if seam in CHECKED else made
 
 
 def file_of(plugin: Plugin, config: RunConfig) -> Path | None:

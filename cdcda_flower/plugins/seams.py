@@ -8,23 +8,34 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.plugins import SharePolicy
+from cdcda_flower.plugins import ConsistencyScorer, Filter, SharePolicy
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seam:
-    """A place where a run's config says what to use: in messages, in the config, as entry points, in code, and built in."""
+    """A place where a run's config says what to use: in messages, in the config, as entry points, in code, and built in.
+
+    `side` says who runs it. `many`: its key lists names, separated by commas; "none" and "" name none.
+    """
 
     name: str
     key: str
     group: str
     protocol: type
+    side: Literal["device", "cloud"]
     built_in: tuple[str, ...]
+    many: bool = False
+
+    def names(self, value: str) -> tuple[str, ...]:
+        """Returns the names in a value of the key, as they were written."""
+        if not self.many:
+            return (value,) if value else ()
+        return tuple(name for part in value.split(",") if (name := part.strip()) not in {"", "none"})
 
 
 SHARE_POLICY = Seam(
@@ -32,9 +43,28 @@ SHARE_POLICY = Seam(
     key="share-policy",
     group="cdcda_flower.share_policies",
     protocol=SharePolicy,
+    side="device",
     built_in=("ratio", "recent", "all", "none"),
 )
-SEAMS = (SHARE_POLICY,)
+FILTER = Seam(
+    name="filter",
+    key="filters",
+    group="cdcda_flower.filters",
+    protocol=Filter,
+    side="cloud",
+    # The paper's three, in the order of its equations 2 to 4.
+    built_in=("consistency", "diversity", "length"),
+    many=True,
+)
+CONSISTENCY_SCORER = Seam(
+    name="consistency scorer",
+    key="consistency-scorer",
+    group="cdcda_flower.consistency_scorers",
+    protocol=ConsistencyScorer,
+    side="cloud",
+    built_in=("embedding", "nli", "echo"),
+)
+SEAMS = (SHARE_POLICY, FILTER, CONSISTENCY_SCORER)
 
 
 class Plugin(NamedTuple):
@@ -51,9 +81,9 @@ def plugins_in(values: Mapping[str, object]) -> tuple[Plugin, ...]:
 
 def _plugins_in(values: Mapping[str, object]) -> Iterator[Plugin]:
     for seam in SEAMS:
-        name = str(values.get(seam.key, ""))
-        if name and name not in seam.built_in:
-            yield Plugin(seam, name)
+        for name in seam.names(str(values.get(seam.key, ""))):
+            if name not in seam.built_in:
+                yield Plugin(seam, name)
 
 
 def is_reference(name: str) -> bool:
@@ -79,6 +109,7 @@ def check_name(seam: Seam, name: str) -> None:
     if name in seam.built_in or is_reference(name) or name in (offered := installed(seam)):
         return
     known = ", ".join([*seam.built_in, *sorted(offered)])
+    says = "names" if seam.many else "is"
     raise ConfigError(
-        f"{seam.key} is {name!r}; known: {known}; or give module:Class of a file beside the run's TOML file"
+        f"{seam.key} {says} {name!r}; known: {known}; or give module:Class of a file beside the run's TOML file"
     )

@@ -1,6 +1,7 @@
 """What makes two runs comparable: digests of config and code, versions, hardware."""
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from cdcda_flower.plugins.registry import file_of
 from cdcda_flower.plugins.seams import Plugin, installed, is_reference, plugins_in
 from cdcda_flower.runs.folder import UsedPlugin
 from cdcda_flower.seeding import digest
+from cdcda_flower.types import ModelRef
 
 # What a federation loads, and so what its numbers depend on; `experiments` starts it and reads what it left.
 APP = ("cdcda_flower", "clients", "strategies")
@@ -77,6 +79,12 @@ def values_digest(values: Mapping[str, Scalar]) -> str:
 def used_plugins(config: RunConfig) -> tuple[UsedPlugin, ...]:
     """Returns the plug-ins that a config names, each with what tells its code from another version's; runs none of it."""
     return tuple(_used(plugin, config) for plugin in plugins_in(config.to_flwr()))
+
+
+def plugin_model(plugin: Plugin, config: RunConfig) -> ModelRef:
+    """Returns a plug-in as the model that it stands for: on the tape it is known by its code and its arguments."""
+    arguments = json.loads(config.plugin_args or "{}").get(plugin.name, {})
+    return ModelRef(name=plugin.name, path="", digest=digest([_used(plugin, config).model_dump(), arguments]))
 
 
 def _used(plugin: Plugin, config: RunConfig) -> UsedPlugin:

@@ -175,7 +175,7 @@ def _replayed_models(config: RunConfig) -> Iterator[tuple[str, str, str]]:
         return
     if asks_cloud(config):
         yield "cloud-model", config.cloud_engine, config.cloud_model
-    if judges(config) and config.consistency_scorer != "echo":
+    if judges(config) and config.consistency_scorer in {"embedding", "nli"}:
         yield "consistency-model", config.consistency_scorer, config.consistency_model
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cdcda_flower.config import Scalar
+from cdcda_flower.config import FILTERS, Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.statistics import Interval, interval_over_users
 from cdcda_flower.tasks import task_named
+from cdcda_flower.types import Verdict
 from experiments.paper.cells import data_notes
 from experiments.paper.paper_runs import PaperRun, check_comparable, open_runs
 from experiments.reports.filter_study import (
@@ -18,6 +19,8 @@ from experiments.reports.filter_study import (
     common,
     contributions,
     in_order,
+    in_paper_order,
+    kept_alone,
     kept_by,
     label,
     selection_of,
@@ -45,7 +48,7 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
     for note in data_notes(runs):
         terminal.note(note)
-    terminal.show(_acceptance(acceptance(verdicts)))
+    _show_each_alone(verdicts, terminal)
     if len(runs) == 1:
         terminal.show(_kept(kept_by(verdicts)))
         return
@@ -56,10 +59,18 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
     if varying != ["filters"]:
         return
     by_subset = dict(zip(map(subset_of, ordered), found, strict=True))
-    if lacking := [label(subset) for subset in subsets() if subset not in by_subset]:
+    every = subsets(in_paper_order(frozenset(FILTERS).union(*by_subset)))
+    if lacking := [label(subset) for subset in every if subset not in by_subset]:
         terminal.note(f"Shapley values need a run of every subset; missing: {' | '.join(lacking)}")
     else:
         terminal.show(_contributions(by_subset))
+
+
+def _show_each_alone(verdicts: Sequence[Verdict], terminal: Terminal) -> None:
+    terminal.show(_acceptance(acceptance(verdicts)))
+    if own := kept_alone(verdicts):
+        lines = [(name, f"{100 * share:.0f}%") for name, share in own.items()]
+        terminal.show(_table("Pairs that each plug-in keeps by its own rule", ("filter", "kept"), lines))
 
 
 def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
@@ -72,7 +83,7 @@ def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
 
 
 def _kept(kept: Mapping[Subset, int]) -> Table:
-    lines = [(label(subset), f"{kept[subset]:,}") for subset in subsets()]
+    lines = [(label(subset), f"{count:,}") for subset, count in kept.items()]
     return _table("Pairs that all filters of a subset keep", ("filters", "pairs kept"), lines)
 
 

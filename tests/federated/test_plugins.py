@@ -1,0 +1,114 @@
+"""Plug-ins of the cloud's side in whole rounds: what they choose counts, and what they break ends the run and loses nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cdcda_flower.errors import ConfigError, PluginError
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import LedgerReader
+from federation import Federation, Outcome
+from strategies import server_app
+
+PLUGINS = """
+from cdcda_flower.plugins import Judgement
+
+
+class Every:
+    '''Keeps every second pair.'''
+
+    def __init__(self, *, second=2):
+        self.second = second
+
+    def judge(self, candidates):
+        return [Judgement(keep=n % self.second == 0, score=n, reason="") for n, _ in enumerate(candidates)]
+
+
+class Raises:
+    def judge(self, candidates):
+        if candidates[0].pair.provenance.user_id != "made-up":
+            raise ValueError(candidates[0].text)
+        return [Judgement(keep=True, score=1, reason="") for _ in candidates]
+
+
+class Same:
+    '''A scorer for which all texts say the same.'''
+
+    def __init__(self, value=1.0):
+        self.value = value
+
+    def score(self, premises, hypotheses):
+        return [self.value for _ in premises]
+"""
+PRIVATE = "review 0 by"  # stands in every history
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> str:
+    (tmp_path / "mine.py").write_text(PLUGINS, encoding="utf-8")
+    return str(tmp_path)
+
+
+def _run(four: Federation, plugins: str, **keys: str) -> Outcome:
+    return four.run(four.config(plugin_dir=plugins, methods="direct-ft,cdcda", share_policy="all", **keys))
+
+
+def test_a_filter_of_ones_own_selects_beside_the_others(four: Federation, plugins: str) -> None:
+    ledger = _run(four, plugins, filters="mine:Every").ledger
+    own = {v.pair_id: v.keep for v in ledger.verdicts() if v.filter == "mine:Every"}
+    assert own.keys() == {pair.id for pair in ledger.pairs()}
+    assert ledger.selected().keys() == {pair_id for pair_id, keep in own.items() if keep}
+    assert len(ledger.verdicts()) == 4 * len(own), "the paper's three judge whatever selects"
+    three = _run(four, plugins, filters="mine:Every,length", plugin_args='{"mine:Every": {"second": 3}}').ledger
+    by_length = {v.pair_id for v in three.verdicts() if v.filter == "length" and v.keep}
+    thirds = {v.pair_id for v in three.verdicts() if v.filter == "mine:Every" and v.keep}
+    assert three.selected().keys() == by_length & thirds
+
+
+def test_a_filters_error_ends_the_run_without_a_text_and_keeps_what_was_written(
+    four: Federation, plugins: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = {"runs_dir": str(tmp_path / "runs"), "run_name": "broken"}
+    config = four.config(plugin_dir=plugins, methods="cdcda", share_policy="all", filters="mine:Raises", **runs)
+    with pytest.raises(PluginError, match=r"filters: 'mine:Raises' raised ValueError in `judge`, mine.py line"):
+        server_app.main(four.grid(config), four.server_context(config))
+    folder = RunFolder(tmp_path / "runs" / "broken")
+    manifest = folder.manifest()
+    assert (manifest.status, manifest.error_kind) == ("failed", "input")
+    assert LedgerReader(folder.ledger_path).pairs()
+    assert PRIVATE not in manifest.error + caplog.text
+
+
+def test_a_scorer_of_ones_own_is_on_the_tape_with_its_code_and_arguments(
+    four: Federation, plugins: str, tmp_path: Path
+) -> None:
+    taped = {"tape": str(tmp_path / "tape.sqlite"), "consistency_scorer": "mine:Same"}
+    uses = []
+    for value in (1.0, 1.0, 0.0):
+        arguments = json.dumps({"mine:Same": {"value": value}})
+        outcome = _run(four, plugins, tape_mode="record", plugin_args=arguments, **taped)
+        scores = {v.score for v in outcome.ledger.verdicts() if v.filter == "consistency"}
+        assert scores == {value}
+        assert {v.reason[:9] for v in outcome.ledger.verdicts() if v.filter == "consistency"} == {"mine:Same"}
+        use = outcome.folder.manifest().tape
+        assert use is not None
+        uses.append((use.scores_taken > 0, use.scores_computed > 0))
+        assert outcome.folder.manifest().models["consistency"].name == "mine:Same"
+    assert uses == [(False, True), (True, False), (False, True)]
+    replayed = _run(four, plugins, tape_mode="replay", plugin_args=arguments, **taped)
+    assert {v.score for v in replayed.ledger.verdicts() if v.filter == "consistency"} == {0.0}
+    with Path(plugins, "mine.py").open("a", encoding="utf-8") as file:
+        file.write("# another version\n")
+    outcome = _run(four, plugins, tape_mode="record", plugin_args=arguments, **taped)
+    use = outcome.folder.manifest().tape
+    assert use is not None
+    assert use.scores_taken == 0
+
+
+def test_what_cannot_be_set_up_is_said_before_a_device_is_asked(four: Federation, plugins: str) -> None:
+    config = four.config(plugin_dir=plugins, filters="mine:None", methods="cdcda")
+    grid = four.grid(config)
+    with pytest.raises(ConfigError, match=r"mine.py has no 'None'"):
+        server_app.run(grid, config, four.folder(config))
+    assert grid.sent == []

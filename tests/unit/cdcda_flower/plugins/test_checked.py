@@ -1,0 +1,104 @@
+"""What a plug-in returns is checked: each breach of a protocol has a message that names plug-in and rule, and no text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdcda_flower.errors import PluginError
+from cdcda_flower.plugins import preflight
+from cdcda_flower.plugins.checked import CHECKED
+from cdcda_flower.plugins.preflight import _candidates
+from cdcda_flower.plugins.registry import load
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, Plugin, Seam
+from lamp_folder import config
+
+SECRET = "what a user wrote"
+HEAD = """
+from cdcda_flower.plugins import Judgement
+NAN = float("nan")
+"""
+GOOD = "return [Judgement(keep=True, score=1, reason='') for _ in candidates]"
+
+
+def _load(folder: Path, seam: Seam, method: str, body: str) -> Any:
+    code = f"{HEAD}class Mine:\n    def {method}:\n        {body}\n"
+    (folder / "mine.py").write_text(code, encoding="utf-8")
+    plugin = Plugin(seam, "mine:Mine")
+    return load(plugin, config(**{"plugin_dir": str(folder), seam.key.replace("-", "_"): "mine:Mine"}))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (f"raise ValueError({SECRET!r})", "raised ValueError in `judge`, mine.py line 6"),
+        ("import sys; sys.exit(0)", "raised SystemExit in `judge`"),
+        ("return None", "returned a NoneType; return a list of judgements"),
+        (f"return {SECRET!r}", "returned a str; return a list of judgements"),
+        ("return (one for one in candidates)", "returned a generator; return a list"),
+        ("return []", "returned 0 judgements for 2; return one for each, in their order"),
+        ("return [True, True]", "returned a bool; return a Judgement"),
+        (GOOD.replace("keep=True", "keep=1"), "returned a int as keep; return True or False"),
+        (GOOD.replace("score=1", "score=NAN"), "returned nan as score; return a finite number"),
+        (GOOD.replace("score=1", "score='1'"), "returned a str as score; return a number"),
+        (GOOD.replace("score=1", "score=True"), "returned a bool as score; return a number"),
+        (GOOD.replace("reason=''", "reason=None"), "a reason that is no text of at most 200 characters"),
+        (GOOD.replace("reason=''", "reason='x' * 201"), "a reason that is no text of at most 200 characters"),
+        (f"object.__setattr__(candidates[0], 'text', 'x'); {GOOD}", "changed what `judge` was given"),
+        (f"object.__setattr__(candidates[0].pair, 'query', 'x'); {GOOD}", "changed what `judge` was given"),
+    ],
+)
+def test_a_filters_breach_is_named(tmp_path: Path, body: str, said: str) -> None:
+    made = _load(tmp_path, FILTER, "judge(self, candidates)", body)
+    with pytest.raises(PluginError) as caught:
+        made.judge(_candidates())
+    assert str(caught.value).startswith("filters: 'mine:Mine' ")
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+    # A log would show the error's own words.
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_filters_judgements_pass_as_they_are(tmp_path: Path) -> None:
+    made = _load(tmp_path, FILTER, "judge(self, candidates)", GOOD.replace("score=1", "score=len(_.text)"))
+    assert [one.score for one in made.judge(_candidates())] == [len(one.text) for one in _candidates()]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return [0.5]", "returned 1 scores for 2"),
+        ("return [0.5, 1.5]", "returned the score 1.5; return numbers from 0 to 1"),
+        ("return [0.5, -0.1]", "returned the score -0.1"),
+        ("return [NAN, 0.5]", "returned nan as score"),
+        ("return {0: 0.5, 1: 0.5}", "returned a dict; return a list of scores"),
+        ("return ['0.5', '0.5']", "returned a str as score"),
+    ],
+)
+def test_a_scorers_breach_is_named(tmp_path: Path, body: str, said: str) -> None:
+    made = _load(tmp_path, CONSISTENCY_SCORER, "score(self, premises, hypotheses)", body)
+    with pytest.raises(PluginError, match=r"^consistency-scorer: 'mine:Mine' ") as caught:
+        made.score(["a", "b"], ["c", "d"])
+    assert said in str(caught.value)
+
+
+def test_scores_may_be_an_array(tmp_path: Path) -> None:
+    body = "import numpy; return numpy.array([0.0, 1.0], dtype=numpy.float32)"
+    made = _load(tmp_path, CONSISTENCY_SCORER, "score(self, premises, hypotheses)", body)
+    assert made.score(["a", "b"], ["c", "d"]) == [0.0, 1.0]
+
+
+def test_preflight_tries_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _load(tmp_path, FILTER, "judge(self, candidates)", "return [NAN]")
+    _load(tmp_path, FILTER, "judge(self, candidates)", GOOD.replace("1", "NAN"))
+    file = tmp_path / "config.json"
+    own = config(plugin_dir=str(tmp_path), filters="length,mine:Mine", consistency_scorer="mine:Other")
+    file.write_text(json.dumps(own.to_flwr()), encoding="utf-8")
+    assert preflight.main([str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["filters", "consistency-scorer is 'mine"]
+
+
+def test_every_seam_whose_answers_nobody_else_checks_is_checked() -> None:
+    assert {seam.name for seam in CHECKED} == {"filter", "consistency scorer"}
