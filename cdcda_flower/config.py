@@ -16,7 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, SEAMS, SHARE_POLICY, Seam, check_name, plugins_in
+from cdcda_flower.plugins.seams import (
+    CONSISTENCY_SCORER,
+    FILTER,
+    RETRIEVER,
+    SEAMS,
+    SHARE_POLICY,
+    Seam,
+    check_name,
+    plugins_in,
+)
 from cdcda_flower.tasks import TASKS, task_named
 
 Scalar = bool | int | float | str
@@ -86,6 +95,7 @@ class RunConfig(BaseModel):
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
     share_policy: str = Field(description=_choices(SHARE_POLICY))
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
+    retriever: str = Field(description=f"what ranks a history for a question: {_choices(RETRIEVER)}")
     rag_items: Positive = Field(description="history items before a question, with device+rag and cloud+rag")
     rag_words: Count = Field(
         description="words of one question's history items in all; fewer where max-tokens ends before"
@@ -334,7 +344,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
-    @field_validator("share_policy", "consistency_scorer")
+    @field_validator("share_policy", "consistency_scorer", "retriever")
     @classmethod
     def _known_name(cls, value: str, info: ValidationInfo) -> str:
         key = _kebab(str(info.field_name))

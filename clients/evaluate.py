@@ -25,11 +25,12 @@ def prompts(
     if among is None:
         return queries
     # bm25s takes half a second to import, which no other method needs.
-    from clients.retrieval import Room, with_history
+    from clients.retrieval import Room, make_retriever, with_history
 
     task = task_named(config.task)
     room = Room(config.rag_items, config.rag_words, is_whole)
-    return with_history(task, task.form(config.profile_form), among, queries, room=room)
+    form, retriever = task.form(config.profile_form), make_retriever(config)
+    return with_history(task, form, among, queries, retriever=retriever, room=room)
 
 
 def asked(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cdcda_flower.errors import PluginError
+from cdcda_flower.errors import PluginError, coded
 from cdcda_flower.plugins import Candidate, Judgement
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, Plugin, Seam
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, Plugin, Seam
 
 MOST_REASON = 200
 
@@ -30,7 +30,9 @@ class _Checked:
         try:
             found: object = getattr(self.made, method)(*given, **named)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
-            raise self._broken(f"raised {type(error).__name__} in `{method}`{_place(error)}") from None
+            broken = self._broken(f"raised {type(error).__name__} in `{method}`{_place(error)}")
+            # Its own words stay on the device, in errors.log; the cloud's logs hold no texts.
+            raise broken from (error if self.plugin.seam.side == "device" else None)
         if given != before:
             raise self._broken(f"changed what `{method}` was given; return new values")
         return found
@@ -60,7 +62,9 @@ class _Checked:
         return number
 
     def _broken(self, what: str) -> PluginError:
-        return PluginError(f"{self.plugin.seam.key}: {self.plugin.name!r} {what}")
+        error = PluginError(f"{self.plugin.seam.key}: {self.plugin.name!r} {what}")
+        # What the cloud learns of a plug-in's mistake on a device is which seam it stands at.
+        return coded(self.plugin.seam.name, error) if self.plugin.seam.side == "device" else error
 
 
 class CheckedFilter(_Checked):
@@ -95,8 +99,27 @@ class CheckedScorer(_Checked):
         return scores
 
 
+class CheckedRetriever(_Checked):
+    """A retriever whose rankings are one per question: places in the history, each at most once."""
+
+    def rank(self, history: Sequence[str], questions: Sequence[str]) -> list[list[int]]:
+        """Returns the rankings, in the order of the questions."""
+        found = self._as_many(self._ask("rank", tuple(history), tuple(questions)), "rankings", questions)
+        return [self._ranking(one, len(history)) for one in found]
+
+    def _ranking(self, one: object, items: int) -> list[int]:
+        places = self._list(one, "places")
+        if not all(isinstance(place, Integral) and not isinstance(place, bool) for place in places):
+            raise self._broken("returned a ranking that holds more than whole numbers; return places in the history")
+        if len(set(places)) < len(places) or not all(0 <= place < items for place in places):
+            raise self._broken(
+                f"returned a ranking of places that are not in a history of {items}, or one of them twice"
+            )
+        return [int(place) for place in places]
+
+
 CHECKED: Mapping[Seam, Callable[[Plugin, Any], Any]] = MappingProxyType(
-    {FILTER: CheckedFilter, CONSISTENCY_SCORER: CheckedScorer}
+    {FILTER: CheckedFilter, CONSISTENCY_SCORER: CheckedScorer, RETRIEVER: CheckedRetriever}
 )
 """By seam, what stands around its plug-ins; what a share policy returns is checked by the guard over all replies."""
 

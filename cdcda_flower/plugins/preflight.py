@@ -15,7 +15,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.plugins import Candidate, Example, Provenance, SyntheticPair
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, Seam, plugins_in
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, Seam, plugins_in
 
 _TEXTS = ("The first of two texts that are made up.", "The second one says something else.")
 
@@ -39,7 +39,11 @@ def _candidates() -> tuple[Candidate, ...]:
 # A plug-in that returns what it may not is said here, before anything is paid for. Share policies and engines are not
 # tried: a policy may expect a real history, and an engine's answer may cost money.
 _TRIALS: Mapping[Seam, Callable[[Any], object]] = MappingProxyType(
-    {FILTER: lambda made: made.judge(_candidates()), CONSISTENCY_SCORER: lambda made: made.score(_TEXTS, _TEXTS[::-1])}
+    {
+        FILTER: lambda made: made.judge(_candidates()),
+        CONSISTENCY_SCORER: lambda made: made.score(_TEXTS, _TEXTS[::-1]),
+        RETRIEVER: lambda made: made.rank(_TEXTS, _TEXTS[:1]),
+    }
 )
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, NamedTuple
 
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.plugins import ConsistencyScorer, Filter, SharePolicy
+from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -64,7 +64,15 @@ CONSISTENCY_SCORER = Seam(
     side="cloud",
     built_in=("embedding", "nli", "echo"),
 )
-SEAMS = (SHARE_POLICY, FILTER, CONSISTENCY_SCORER)
+RETRIEVER = Seam(
+    name="retriever",
+    key="retriever",
+    group="cdcda_flower.retrievers",
+    protocol=Retriever,
+    side="device",
+    built_in=("bm25",),
+)
+SEAMS = (SHARE_POLICY, FILTER, CONSISTENCY_SCORER, RETRIEVER)
 
 
 class Plugin(NamedTuple):

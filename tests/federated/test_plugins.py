@@ -1,14 +1,19 @@
-"""Plug-ins of the cloud's side in whole rounds: what they choose counts, and what they break ends the run and loses nothing."""
+"""Plug-ins in whole rounds: what they choose counts, and what they break ends the run and loses nothing."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from cdcda_flower.errors import ConfigError, PluginError
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import ConfigError, PluginError, RunError
+from cdcda_flower.messages import Questions
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from federation import Federation, Outcome
+from cdcda_flower.types import Example, UserHistory
+from clients import client_app, evaluate
+from federation import USERS, Federation, Outcome
 from strategies import server_app
 
 PLUGINS = """
@@ -30,6 +35,16 @@ class Raises:
         if candidates[0].pair.provenance.user_id != "made-up":
             raise ValueError(candidates[0].text)
         return [Judgement(keep=True, score=1, reason="") for _ in candidates]
+
+
+class Latest:
+    def __init__(self, *, says=""):
+        self.says = says
+
+    def rank(self, history, questions):
+        if self.says:
+            raise ValueError(history[0])
+        return [[len(history) - 1] for _ in questions]
 
 
 class Same:
@@ -112,3 +127,36 @@ def test_what_cannot_be_set_up_is_said_before_a_device_is_asked(four: Federation
     with pytest.raises(ConfigError, match=r"mine.py has no 'None'"):
         server_app.run(grid, config, four.folder(config))
     assert grid.sent == []
+
+
+def test_a_retriever_of_ones_own_stands_before_the_clouds_questions(four: Federation, plugins: str) -> None:
+    asked: list[str] = []
+
+    def noted(own: UserHistory, config: RunConfig, methods: Iterable[str], shared: Sequence[Example]) -> Questions:
+        found = evaluate.asked(own, config, methods, shared)
+        asked.extend(found.prompts["cloud+rag"])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_app, "asked", noted)
+        keys = {"plugin_dir": plugins, "retriever": "mine:Latest", "methods": "device+rag,cloud+rag"}
+        outcome = four.run(four.config(share_policy="all", **keys))
+    assert outcome.failures == ""
+    assert len(asked) == 4
+    for user, size in USERS.items():
+        [prompt] = [one for one in asked if f"asked d-{user}" in one]
+        assert f"review {size - 1} by {user}" in prompt
+        assert size == 1 or f"review 0 by {user}" not in prompt
+
+
+def test_a_retrievers_error_stays_on_its_device(four: Federation, plugins: str) -> None:
+    keys = {"plugin_dir": plugins, "retriever": "mine:Latest", "methods": "device,device+rag"}
+    arguments = json.dumps({"mine:Latest": {"says": "yes"}})
+    runs = four.config(plugin_args=arguments, share_policy="all", **keys)
+    grid, folder = four.grid(runs), four.folder(runs)
+    with pytest.raises(
+        RunError, match="the retriever raised an error, or returned no ranking of the history"
+    ) as caught:
+        server_app.run(grid, runs, folder)
+    assert PRIVATE not in str(caught.value)
+    assert PRIVATE in (folder.devices / "A" / "errors.log").read_text(encoding="utf-8")

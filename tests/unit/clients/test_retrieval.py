@@ -5,7 +5,7 @@ import pytest
 from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.types import Example
 from cdcda_flower.words import words as words_of
-from clients.retrieval import Room, sought, with_history
+from clients.retrieval import Bm25Retriever, Room, sought, with_history
 
 
 def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
@@ -19,7 +19,7 @@ def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
 def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000, room: int = 9000) -> str:
     """What is asked of a model that takes `room` words."""
     limits = Room(items, words, lambda prompt: len(prompt.split()) <= room)
-    return with_history(task, task.forms[0], own, [query], room=limits)[0]
+    return with_history(task, task.forms[0], own, [query], retriever=Bm25Retriever(), room=limits)[0]
 
 
 FILMS = (

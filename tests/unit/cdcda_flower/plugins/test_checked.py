@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from cdcda_flower.errors import PluginError
+from cdcda_flower.messages import FAILURES
 from cdcda_flower.plugins import preflight
 from cdcda_flower.plugins.checked import CHECKED
 from cdcda_flower.plugins.preflight import _candidates
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, Plugin, Seam
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, SEAMS, Plugin, Seam
 from lamp_folder import config
 
 SECRET = "what a user wrote"
@@ -89,6 +90,28 @@ def test_scores_may_be_an_array(tmp_path: Path) -> None:
     assert made.score(["a", "b"], ["c", "d"]) == [0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return [[0]]", "returned 1 rankings for 2"),
+        ("return [0, 1]", "returned a int; return a list of places"),
+        ("return [[0, 3], [0]]", "places that are not in a history of 3, or one of them twice"),
+        ("return [[-1], [0]]", "places that are not in a history of 3"),
+        ("return [[0, 0], [0]]", "or one of them twice"),
+        ("return [['0'], [0]]", "holds more than whole numbers"),
+        ("return [[True], [0]]", "holds more than whole numbers"),
+        ("return list(questions)", "returned a str; return a list of places"),
+    ],
+)
+def test_a_retrievers_breach_is_named(tmp_path: Path, body: str, said: str) -> None:
+    made = _load(tmp_path, RETRIEVER, "rank(self, history, questions)", body)
+    with pytest.raises(PluginError, match=r"^retriever: 'mine:Mine' ") as caught:
+        made.rank(["a", "b", "c"], [SECRET, "d"])
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert caught.value.code == "retriever"
+
+
 def test_preflight_tries_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _load(tmp_path, FILTER, "judge(self, candidates)", "return [NAN]")
     _load(tmp_path, FILTER, "judge(self, candidates)", GOOD.replace("1", "NAN"))
@@ -101,4 +124,8 @@ def test_preflight_tries_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_every_seam_whose_answers_nobody_else_checks_is_checked() -> None:
-    assert {seam.name for seam in CHECKED} == {"filter", "consistency scorer"}
+    assert {seam.name for seam in CHECKED} == {seam.name for seam in SEAMS} - {"share policy"}
+
+
+def test_a_device_can_say_at_which_seam_a_plugin_broke_a_rule() -> None:
+    assert {seam.name for seam in CHECKED if seam.side == "device"} <= FAILURES.keys()
