@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
-from cdcda_flower.methods import Supply
+from cdcda_flower.plugins.seams import is_supply
 from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import Task, task_named
@@ -15,6 +15,7 @@ from cdcda_flower.types import ModelRef, SyntheticPair, TrainingReport, Upload
 from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
 from strategies.augmentation.eda import eda_pairs
 from strategies.augmentation.llm import augment
+from strategies.augmentation.plugin import supplied
 from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import TextGenerator
@@ -155,7 +156,11 @@ class CloudSide:
                 if cloud.usage:
                     self.models.note_usage(cloud.usage)
 
-    def _choice(self, supply: Supply, uploads: Sequence[Upload], written: Written) -> Pairs:
+    def _choice(self, supply: str, uploads: Sequence[Upload], written: Written) -> Pairs:
+        if is_supply(supply):
+            own = supplied(supply, uploads, written, self._task, self.config)
+            self.ledger.add_variants(own.made)
+            return own.pairs
         if supply == "eda":
             variants = eda_pairs(uploads, self._task, self.config)
             self.ledger.add_variants(variants)

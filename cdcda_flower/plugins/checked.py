@@ -4,7 +4,7 @@ A message says what broke which rule, and never a text: an error's own words may
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from cdcda_flower.errors import PluginError, coded
-from cdcda_flower.plugins import Candidate, Judgement
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, Plugin, Seam
+from cdcda_flower.plugins import Candidate, Judgement, NewPair, SyntheticPair, Upload, WrittenPair
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, SUPPLY, Plugin, Seam
 
-MOST_REASON = 200
+MOST_REASON, MOST_TEXT = 200, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class _Checked:
         try:
             found: object = getattr(self.made, method)(*given, **named)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
-            broken = self._broken(f"raised {type(error).__name__} in `{method}`{_place(error)}")
+            broken = self.broken(f"raised {type(error).__name__} in `{method}`{_place(error)}")
             # Its own words stay on the device, in errors.log; the cloud's logs hold no texts.
             raise broken from (error if self.plugin.seam.side == "device" else None)
         if given != before:
-            raise self._broken(f"changed what `{method}` was given; return new values")
+            raise self.broken(f"changed what `{method}` was given; return new values")
         return found
 
     def _list(self, found: object, what: str) -> list[Any]:
@@ -44,24 +44,25 @@ class _Checked:
             or not hasattr(found, "__len__")
             or not hasattr(found, "__iter__")
         ):
-            raise self._broken(f"returned a {type(found).__name__}; return a list of {what}")
+            raise self.broken(f"returned a {type(found).__name__}; return a list of {what}")
         return list(found)
 
     def _as_many(self, found: object, what: str, asked: Sequence[object]) -> list[Any]:
         listed = self._list(found, what)
         if len(listed) != len(asked):
-            raise self._broken(f"returned {len(listed)} {what} for {len(asked)}; return one for each, in their order")
+            raise self.broken(f"returned {len(listed)} {what} for {len(asked)}; return one for each, in their order")
         return listed
 
     def _number(self, value: object, what: str) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise self._broken(f"returned a {type(value).__name__} as {what}; return a number")
+            raise self.broken(f"returned a {type(value).__name__} as {what}; return a number")
         number = float(value)
         if not math.isfinite(number):
-            raise self._broken(f"returned {number} as {what}; return a finite number")
+            raise self.broken(f"returned {number} as {what}; return a finite number")
         return number
 
-    def _broken(self, what: str) -> PluginError:
+    def broken(self, what: str) -> PluginError:
+        """Returns the error of a rule that the plug-in broke."""
         error = PluginError(f"{self.plugin.seam.key}: {self.plugin.name!r} {what}")
         # What the cloud learns of a plug-in's mistake on a device is which seam it stands at.
         return coded(self.plugin.seam.name, error) if self.plugin.seam.side == "device" else error
@@ -77,13 +78,13 @@ class CheckedFilter(_Checked):
 
     def _judgement(self, one: object) -> Judgement:
         if not isinstance(one, Judgement):
-            raise self._broken(
+            raise self.broken(
                 f"returned a {type(one).__name__}; return a Judgement (keep, score, reason) per candidate"
             )
         if not isinstance(one.keep, bool):
-            raise self._broken(f"returned a {type(one.keep).__name__} as keep; return True or False")
+            raise self.broken(f"returned a {type(one.keep).__name__} as keep; return True or False")
         if not isinstance(one.reason, str) or len(one.reason) > MOST_REASON:
-            raise self._broken(f"returned a reason that is no text of at most {MOST_REASON} characters")
+            raise self.broken(f"returned a reason that is no text of at most {MOST_REASON} characters")
         return Judgement(keep=one.keep, score=self._number(one.score, "score"), reason=one.reason)
 
 
@@ -95,8 +96,34 @@ class CheckedScorer(_Checked):
         found = self._as_many(self._ask("score", tuple(premises), tuple(hypotheses)), "scores", premises)
         scores = [self._number(one, "score") for one in found]
         if outside := [score for score in scores if not 0 <= score <= 1]:
-            raise self._broken(f"returned the score {outside[0]:g}; return numbers from 0 to 1")
+            raise self.broken(f"returned the score {outside[0]:g}; return numbers from 0 to 1")
         return scores
+
+
+class CheckedSupply(_Checked):
+    """A supply whose pairs are some of those that it was given, or new ones of a source that the user shared."""
+
+    def pairs(self, upload: Upload, written: Sequence[WrittenPair], *, seed: int) -> list[SyntheticPair | NewPair]:
+        """Returns the pairs for the upload's user."""
+        returned = self._list(self._ask("pairs", upload, tuple(written), seed=seed), "pairs")
+        given, sources = {one.pair.id: one.pair for one in written}, {example.id for example in upload.examples}
+        for one in returned:
+            if isinstance(one, SyntheticPair):
+                # Each at most once, and none of another user's.
+                if given.pop(one.id, None) != one:
+                    raise self.broken("returned a pair twice, or one that it was not given for this user")
+            elif isinstance(one, NewPair):
+                self._check_new(one, sources)
+            else:
+                raise self.broken(f"returned a {type(one).__name__}; return pairs that it was given, or a NewPair")
+        return returned
+
+    def _check_new(self, one: NewPair, sources: Collection[str]) -> None:
+        if one.source_id not in sources:
+            raise self.broken("returned a NewPair whose source_id is none of the user's shared examples")
+        for text in (one.query, one.response):
+            if not isinstance(text, str) or len(text) > MOST_TEXT or not _is_unicode(text):
+                raise self.broken(f"returned a NewPair without two texts of at most {MOST_TEXT:,} characters")
 
 
 class CheckedRetriever(_Checked):
@@ -110,18 +137,23 @@ class CheckedRetriever(_Checked):
     def _ranking(self, one: object, items: int) -> list[int]:
         places = self._list(one, "places")
         if not all(isinstance(place, Integral) and not isinstance(place, bool) for place in places):
-            raise self._broken("returned a ranking that holds more than whole numbers; return places in the history")
+            raise self.broken("returned a ranking that holds more than whole numbers; return places in the history")
         if len(set(places)) < len(places) or not all(0 <= place < items for place in places):
-            raise self._broken(
+            raise self.broken(
                 f"returned a ranking of places that are not in a history of {items}, or one of them twice"
             )
         return [int(place) for place in places]
 
 
 CHECKED: Mapping[Seam, Callable[[Plugin, Any], Any]] = MappingProxyType(
-    {FILTER: CheckedFilter, CONSISTENCY_SCORER: CheckedScorer, RETRIEVER: CheckedRetriever}
+    {SUPPLY: CheckedSupply, FILTER: CheckedFilter, CONSISTENCY_SCORER: CheckedScorer, RETRIEVER: CheckedRetriever}
 )
 """By seam, what stands around its plug-ins; what a share policy returns is checked by the guard over all replies."""
+
+
+def _is_unicode(text: str) -> bool:
+    # Half of a surrogate pair is taken by no file and no database.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _place(error: BaseException) -> str:

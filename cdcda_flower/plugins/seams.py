@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, NamedTuple
 
 from cdcda_flower.errors import ConfigError
-from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy
+from cdcda_flower.methods import METHODS
+from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy, Supply
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -33,6 +34,8 @@ class Seam:
 
     def names(self, value: str) -> tuple[str, ...]:
         """Returns the names in a value of the key, as they were written."""
+        if self is SUPPLY:
+            return tuple(dict.fromkeys(filter(is_supply, map(_base, value.split(",")))))
         if not self.many:
             return (value,) if value else ()
         return tuple(name for part in value.split(",") if (name := part.strip()) not in {"", "none"})
@@ -72,7 +75,17 @@ RETRIEVER = Seam(
     side="device",
     built_in=("bm25",),
 )
-SEAMS = (SHARE_POLICY, FILTER, CONSISTENCY_SCORER, RETRIEVER)
+# A method may be named after the supply that it trains on; all other methods are those of the table.
+SUPPLY = Seam(
+    name="supply",
+    key="methods",
+    group="cdcda_flower.supplies",
+    protocol=Supply,
+    side="cloud",
+    built_in=tuple(METHODS),
+    many=True,
+)
+SEAMS = (SHARE_POLICY, SUPPLY, FILTER, CONSISTENCY_SCORER, RETRIEVER)
 
 
 class Plugin(NamedTuple):
@@ -97,6 +110,16 @@ def _plugins_in(values: Mapping[str, object]) -> Iterator[Plugin]:
 def is_reference(name: str) -> bool:
     """Says whether a name is written as `module:Class`."""
     return _REFERENCE.fullmatch(name) is not None
+
+
+def is_supply(name: str) -> bool:
+    """Says whether a method's name is that of a plug-in which supplies what the method trains on."""
+    return name not in METHODS and (is_reference(name) or name in installed(SUPPLY))
+
+
+def _base(method: str) -> str:
+    """Returns a method's name without where its training starts and how it answers: `mine:Mine` of `global>mine:Mine+rag`."""
+    return method.strip().removeprefix("global>").removesuffix("+rag")
 
 
 def installed(seam: Seam) -> Mapping[str, EntryPoint]:

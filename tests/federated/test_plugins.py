@@ -1,6 +1,7 @@
 """Plug-ins in whole rounds: what they choose counts, and what they break ends the run and loses nothing."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ConfigError, PluginError, RunError
 from cdcda_flower.messages import Questions
+from cdcda_flower.methods import METHODS, Method
+from cdcda_flower.plugins import seams
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, UserHistory
@@ -17,7 +20,7 @@ from federation import USERS, Federation, Outcome
 from strategies import server_app
 
 PLUGINS = """
-from cdcda_flower.plugins import Judgement
+from cdcda_flower.plugins import Judgement, NewPair
 
 
 class Every:
@@ -45,6 +48,12 @@ class Latest:
         if self.says:
             raise ValueError(history[0])
         return [[len(history) - 1] for _ in questions]
+
+
+class Halves:
+    def pairs(self, upload, written, *, seed):
+        shared = [NewPair(source_id=e.id, query=e.query[:20], response=e.response) for e in upload.examples[:2]]
+        return [*(one.pair for one in written if not one.kept), *shared]
 
 
 class Same:
@@ -160,3 +169,24 @@ def test_a_retrievers_error_stays_on_its_device(four: Federation, plugins: str) 
         server_app.run(grid, runs, folder)
     assert PRIVATE not in str(caught.value)
     assert PRIVATE in (folder.devices / "A" / "errors.log").read_text(encoding="utf-8")
+
+
+def test_a_supply_of_ones_own_is_what_its_method_trains_on(
+    four: Federation, plugins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Method(name="mine:Halves", trains=True, supply="mine:Halves")  # type: ignore[arg-type]
+    table = METHODS
+    for module in list(sys.modules.values()):
+        # What grammar gives such a method its name is the config's; here it stands in the table.
+        if getattr(module, "METHODS", None) is table and module is not seams:
+            monkeypatch.setattr(module, "METHODS", {**table, own.name: own})
+    outcome = four.run(four.config(plugin_dir=plugins, methods="cdcda,mine:Halves", share_policy="all"))
+    assert outcome.failures == ""
+    ledger = outcome.ledger
+    sent, rejected = ledger.sent()["mine:Halves"], {p.id for p in ledger.pairs()} - ledger.selected().keys()
+    made = {pair.id: pair.provenance.user_id for pair in ledger.variants()}
+    assert sent.keys() == rejected | made.keys()
+    assert sum(owner == "A" for owner in made.values()) == 2
+    assert all(sent[pair_id] == owner for pair_id, owner in made.items())
+    trained = {t.adapter.user_id: t.synthetic for t in ledger.trainings() if t.adapter.method == "mine:Halves"}
+    assert trained == {user: sum(owner == user for owner in sent.values()) for user in USERS}

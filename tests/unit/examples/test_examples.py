@@ -11,7 +11,7 @@ import pytest
 from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.plugins import preflight
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import SEAMS, Plugin
+from cdcda_flower.plugins.seams import SEAMS, SUPPLY, Plugin
 from experiments.cli import run_command
 from experiments.new import Template, class_name, kinds, template
 from lamp_folder import config
@@ -22,7 +22,9 @@ KINDS = kinds()
 
 def _config(made: Template, name: str, folder: Path) -> RunConfig:
     keys: dict[str, Scalar] = {"plugin_dir": str(folder), made.seam.key.replace("-", "_"): name}
-    return config(**keys)
+    own = config(plugin_dir=str(folder))
+    # A supply's name stands among the methods.
+    return own if made.seam is SUPPLY else config(**keys)
 
 
 def _pytest(*folders: Path) -> None:
