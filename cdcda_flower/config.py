@@ -17,6 +17,7 @@ from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, unknown_key, url_problem
 from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.plugins.seams import (
+    CLOUD_ENGINE,
     CONSISTENCY_SCORER,
     FILTER,
     RETRIEVER,
@@ -102,8 +103,8 @@ class RunConfig(BaseModel):
     )
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
-    cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
-        description="transformers or llama-cpp here, an OpenAI-compatible server (docs/how-to/cloud-server.md), or echo, a test double"
+    cloud_engine: str = Field(
+        description=f"{_choices(CLOUD_ENGINE)}; openai is a server (docs/how-to/cloud-server.md), echo a test double"
     )
     prompt_form: Literal["guided", "paper"] = Field(description="guided prefills the task's wording, for small models")
     cloud_model: str = Field(
@@ -344,7 +345,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
-    @field_validator("share_policy", "consistency_scorer", "retriever")
+    @field_validator("share_policy", "cloud_engine", "consistency_scorer", "retriever")
     @classmethod
     def _known_name(cls, value: str, info: ValidationInfo) -> str:
         key = _kebab(str(info.field_name))

@@ -18,7 +18,7 @@ from strategies.augmentation.llm import augment
 from strategies.augmentation.plugin import supplied
 from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
-from strategies.cloud.engine import TextGenerator
+from strategies.cloud.engine import Engine
 from strategies.cloud.taped_engine import taped_cloud
 from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
@@ -147,7 +147,7 @@ class CloudSide:
             self.folder.update(cloud_costs={**costs, purpose: spent})
 
     @contextmanager
-    def _cloud(self) -> Iterator[TextGenerator]:
+    def _cloud(self) -> Iterator[Engine]:
         with taped_cloud(self.config, self.models.cloud(), self.recording) as cloud:
             try:
                 yield cloud

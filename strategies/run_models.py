@@ -7,7 +7,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.models.model_files import kinds_of, loaded_models
 from cdcda_flower.models.sources import files_digest, find_model
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, Plugin
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, Plugin
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
 from cdcda_flower.runs.identity import plugin_model
 from cdcda_flower.runs.locations import cache_folder
@@ -52,6 +52,10 @@ class Models:
     def cloud(self) -> ModelRef:
         """Returns the cloud LLM as it is found."""
         engine, name = self._config.cloud_engine, self._config.cloud_model
+        if engine not in CLOUD_ENGINE.built_in:
+            own = plugin_model(Plugin(CLOUD_ENGINE, engine), self._config)
+            self._note("cloud", engine, own.digest)
+            return own
         ref = self._recording.model("cloud-model", engine, name, self._found_cloud)
         self._note("cloud", ref.name, ref.digest)
         return ref

@@ -146,13 +146,19 @@ class GenerationRequest:
 
 
 class TextGenerator(Protocol):
-    """A language model as the cloud. It sees prompts, never users."""
+    """A language model as the cloud. It sees prompts, never users.
 
-    def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
-        """Hands over `samples` per request as soon as they are written, without the prefix but with `then`.
+    `guided` says whether it can begin an answer and bind it to labels: `prefix`, `then` and `choices` of a request. Where it
+    cannot, a run needs `prompt-form = "paper"`, which leaves these empty.
+    """
 
-        `on_answer` comes from any thread, one call at a time, so that a failure later on costs no finished answer.
-        Answers depend on a request alone, not on what it is batched with.
+    guided: bool
+
+    def generate(self, requests: Sequence[GenerationRequest], *, temperature: float, on_answer: OnAnswer) -> None:
+        """Calls `on_answer` once per request as soon as its samples are written, without `prefix` but with `then`.
+
+        `on_answer` may be called from any thread, one call at a time; a failure later on then costs no finished answer.
+        Answers depend on a request and the temperature alone, not on what they are batched with.
         """
         ...
 

@@ -10,11 +10,22 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from cdcda_flower.errors import PluginError, coded
-from cdcda_flower.plugins import Candidate, Judgement, NewPair, SyntheticPair, Upload, WrittenPair
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, SUPPLY, Plugin, Seam
+from cdcda_flower.plugins import (
+    Candidate,
+    GenerationRequest,
+    Judgement,
+    NewPair,
+    OnAnswer,
+    Sample,
+    SyntheticPair,
+    Upload,
+    WrittenPair,
+)
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, RETRIEVER, SUPPLY, Plugin, Seam
+from cdcda_flower.types import Cut
 
 MOST_REASON, MOST_TEXT = 200, 1_000_000
 
@@ -126,6 +137,56 @@ class CheckedSupply(_Checked):
                 raise self.broken(f"returned a NewPair without two texts of at most {MOST_TEXT:,} characters")
 
 
+class CheckedGenerator(_Checked):
+    """An engine that answers each request once, with as many samples as were asked for."""
+
+    def generate(self, requests: Sequence[GenerationRequest], *, temperature: float, on_answer: OnAnswer) -> None:
+        """Hands over the samples of every request."""
+        done: set[int] = set()
+        failed: list[Exception] = []
+
+        def keep(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
+            try:
+                self._check_answer(requests, done, index, (samples, tokens))
+                done.add(index)
+                on_answer(index, tuple(samples), tokens)
+            except Exception as error:
+                # Ours, whatever the plug-in makes of it: a budget that ended, a disk that is full.
+                failed.append(error)
+                raise
+
+        try:
+            self._ask("generate", tuple(requests), temperature=temperature, on_answer=keep)
+        except PluginError:
+            if not failed:
+                raise
+        if failed:
+            raise failed[0]
+        if len(done) < len(requests):
+            raise self.broken(f"answered {len(done)} of {len(requests)} requests; call on_answer once for each")
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+        self._ask("close")
+
+    def _check_answer(
+        self, requests: Sequence[GenerationRequest], done: Collection[int], index: object, answer: tuple[object, object]
+    ) -> None:
+        samples, tokens = answer
+        if not isinstance(index, int) or not 0 <= index < len(requests) or index in done:
+            raise self.broken("called on_answer with a place that is no request's, or twice with one")
+        wanted = requests[index].samples
+        if len(self._list(samples, "samples")) != wanted:
+            raise self.broken(f"gave another number of samples than the {wanted} of a request")
+        for sample in self._list(samples, "samples"):
+            if not isinstance(sample, Sample) or not isinstance(sample.text, str) or sample.cut not in get_args(Cut):
+                raise self.broken(f"gave what is no Sample of a text and a cut ({', '.join(map(repr, get_args(Cut)))})")
+            if not _is_unicode(sample.text):
+                raise self.broken("gave a text that is no Unicode")
+        if not isinstance(tokens, int) or tokens < 0:
+            raise self.broken("gave a number of tokens that is none")
+
+
 class CheckedRetriever(_Checked):
     """A retriever whose rankings are one per question: places in the history, each at most once."""
 
@@ -146,7 +207,13 @@ class CheckedRetriever(_Checked):
 
 
 CHECKED: Mapping[Seam, Callable[[Plugin, Any], Any]] = MappingProxyType(
-    {SUPPLY: CheckedSupply, FILTER: CheckedFilter, CONSISTENCY_SCORER: CheckedScorer, RETRIEVER: CheckedRetriever}
+    {
+        SUPPLY: CheckedSupply,
+        CLOUD_ENGINE: CheckedGenerator,
+        FILTER: CheckedFilter,
+        CONSISTENCY_SCORER: CheckedScorer,
+        RETRIEVER: CheckedRetriever,
+    }
 )
 """By seam, what stands around its plug-ins; what a share policy returns is checked by the guard over all replies."""
 

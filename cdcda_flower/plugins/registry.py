@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ConfigError
 from cdcda_flower.plugins.checked import CHECKED
-from cdcda_flower.plugins.seams import Plugin, Seam, check_name, installed, plugins_in
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, Plugin, Seam, check_name, installed, plugins_in
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def load(plugin: Plugin, config: RunConfig) -> Any:  # noqa: ANN401 - a user's o
             f"{seam.key}: {name!r} cannot be set up with plugin-args {json.dumps(arguments)}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    for problem in _problems(seam, made):
+    for problem in (*_problems(seam, made), *_unfit(seam, made, config)):
         raise ConfigError(f"{seam.key}: {name!r} {problem}; see {PAGE}")
     return CHECKED[seam](plugin, made) if seam in CHECKED else made
 
@@ -120,6 +120,14 @@ def _problems(seam: Seam, made: object) -> Iterator[str]:
             yield f"lacks {shown}"
         elif not _takes(found, parameters):
             yield f"has a `{name}` that takes other arguments than {shown}"
+
+
+def _unfit(seam: Seam, made: object, config: RunConfig) -> Iterator[str]:
+    """Yields what a plug-in cannot do that other keys ask of it."""
+    if seam is CLOUD_ENGINE and not isinstance(getattr(made, "guided", None), bool):
+        yield "lacks `guided`, which says True or False: whether it can begin an answer and bind it to labels"
+    elif seam is CLOUD_ENGINE and config.prompt_form == "guided" and not getattr(made, "guided", False):
+        yield 'can neither begin an answer nor bind it to labels (its `guided` is False); set prompt-form = "paper"'
 
 
 def _methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:

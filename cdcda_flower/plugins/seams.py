@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.methods import METHODS
-from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy, Supply
+from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy, Supply, TextGenerator
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -85,7 +85,15 @@ SUPPLY = Seam(
     built_in=tuple(METHODS),
     many=True,
 )
-SEAMS = (SHARE_POLICY, SUPPLY, FILTER, CONSISTENCY_SCORER, RETRIEVER)
+CLOUD_ENGINE = Seam(
+    name="cloud engine",
+    key="cloud-engine",
+    group="cdcda_flower.cloud_engines",
+    protocol=TextGenerator,
+    side="cloud",
+    built_in=("transformers", "llama-cpp", "openai", "echo"),
+)
+SEAMS = (SHARE_POLICY, SUPPLY, CLOUD_ENGINE, FILTER, CONSISTENCY_SCORER, RETRIEVER)
 
 
 class Plugin(NamedTuple):

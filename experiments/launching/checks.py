@@ -18,6 +18,7 @@ from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataErro
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.plugins.registry import missing
+from cdcda_flower.plugins.seams import CLOUD_ENGINE
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, replayed_model
 from cdcda_flower.tasks import task_named
@@ -173,7 +174,7 @@ def _replayed_models(config: RunConfig) -> Iterator[tuple[str, str, str]]:
     """Yields the models that a replay takes answers of: their keys, who runs them, their names."""
     if config.tape_mode != "replay":
         return
-    if asks_cloud(config):
+    if asks_cloud(config) and config.cloud_engine in CLOUD_ENGINE.built_in:
         yield "cloud-model", config.cloud_engine, config.cloud_model
     if judges(config) and config.consistency_scorer in {"embedding", "nli"}:
         yield "consistency-model", config.consistency_scorer, config.consistency_model

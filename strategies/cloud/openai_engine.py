@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from cdcda_flower.cloud_api import NO_KEY, OPENAI_URL, api_key, is_this_machine, key_variable, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import CdcdaError, ConfigError, ModelError, RunError
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.seeding import Json, derive_seed
 from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud.completion import Completion, NoAnswer, asked_wait, completion
-from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
+from strategies.cloud.engine import generator_name
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI

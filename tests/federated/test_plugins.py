@@ -20,7 +20,9 @@ from federation import USERS, Federation, Outcome
 from strategies import server_app
 
 PLUGINS = """
-from cdcda_flower.plugins import Judgement, NewPair
+import re
+
+from cdcda_flower.plugins import Judgement, NewPair, Sample
 
 
 class Every:
@@ -54,6 +56,23 @@ class Halves:
     def pairs(self, upload, written, *, seed):
         shared = [NewPair(source_id=e.id, query=e.query[:20], response=e.response) for e in upload.examples[:2]]
         return [*(one.pair for one in written if not one.kept), *shared]
+
+
+class Backwards:
+    guided = False
+
+    def __init__(self, *, mark="", closes=""):
+        self.mark, self.closes = mark, closes
+
+    def generate(self, requests, *, temperature, on_answer):
+        for place, request in enumerate(requests):
+            x = re.search(r"Input: \\[(.*)\\], Response: \\[", request.prompt)[1]
+            text = f"Input: [{x} {self.mark} {temperature}], Response: [3]."
+            on_answer(place, tuple(Sample(text=text, cut="") for _ in range(request.samples)), 3)
+
+    def close(self):
+        if self.closes:
+            open(self.closes, "a").close()
 
 
 class Same:
@@ -190,3 +209,27 @@ def test_a_supply_of_ones_own_is_what_its_method_trains_on(
     assert all(sent[pair_id] == owner for pair_id, owner in made.items())
     trained = {t.adapter.user_id: t.synthetic for t in ledger.trainings() if t.adapter.method == "mine:Halves"}
     assert trained == {user: sum(owner == user for owner in sent.values()) for user in USERS}
+
+
+def test_an_engine_of_ones_own_writes_behind_the_tape_and_is_closed(
+    four: Federation, plugins: str, tmp_path: Path
+) -> None:
+    keys = {"cloud_engine": "mine:Backwards", "prompt_form": "paper", "tape": str(tmp_path / "tape.sqlite")}
+    asked = []
+    for mark in ("one", "one", "two"):
+        arguments = json.dumps({"mine:Backwards": {"mark": mark, "closes": str(tmp_path / "closed")}})
+        outcome = _run(four, plugins, tape_mode="record", plugin_args=arguments, **keys)
+        assert outcome.failures == ""
+        pairs = outcome.ledger.pairs()
+        assert len(pairs) == 2 * len(outcome.ledger.shared())
+        assert all(pair.query.endswith(f" {mark} 0.7") and pair.response == "3" for pair in pairs)
+        manifest = outcome.folder.manifest()
+        assert all(
+            pair.provenance.generator == f"mine:Backwards@{manifest.models['cloud'].digest[:12]}" for pair in pairs
+        )
+        assert manifest.tape is not None
+        asked.append(manifest.tape.calls_asked > 0)
+    assert asked == [True, False, True]
+    assert (tmp_path / "closed").is_file()
+    with pytest.raises(ConfigError, match=r"bind it to labels \(its `guided` is False\); set prompt-form"):
+        _run(four, plugins, **{**keys, "prompt_form": "guided"})

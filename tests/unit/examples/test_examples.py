@@ -4,27 +4,37 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from cdcda_flower.config import RunConfig, Scalar
+from cdcda_flower.config import RunConfig
 from cdcda_flower.plugins import preflight
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import SEAMS, SUPPLY, Plugin
+from cdcda_flower.plugins.seams import SEAMS, SUPPLY, Plugin, plugins_in
 from experiments.cli import run_command
-from experiments.new import Template, class_name, kinds, template
+from experiments.new import class_name, kinds, template
 from lamp_folder import config
 from repository import ROOT
 
 KINDS = kinds()
 
 
-def _config(made: Template, name: str, folder: Path) -> RunConfig:
-    keys: dict[str, Scalar] = {"plugin_dir": str(folder), made.seam.key.replace("-", "_"): name}
-    own = config(plugin_dir=str(folder))
-    # A supply's name stands among the methods.
-    return own if made.seam is SUPPLY else config(**keys)
+def _config(kind: str, name: str, folder: Path) -> RunConfig:
+    """Returns the config that the example's README shows, for a plug-in of another name."""
+    made = template(kind)
+    readme = (made.folder / "README.md").read_text(encoding="utf-8").replace(_reference(kind), name)
+    keys = tomllib.loads(readme.partition("```toml\n")[2].partition("```")[0])
+    if made.seam is SUPPLY:
+        # Its name stands among the methods, whose names are another module's.
+        keys = {"methods": "cdcda"}
+    return config(**{key.replace("-", "_"): value for key, value in keys.items()}, plugin_dir=str(folder))
+
+
+def _reference(kind: str) -> str:
+    made = template(kind)
+    return f"{made.module}:{made.class_name}"
 
 
 def _pytest(*folders: Path) -> None:
@@ -50,9 +60,10 @@ def test_an_example_is_short_and_found_through_the_registry(kind: str) -> None:
     made = template(kind)
     lines = (made.folder / f"{made.module}.py").read_text(encoding="utf-8").splitlines()
     assert 20 <= len(lines) <= 40
-    name = f"{made.module}:{made.class_name}"
-    assert load(Plugin(made.seam, name), _config(made, name, made.folder)) is not None
-    assert name in (made.folder / "README.md").read_text(encoding="utf-8")
+    plugin = Plugin(made.seam, _reference(kind))
+    own = _config(kind, plugin.name, made.folder)
+    assert plugins_in(own.to_flwr()) == (() if made.seam is SUPPLY else (plugin,))
+    assert load(plugin, own) is not None
 
 
 def test_the_examples_own_tests_pass() -> None:
@@ -69,7 +80,7 @@ def test_new_writes_a_plugin_that_works(
         said = capsys.readouterr().out
         assert f"{made.seam.key} = " in said
         assert reference in said
-        own = _config(made, reference, tmp_path)
+        own = _config(kind, reference, tmp_path)
         (tmp_path / "config.json").write_text(json.dumps(own.to_flwr()), encoding="utf-8")
         assert preflight.main(["config.json"]) == 0
         for file in (f"my_{kind}.py", f"test_my_{kind}.py"):

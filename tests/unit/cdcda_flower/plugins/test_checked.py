@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from cdcda_flower.errors import PluginError
+from cdcda_flower.errors import ConfigError, PluginError, RunError
 from cdcda_flower.messages import FAILURES
-from cdcda_flower.plugins import preflight
+from cdcda_flower.plugins import GenerationRequest, preflight
 from cdcda_flower.plugins.checked import CHECKED
 from cdcda_flower.plugins.preflight import _candidates
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, SEAMS, Plugin, Seam
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, RETRIEVER, SEAMS, Plugin, Seam
 from lamp_folder import config
 
 SECRET = "what a user wrote"
@@ -110,6 +110,68 @@ def test_a_retrievers_breach_is_named(tmp_path: Path, body: str, said: str) -> N
     assert said in str(caught.value)
     assert SECRET not in str(caught.value)
     assert caught.value.code == "retriever"
+
+
+ANSWER = "Sample(text='x', cut='')"
+REQUEST = GenerationRequest(
+    prompt=SECRET, prefix="", then="", samples=2, seed=1, max_new_tokens=9, choices=(), greedy=False
+)
+
+
+def _engine(folder: Path, body: str) -> Any:
+    code = f"""
+from cdcda_flower.plugins import Sample
+
+class Mine:
+    guided = True
+    def close(self): ...
+    def generate(self, requests, *, temperature, on_answer):
+        two = ({ANSWER}, {ANSWER})
+        {body}
+"""
+    (folder / "mine.py").write_text(code, encoding="utf-8")
+    return load(Plugin(CLOUD_ENGINE, "mine:Mine"), config(plugin_dir=str(folder), cloud_engine="mine:Mine"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("on_answer(0, two, 3)", "answered 1 of 2 requests; call on_answer once for each"),
+        ("on_answer(0, two, 3); on_answer(0, two, 3)", "a place that is no request's, or twice with one"),
+        ("on_answer(2, two, 3)", "a place that is no request's"),
+        ("on_answer(0, two[:1], 3)", "another number of samples than the 2 of a request"),
+        ("on_answer(0, 'xy', 3)", "returned a str; return a list of samples"),
+        ("on_answer(0, ('x', 'y'), 3)", "what is no Sample of a text and a cut"),
+        ("on_answer(0, (Sample(text=None, cut=''),) * 2, 3)", "what is no Sample"),
+        ("on_answer(0, (Sample(text='x', cut='stop'),) * 2, 3)", "what is no Sample"),
+        ("on_answer(0, (Sample(text=chr(0xd800), cut=''),) * 2, 3)", "a text that is no Unicode"),
+        ("on_answer(0, two, -1)", "a number of tokens that is none"),
+        ("raise OSError(requests[0].prompt)", "raised OSError in `generate`, mine.py line 9"),
+    ],
+)
+def test_an_engines_breach_is_named(tmp_path: Path, body: str, said: str) -> None:
+    with pytest.raises(PluginError, match=r"^cloud-engine: 'mine:Mine' ") as caught:
+        _engine(tmp_path, body).generate([REQUEST] * 2, temperature=0.5, on_answer=lambda *_: None)
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_what_ends_a_run_while_an_engine_writes_is_not_the_engines(tmp_path: Path, swallowed: bool) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the budget is used up")
+
+    body = "on_answer(0, two, 3)"
+    caught = f"try: {body}\n        except Exception: pass"
+    with pytest.raises(RunError, match="the budget is used up"):
+        _engine(tmp_path, caught if swallowed else body).generate([REQUEST], temperature=0.5, on_answer=full)
+
+
+def test_an_engine_says_whether_it_can_be_guided(tmp_path: Path) -> None:
+    code = "class Mine:\n    def close(self): ...\n    def generate(self, requests, *, temperature, on_answer): ..."
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    with pytest.raises(ConfigError, match="lacks `guided`, which says True or False"):
+        load(Plugin(CLOUD_ENGINE, "mine:Mine"), config(plugin_dir=str(tmp_path), cloud_engine="mine:Mine"))
 
 
 def test_preflight_tries_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

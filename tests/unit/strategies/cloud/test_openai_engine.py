@@ -16,13 +16,14 @@ import pytest
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
 from llama_server import MODEL, LlamaServer, serving
 from repository import ROOT
 from strategies.augmentation.llm import Augmented, augment
 from strategies.cloud import openai_engine
-from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
+from strategies.cloud.engine import answers
 from strategies.cloud.openai_engine import OpenAIGenerator
 
 KEY = "sk-right"
