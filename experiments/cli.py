@@ -288,7 +288,7 @@ def doctor() -> None:
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(help="policy, filter or scorer")],
+    kind: Annotated[str, typer.Argument(help="policy, filter, scorer, engine, supply, retriever or metric")],
     name: Annotated[str, typer.Argument(help="name of the module, such as my_filter; its class is then MyFilter")],
 ) -> None:
     """Write a plug-in and its test into the current folder, to be changed; never over an existing file."""
