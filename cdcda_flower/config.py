@@ -20,6 +20,7 @@ from cdcda_flower.plugins.seams import (
     CLOUD_ENGINE,
     CONSISTENCY_SCORER,
     FILTER,
+    METRIC,
     RETRIEVER,
     SEAMS,
     SHARE_POLICY,
@@ -151,6 +152,7 @@ class RunConfig(BaseModel):
     epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
         description="greatest length ratio of x_syn to x (equation 4)"
     )
+    metrics: str = Field(description="metrics beside the task's, comma-separated: plug-ins (docs/reference/plugins.md)")
     plugin_args: str = Field(
         description='JSON object of plug-ins\' names and their constructors\' arguments, such as {"mine:Mine": {"count": 3}}'
     )
@@ -214,6 +216,11 @@ class RunConfig(BaseModel):
         return filters_in(self.filters)
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics beside the task's own."""
+        return METRIC.names(self.metrics)
+
+    @property
     def doubles(self) -> tuple[str, ...]:
         """The keys that name a test double; a run with one is refused by reports."""
         return doubles_in(self.to_flwr())
@@ -267,6 +274,16 @@ class RunConfig(BaseModel):
             raise ConfigError(f'filters is {value!r}; name each filter once, or write "none"')
         for name in FILTER.names(value):
             check_name(FILTER, name)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: str) -> str:
+        names = METRIC.names(value)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"metrics is {value!r}; name each metric once")
+        for name in names:
+            check_name(METRIC, name)
         return value
 
     @field_validator("share_ratio")

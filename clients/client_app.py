@@ -25,7 +25,7 @@ from cdcda_flower.messages import (
 from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
-from cdcda_flower.tasks.metrics import sum_keys
+from cdcda_flower.tasks.metrics import sum_keys, with_metrics
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.wire import decode
 from clients.device import Device, open_device
@@ -138,9 +138,10 @@ def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest)
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     executor = make_executor(config, request.base)
     results = evaluate(device, request.jobs, executor, config)
+    task = with_metrics(task_named(config.task), config.metric_names)
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
     reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
-    return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(task_named(config.task)))
+    return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(task))
 
 
 @private_files()

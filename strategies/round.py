@@ -30,7 +30,7 @@ from cdcda_flower.methods import Method
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
-from cdcda_flower.tasks.metrics import sum_keys
+from cdcda_flower.tasks.metrics import sum_keys, with_metrics
 from cdcda_flower.types import AdapterRef, ModelRef, Upload, UserFailure
 from cdcda_flower.wire import encode, payload_bytes
 from strategies.augmentation.choices import Pairs
@@ -220,7 +220,8 @@ class Round:
 
     def note_results(self, replies: Iterable[Message]) -> None:
         """Notes each device's results; users are pooled where results are read, never here."""
-        jobs, sums = self._jobs(), sum_keys(task_named(self.config.task))
+        task = with_metrics(task_named(self.config.task), self.config.metric_names)
+        jobs, sums = self._jobs(), sum_keys(task)
         if self.config.bertscore_model == "none":
             sums -= {"bert-f1"}
         asked = Asked(

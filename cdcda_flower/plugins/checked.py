@@ -24,7 +24,7 @@ from cdcda_flower.plugins import (
     Upload,
     WrittenPair,
 )
-from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, RETRIEVER, SUPPLY, Plugin, Seam
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, METRIC, RETRIEVER, SUPPLY, Plugin, Seam
 from cdcda_flower.types import Cut
 
 MOST_REASON, MOST_TEXT = 200, 1_000_000
@@ -67,7 +67,10 @@ class _Checked:
     def _number(self, value: object, what: str) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise self.broken(f"returned a {type(value).__name__} as {what}; return a number")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise self.broken(f"returned a number as {what} that no float holds") from None
         if not math.isfinite(number):
             raise self.broken(f"returned {number} as {what}; return a finite number")
         return number
@@ -206,6 +209,14 @@ class CheckedRetriever(_Checked):
         return [int(place) for place in places]
 
 
+class CheckedMetric(_Checked):
+    """A metric whose scores are finite numbers."""
+
+    def score(self, answer: str, gold: str) -> float:
+        """Returns the score of one answer."""
+        return self._number(self._ask("score", answer, gold), "score")
+
+
 CHECKED: Mapping[Seam, Callable[[Plugin, Any], Any]] = MappingProxyType(
     {
         SUPPLY: CheckedSupply,
@@ -213,6 +224,7 @@ CHECKED: Mapping[Seam, Callable[[Plugin, Any], Any]] = MappingProxyType(
         FILTER: CheckedFilter,
         CONSISTENCY_SCORER: CheckedScorer,
         RETRIEVER: CheckedRetriever,
+        METRIC: CheckedMetric,
     }
 )
 """By seam, what stands around its plug-ins; what a share policy returns is checked by the guard over all replies."""

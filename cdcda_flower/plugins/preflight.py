@@ -15,7 +15,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.plugins import Candidate, Example, Provenance, SyntheticPair
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, RETRIEVER, Seam, plugins_in
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER, FILTER, METRIC, RETRIEVER, Seam, plugins_in
 
 _TEXTS = ("The first of two texts that are made up.", "The second one says something else.")
 
@@ -43,6 +43,7 @@ _TRIALS: Mapping[Seam, Callable[[Any], object]] = MappingProxyType(
         FILTER: lambda made: made.judge(_candidates()),
         CONSISTENCY_SCORER: lambda made: made.score(_TEXTS, _TEXTS[::-1]),
         RETRIEVER: lambda made: made.rank(_TEXTS, _TEXTS[:1]),
+        METRIC: lambda made: (made.score(*_TEXTS), made.score("", _TEXTS[0])),
     }
 )
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.methods import METHODS
-from cdcda_flower.plugins import ConsistencyScorer, Filter, Retriever, SharePolicy, Supply, TextGenerator
+from cdcda_flower.plugins import ConsistencyScorer, Filter, Metric, Retriever, SharePolicy, Supply, TextGenerator
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -93,7 +93,10 @@ CLOUD_ENGINE = Seam(
     side="cloud",
     built_in=("transformers", "llama-cpp", "openai", "echo"),
 )
-SEAMS = (SHARE_POLICY, SUPPLY, CLOUD_ENGINE, FILTER, CONSISTENCY_SCORER, RETRIEVER)
+METRIC = Seam(
+    name="metric", key="metrics", group="cdcda_flower.metrics", protocol=Metric, side="device", built_in=(), many=True
+)
+SEAMS = (SHARE_POLICY, SUPPLY, CLOUD_ENGINE, FILTER, CONSISTENCY_SCORER, RETRIEVER, METRIC)
 
 
 class Plugin(NamedTuple):
@@ -147,7 +150,7 @@ def check_name(seam: Seam, name: str) -> None:
     """Raises ConfigError with the known names, unless the name is one of them or a `module:Class`."""
     if name in seam.built_in or is_reference(name) or name in (offered := installed(seam)):
         return
-    known = ", ".join([*seam.built_in, *sorted(offered)])
+    known = ", ".join([*seam.built_in, *sorted(offered)]) or "none is installed"
     says = "names" if seam.many else "is"
     raise ConfigError(
         f"{seam.key} {says} {name!r}; known: {known}; or give module:Class of a file beside the run's TOML file"

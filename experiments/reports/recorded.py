@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.methods import METHODS
+from cdcda_flower.plugins.seams import METRIC
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import with_metrics
 
 # What the paper's tables and the filter study are about, and the same without the cloud's pairs.
 METHOD, UNSHARED = "cdcda", "direct-ft"
@@ -54,6 +57,7 @@ class RecordedConfig(BaseModel):
     share_policy: str
     share_ratio: float
     plugin_args: str = ""
+    metrics: str = ""
     k: int
     query_split: str = "dev"
 
@@ -61,6 +65,11 @@ class RecordedConfig(BaseModel):
     def method_names(self) -> tuple[str, ...]:
         """The methods in the order in which they were written."""
         return tuple(name.strip() for name in self.methods.split(","))
+
+    @property
+    def scored_task(self) -> Task:
+        """The task with all metrics of the run."""
+        return with_metrics(task_named(self.task), METRIC.names(self.metrics))
 
     @property
     def share(self) -> str:

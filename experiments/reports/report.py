@@ -11,7 +11,7 @@ from cdcda_flower.config import doubles_in
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import check_sums, columns, lenient_part, pool, values
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult
 from experiments.reports.costs import Measured, costs_of, measured
@@ -51,7 +51,7 @@ def open_run(folder: RunFolder) -> OpenedRun:
             f"run {manifest.run} used test doubles ({keys}); its numbers mean nothing and are not reported"
         )
     config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
-    task, results = task_named(config.task), _results(folder, manifest, ledger)
+    task, results = config.scored_task, _results(folder, manifest, ledger)
     path = str(folder.ledger_path)
     for result in results:
         check_sums(task, result.sums, where=f"{path}, user {result.user_id!r} under {result.method!r}")

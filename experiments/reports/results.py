@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from cdcda_flower.plugins.seams import METRIC
 from cdcda_flower.runs.folder import Manifest, ModelName
 from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import with_metrics
 
 
 class _Value(BaseModel):
@@ -177,8 +179,8 @@ class Report(_Value):
 
     @property
     def task(self) -> Task:
-        """The task of the run."""
-        return task_named(self.task_name)
+        """The task of the run, with all metrics of the run."""
+        return with_metrics(task_named(self.task_name), METRIC.names(str(self.manifest.config.get("metrics", ""))))
 
     def document(self) -> dict[str, object]:
         """Returns the documented, stable JSON form."""

@@ -14,6 +14,8 @@ from cdcda_flower.methods import METHODS, Method
 from cdcda_flower.plugins import seams
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.tasks import task_named
+from cdcda_flower.tasks.metrics import values, with_metrics
 from cdcda_flower.types import Example, UserHistory
 from clients import client_app, evaluate
 from federation import USERS, Federation, Outcome
@@ -73,6 +75,11 @@ class Backwards:
     def close(self):
         if self.closes:
             open(self.closes, "a").close()
+
+
+class Minus:
+    def score(self, answer, gold):
+        return -float(gold) if answer else 0.5
 
 
 class Same:
@@ -233,3 +240,13 @@ def test_an_engine_of_ones_own_writes_behind_the_tape_and_is_closed(
     assert (tmp_path / "closed").is_file()
     with pytest.raises(ConfigError, match=r"bind it to labels \(its `guided` is False\); set prompt-form"):
         _run(four, plugins, **{**keys, "prompt_form": "guided"})
+
+
+def test_a_metric_of_ones_own_is_summed_on_the_device_and_reported(four: Federation, plugins: str) -> None:
+    outcome = _run(four, plugins, metrics="mine:Minus")
+    assert outcome.failures == ""
+    results = outcome.ledger.results()
+    assert {result.sums["metric:mine:Minus"] for result in results} <= {-4.0, 0.5}
+    task = with_metrics(task_named("lamp-3"), ["mine:Minus"])
+    for result in results:
+        assert values(task, result.sums)["mine:Minus"] == result.sums["metric:mine:Minus"]

@@ -12,7 +12,7 @@ from cdcda_flower.plugins import GenerationRequest, preflight
 from cdcda_flower.plugins.checked import CHECKED
 from cdcda_flower.plugins.preflight import _candidates
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, RETRIEVER, SEAMS, Plugin, Seam
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER, METRIC, RETRIEVER, SEAMS, Plugin, Seam
 from lamp_folder import config
 
 SECRET = "what a user wrote"
@@ -110,6 +110,25 @@ def test_a_retrievers_breach_is_named(tmp_path: Path, body: str, said: str) -> N
     assert said in str(caught.value)
     assert SECRET not in str(caught.value)
     assert caught.value.code == "retriever"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return NAN", "returned nan as score"),
+        ("return None", "returned a NoneType as score"),
+        ("return True", "returned a bool as score"),
+        ("return 10 ** 400", "returned a number as score that no float holds"),
+        ("raise ValueError(gold)", "raised ValueError in `score`"),
+    ],
+)
+def test_a_metrics_breach_is_named(tmp_path: Path, body: str, said: str) -> None:
+    made = _load(tmp_path, METRIC, "score(self, answer, gold)", body)
+    with pytest.raises(PluginError, match=r"^metrics: 'mine:Mine' ") as caught:
+        made.score("an answer", SECRET)
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert caught.value.code == "metric"
 
 
 ANSWER = "Sample(text='x', cut='')"
