@@ -296,7 +296,9 @@ def new(
         raise BadInputError(f"{kind!r} is nothing that `cdcda new` writes; give one of {', '.join(kinds())}")
     module, test = write(kind, name, Path.cwd())
     stdout().say(f"{module.name} and {test.name} are written: change them, and try `python -m pytest {test.name}`.")
-    stdout().say(f"In the TOML file of a run in this folder: {usage(kind, name)}")
+    stdout().say("In the TOML file of a run in this folder:")
+    # As it stands, to be copied: `say` would fold its lines.
+    stdout().write(usage(kind, name))
 
 
 @data.command()

@@ -46,11 +46,8 @@ def write(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         if target.exists():
             raise BadInputError(f"{target} exists already; give another name")
     for source, target in zip((f"{made.module}.py", f"test_{made.module}.py"), targets, strict=True):
-        text = (made.folder / source).read_text(encoding="utf-8")
-        for old, new in ((made.class_name, class_name(name)), (made.module, name)):
-            text = re.sub(rf"\b{old}\b", new, text)
         with target.open("x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(_renamed(made, source, name))
     return targets
 
 
@@ -60,10 +57,16 @@ def class_name(name: str) -> str:
 
 
 def usage(kind: str, name: str) -> str:
-    """Returns what to write into the run's TOML file."""
-    seam, reference = template(kind).seam, f"{name}:{class_name(name)}"
-    value = ",".join([*seam.built_in, reference]) if seam.many else reference
-    return f'{seam.key} = "{value}"'
+    """Returns what to write into the run's TOML file: what the example's README shows."""
+    return _renamed(template(kind), "README.md", name).partition("```toml\n")[2].partition("```")[0]
+
+
+def _renamed(made: Template, file: str, name: str) -> str:
+    """Returns the text of one of the example's files with another module and class."""
+    text = (made.folder / file).read_text(encoding="utf-8")
+    for old, new in ((made.class_name, class_name(name)), (made.module, name)):
+        text = re.sub(rf"\b{old}\b", new, text)
+    return text
 
 
 def _examples() -> Path:

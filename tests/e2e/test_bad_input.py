@@ -113,6 +113,24 @@ def test_a_policy_file_with_a_syntax_error(tmp_path: Path, refused: Callable[...
     assert "line 1" in message
 
 
+def test_plugins_that_break_their_protocols_are_all_said_at_once(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from cdcda_flower.plugins import Judgement\n"
+        "class Filter:\n    def judge(self, candidates):\n"
+        "        return [Judgement(keep=True, score=float('nan'), reason='') for _ in candidates]\n"
+        "class Scorer:\n    def score(self, premises): ...\n"
+        "class Retriever:\n    def rank(self, history, questions): 1 / 0\n"
+    )
+    own = {"filters": "length,mine:Filter", "consistency-scorer": "mine:Scorer", "retriever": "mine:Retriever"}
+    message = refused(own)
+    for said in (
+        "filters: 'mine:Filter' returned nan as score; return a finite number",
+        "consistency-scorer: 'mine:Scorer' has a `score` that takes other arguments than `score(premises, hypotheses)`",
+        "retriever: 'mine:Retriever' raised ZeroDivisionError in `rank`, mine.py line 8",
+    ):
+        assert said in message, message
+
+
 def test_not_enough_disk(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDCDA_MIN_FREE_GB", "1e6")
     message = refused({})

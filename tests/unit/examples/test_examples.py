@@ -14,7 +14,7 @@ from cdcda_flower.plugins import preflight
 from cdcda_flower.plugins.registry import load
 from cdcda_flower.plugins.seams import SEAMS, SUPPLY, Plugin, plugins_in
 from experiments.cli import run_command
-from experiments.new import class_name, kinds, template
+from experiments.new import class_name, kinds, template, usage
 from lamp_folder import config
 from repository import ROOT
 
@@ -23,10 +23,8 @@ KINDS = kinds()
 
 def _config(kind: str, name: str, folder: Path) -> RunConfig:
     """Returns the config that the example's README shows, for a plug-in of another name."""
-    made = template(kind)
-    readme = (made.folder / "README.md").read_text(encoding="utf-8").replace(_reference(kind), name)
-    keys = tomllib.loads(readme.partition("```toml\n")[2].partition("```")[0])
-    if made.seam is SUPPLY:
+    keys = tomllib.loads(usage(kind, name.partition(":")[0]))
+    if template(kind).seam is SUPPLY:
         # Its name stands among the methods, whose names are another module's.
         keys = {"methods": "cdcda"}
     return config(**{key.replace("-", "_"): value for key, value in keys.items()}, plugin_dir=str(folder))
