@@ -29,6 +29,7 @@ from cdcda_flower.plugins.seams import (
     plugins_in,
 )
 from cdcda_flower.tasks import TASKS, task_named
+from cdcda_flower.tasks.metrics import LAMP_METRICS
 
 Scalar = bool | int | float | str
 # The paper's three filters.
@@ -282,6 +283,8 @@ class RunConfig(BaseModel):
         names = METRIC.names(value)
         if len(set(names)) != len(names):
             raise ConfigError(f"metrics is {value!r}; name each metric once")
+        if own := [name for name in names if name in LAMP_METRICS]:
+            raise ConfigError(f"metrics names {own[0]!r}; LaMP's metrics come with the task: leave it out")
         for name in names:
             check_name(METRIC, name)
         return value

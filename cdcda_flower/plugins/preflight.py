@@ -6,7 +6,9 @@ It is a process of its own: the code of a plug-in runs neither in the launcher n
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,9 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     problems = []
     for plugin in plugins_in(config.to_flwr()):
         try:
-            made = load(plugin, config)
-            if plugin.seam in _TRIALS:
-                _TRIALS[plugin.seam](made)
+            # What a plug-in prints is no part of what is said here.
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                made = load(plugin, config)
+                if plugin.seam in _TRIALS:
+                    _TRIALS[plugin.seam](made)
         except BadInputError as error:
             problems.append(str(error))
     sys.stderr.write("".join(f"{problem}\n" for problem in problems))

@@ -220,3 +220,5 @@ _VALUE: Mapping[str, Callable[[Task, Mapping[str, float]], float]] = {
     "rouge-l": _mean("rouge-l"),
     "bert-f1": _mean("bert-f1"),
 }
+
+LAMP_METRICS = frozenset(_VALUE)

@@ -41,6 +41,7 @@ _OPERATION = frozenset(
         "cache-dir",
         "plugin-dir",
         "swap-test",
+        "metrics",
         "tape",
         "tape-mode",
         "budget-calls",

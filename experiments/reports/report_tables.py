@@ -5,7 +5,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from cdcda_flower.runs.folder import RunFolder, TapeUse
+from cdcda_flower.runs.folder import RunFolder, TapeUse, UsedPlugin
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.statistics import LEVEL
@@ -289,8 +289,14 @@ def _costs(report: Report) -> Iterator[str]:
     yield f"uploads: {report.bytes_up:,} bytes"
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
+    yield from map(_plugin, manifest.plugins)
     for role, model in manifest.models.items():
         yield f"{role} model: {model.name}" + (f" ({model.digest[:12]})" if model.digest else "")
+
+
+def _plugin(used: UsedPlugin) -> str:
+    version = f"{used.distribution} {used.version}, " if used.distribution else ""
+    return f"{used.seam}: {used.name} ({version}{used.digest[:12]})"
 
 
 def _tape_use(tape: TapeUse) -> Iterator[str]:

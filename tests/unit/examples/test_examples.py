@@ -1,5 +1,6 @@
 """Each example is complete: found by the registry, tried by the checks, tested by its own test, and a template of `cdcda new`."""
 
+import ast
 import json
 import os
 import subprocess
@@ -62,6 +63,17 @@ def test_an_example_is_short_and_found_through_the_registry(kind: str) -> None:
     own = _config(kind, plugin.name, made.folder)
     assert plugins_in(own.to_flwr()) == (() if made.seam is SUPPLY else (plugin,))
     assert load(plugin, own) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_example_needs_one_module_of_the_project(kind: str) -> None:
+    for file in template(kind).folder.glob("*.py"):
+        imports = [
+            node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)
+        ]
+        assert {node.module for node in imports if f"{node.module}".startswith("cdcda_flower")} <= {
+            "cdcda_flower.plugins"
+        }
 
 
 def test_the_examples_own_tests_pass() -> None:

@@ -195,12 +195,18 @@ def test_an_engine_says_whether_it_can_be_guided(tmp_path: Path) -> None:
 
 def test_preflight_tries_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _load(tmp_path, FILTER, "judge(self, candidates)", "return [NAN]")
-    _load(tmp_path, FILTER, "judge(self, candidates)", GOOD.replace("1", "NAN"))
+    _load(
+        tmp_path,
+        FILTER,
+        "judge(self, candidates)",
+        f"import sys; print('loading', file=sys.stderr); {GOOD.replace('1', 'NAN')}",
+    )
     file = tmp_path / "config.json"
     own = config(plugin_dir=str(tmp_path), filters="length,mine:Mine", consistency_scorer="mine:Other")
     file.write_text(json.dumps(own.to_flwr()), encoding="utf-8")
     assert preflight.main([str(file)]) == 2
     lines = capsys.readouterr().err.splitlines()
+    assert not any(line.startswith("loading") for line in lines), "what a plug-in prints is no message"
     assert [line.partition(":")[0] for line in lines] == ["filters", "consistency-scorer is 'mine"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdcda_flower.runs.folder import RunFolder, TapeUse
+from cdcda_flower.runs.folder import RunFolder, TapeUse, UsedPlugin
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
@@ -255,5 +255,8 @@ def test_a_metric_of_ones_own_stands_beside_the_tasks(tmp_path: Path) -> None:
     assert (compared.difference, compared.wins, compared.losses) == (-2.0, 0, 3)
     assert "mine:Mine \u2191" in shown(folder)
     assert "-1.5000 | -1.5000" in shown(folder)
+    used = UsedPlugin(seam="metric", name="mine:Mine", distribution="theirs", version="1.2", digest="abcdef0123456789")
+    folder.update(plugins=(used,))
+    assert "metric: mine:Mine (theirs 1.2, abcdef012345)" in shown(folder)
     assert documents.run(folder)["better"] == {"mae": -1, "rmse": -1, "mine:Mine": 1}
     assert documents.people(folder)["methods"]["device"]["values"]["mine:Mine"] == [0.5, 0.5, 0.5]
