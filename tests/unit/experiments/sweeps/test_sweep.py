@@ -175,17 +175,18 @@ def test_other_code_is_said_and_fresh_runs_anew_what_it_finished(
     assert len(launches.names) == 5
 
 
-def test_another_text_of_ones_own_policy_is_other_code(
-    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path
+@pytest.mark.parametrize("key", ["share-policy", "filters", "cloud-engine"])
+def test_another_text_of_ones_own_plugin_is_other_code(
+    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path, key: str
 ) -> None:
-    policy = tmp_path / "mine.py"
-    policy.write_text("class Mine:\n    name = 'mine'\n")
-    options = ("--set", "share-policy=mine:Mine", "--set", "k=[1, 2]")
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("class Mine:\n    name = 'mine'\n")
+    options = ("--set", f"{key}=mine:Mine", "--set", "k=[1, 2]")
     for _ in range(2):
         code, out, _ = sweep(*options)
         assert code == 0
         assert "other code" not in out
-    policy.write_text("class Mine:\n    name = 'another'\n")
+    plugin.write_text("class Mine:\n    name = 'another'\n")
     assert "* finished by other code than this (2); `--fresh` runs them anew" in sweep(*options)[1]
     assert "2 cells: 2 finished" in sweep(*options, "--fresh")[1]
     assert "other code" not in sweep(*options)[1]
