@@ -21,7 +21,7 @@ demo: install  ## Run the embedded experiment: 100 devices, three methods, a tab
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES) tests benchmarks docs/hooks.py
+	$(BIN)/mypy $(PACKAGES) tests benchmarks examples docs/hooks.py
 	$(BIN)/deptry .
 
 # Two at a time: the end-to-end tests wait for processes to start more than they compute. A file's tests share its one real run.

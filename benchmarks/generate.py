@@ -20,8 +20,8 @@ from cdcda_flower.models.generation import CausalGenerator
 from cdcda_flower.models.llama_cpp import LlamaCppGenerator
 from cdcda_flower.models.loading import load_causal, pick_device, resolve_causal
 from cdcda_flower.models.sources import EMBEDDED_CAUSAL, embedded_path
+from cdcda_flower.plugins import GenerationRequest
 from cdcda_flower.runs.locations import cache_folder
-from strategies.cloud.engine import GenerationRequest
 
 K, PROMPTS = 5, 200
 OURS_SAMPLE, ONE_BY_ONE_SAMPLE, LLAMA_SAMPLE = 20, 3, 4

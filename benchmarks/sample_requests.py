@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.data.personas import write_corpus
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
 from strategies.augmentation.llm import augment
-from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK, SEED, USERS = "lamp-3", 2025, 100

@@ -16,11 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, column_names, unknown_key, url_problem
 from cdcda_flower.methods import KNOWN_METHODS, Method, is_method, method_named, method_problem
+from cdcda_flower.plugins.seams import (
+    CLOUD_ENGINE,
+    CONSISTENCY_SCORER,
+    FILTER,
+    METRIC,
+    RETRIEVER,
+    SEAMS,
+    SHARE_POLICY,
+    Seam,
+    check_name,
+    plugins_in,
+)
 from cdcda_flower.tasks import TASKS, Task, inline, task_named
+from cdcda_flower.tasks.metrics import LAMP_METRICS, with_metrics
 
 Scalar = bool | int | float | str
-# The paper's three filters, in the order of its equations 2 to 4.
-FILTERS = ("consistency", "diversity", "length")
+# The paper's three filters.
+FILTERS = FILTER.built_in
 # The keys that may name a test double, by the value "echo".
 DOUBLE_KEYS = ("cloud-engine", "consistency-scorer", "device-executor")
 
@@ -48,9 +61,9 @@ _FIELDS_OF_A_GUIDED_ANSWER = frozenset(
 
 
 def filters_in(text: str) -> tuple[str, ...]:
-    """Returns the filters that a value of the key `filters` names, in the paper's order; "none" and "" name none."""
-    named = {name.strip() for name in text.split(",")}
-    return tuple(name for name in FILTERS if name in named)
+    """Returns the filters that a value of the key `filters` names: the paper's in its order, then plug-ins as written."""
+    named = FILTER.names(text)
+    return (*(name for name in FILTERS if name in named), *(name for name in named if name not in FILTERS))
 
 
 def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -60,6 +73,10 @@ def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _choices(seam: Seam) -> str:
+    return f"{', '.join(seam.built_in)}, or a plug-in (docs/reference/plugins.md)"
 
 
 class RunConfig(BaseModel):
@@ -93,10 +110,9 @@ class RunConfig(BaseModel):
     seed: Count = Field(description="root of every derived seed")
     methods: str = Field(description="comma-separated, paired in one federation: " + KNOWN_METHODS)
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
-    share_policy: str = Field(description="ratio, none, all, recent, an entry point's name, or module:Class")
+    share_policy: str = Field(description=_choices(SHARE_POLICY))
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
-    policy_args: str = Field(description="JSON object handed to the policy's constructor; empty = no arguments")
-    plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
+    retriever: str = Field(description=f"what ranks a history for a question: {_choices(RETRIEVER)}")
     rag_items: Positive = Field(
         description="history items before a question, and with NAME+rag before a training input"
     )
@@ -105,8 +121,8 @@ class RunConfig(BaseModel):
     )
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
-    cloud_engine: Literal["transformers", "llama-cpp", "openai", "echo"] = Field(
-        description="transformers or llama-cpp here, an OpenAI-compatible server (docs/how-to/cloud-server.md), or echo, a test double"
+    cloud_engine: str = Field(
+        description=f"{_choices(CLOUD_ENGINE)}; openai is a server (docs/how-to/cloud-server.md), echo a test double"
     )
     prompt_form: Literal["guided", "paper"] = Field(
         description="guided begins the cloud's answers and binds them to labels, for small models; paper leaves all to the model"
@@ -130,7 +146,9 @@ class RunConfig(BaseModel):
     cloud_body: str = Field(
         description="JSON object of further fields of `openai`'s requests; null leaves out one that is sent by itself"
     )
-    consistency_scorer: Literal["embedding", "nli", "echo"] = Field(description="filter 1's score; echo is a double")
+    consistency_scorer: str = Field(
+        description=f"filter 1's score: {_choices(CONSISTENCY_SCORER)}; echo is a test double"
+    )
     consistency_model: str = Field(
         description='"embedded" (MiniLM), or the id or path of a sentence encoder or NLI model'
     )
@@ -145,7 +163,7 @@ class RunConfig(BaseModel):
         description="tokens that one run may have the cloud write (and read, where a server counts them); 0 = any number"
     )
     filters: str = Field(
-        description='which filters select, comma-separated: consistency, diversity, length; "none" or "" keeps all pairs; all three judge'
+        description=f'which filters select, comma-separated: {_choices(FILTER)}; "none" or "" keeps all pairs; the three always judge'
     )
     epsilon_scf: Ratio = Field(description="least consistency score, both directions (equation 2)")
     epsilon_tdf: Ratio = Field(description="greatest ROUGE-L between x and x_syn (equation 3)")
@@ -153,6 +171,11 @@ class RunConfig(BaseModel):
     epsilon_max_len: Annotated[float, Field(gt=0)] = Field(
         description="greatest length ratio of x_syn to x (equation 4)"
     )
+    metrics: str = Field(description="metrics beside the task's, comma-separated: plug-ins (docs/reference/plugins.md)")
+    plugin_args: str = Field(
+        description='JSON object of plug-ins\' names and their constructors\' arguments, such as {"mine:Mine": {"count": 3}}'
+    )
+    plugin_dir: str = Field(description="folder searched first for module:Class; `cdcda run` sets the TOML file's")
     eda_alpha_sr: Ratio = Field(description="share of words that EDA's synonym replacement changes; 0 = leave it out")
     eda_alpha_ri: Ratio = Field(description="share of words that EDA's random insertion adds; 0 = leave it out")
     eda_alpha_rs: Ratio = Field(description="swaps of EDA's random swap per word; 0 = leave it out")
@@ -198,8 +221,8 @@ class RunConfig(BaseModel):
 
     @property
     def chosen_task(self) -> Task:
-        """The task itself, LaMP's or one's own."""
-        return task_named(self.task)
+        """The task itself, LaMP's or one's own, with all metrics of the run."""
+        return with_metrics(task_named(self.task), self.metric_names)
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -218,8 +241,13 @@ class RunConfig(BaseModel):
 
     @property
     def filter_names(self) -> tuple[str, ...]:
-        """The filters that select, in the paper's order; none keeps every pair."""
+        """The filters that select, the paper's first and in its order; none keeps every pair."""
         return filters_in(self.filters)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics beside the task's own."""
+        return METRIC.names(self.metrics)
 
     @property
     def doubles(self) -> tuple[str, ...]:
@@ -277,8 +305,22 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_filters(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",")]
-        if names not in (["none"], [""]) and (len(set(names)) != len(names) or not set(names) <= set(FILTERS)):
-            raise ConfigError(f'filters is {value!r}; name each of {", ".join(FILTERS)} at most once, or write "none"')
+        if names not in (["none"], [""]) and (len(set(names)) != len(names) or {"none", ""} & set(names)):
+            raise ConfigError(f'filters is {value!r}; name each filter once, or write "none"')
+        for name in FILTER.names(value):
+            check_name(FILTER, name)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: str) -> str:
+        names = METRIC.names(value)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"metrics is {value!r}; name each metric once")
+        if own := [name for name in names if name in LAMP_METRICS]:
+            raise ConfigError(f"metrics names {own[0]!r}; LaMP's metrics come with the task: leave it out")
+        for name in names:
+            check_name(METRIC, name)
         return value
 
     @field_validator("share_ratio")
@@ -341,22 +383,38 @@ class RunConfig(BaseModel):
             )
         return value
 
-    @field_validator("policy_args", "cloud_body")
+    @field_validator("cloud_body")
     @classmethod
-    def _json_object(cls, value: str, info: ValidationInfo) -> str:
-        key = _kebab(str(info.field_name))
-        example = """'{"count": 3}'""" if key == "policy-args" else """'{"top_k": null}'"""
-        try:
-            parsed = json.loads(value or "{}")
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{key} is no JSON: {error}; write an object such as {example}") from None
-        if not isinstance(parsed, dict):
-            raise ConfigError(f"{key} is {value!r}; write a JSON object such as {example}")
-        own = _FIELDS_OF_THE_ENGINE | (
-            _FIELDS_OF_A_GUIDED_ANSWER if info.data.get("prompt_form") == "guided" else set()
-        )
-        if key == "cloud-body" and (taken := sorted(own & parsed.keys())):
+    def _fields_of_a_request(cls, value: str, info: ValidationInfo) -> str:
+        guided = info.data.get("prompt_form") == "guided"
+        own = _FIELDS_OF_THE_ENGINE | (_FIELDS_OF_A_GUIDED_ANSWER if guided else set())
+        if taken := sorted(own & _json_object("cloud-body", value, '{"top_k": null}').keys()):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
+        return value
+
+    @field_validator("share_policy", "cloud_engine", "consistency_scorer", "retriever")
+    @classmethod
+    def _known_name(cls, value: str, info: ValidationInfo) -> str:
+        key = _kebab(str(info.field_name))
+        [seam] = (seam for seam in SEAMS if seam.key == key)
+        check_name(seam, value)
+        return value
+
+    @field_validator("plugin_args")
+    @classmethod
+    def _arguments_of_plugins(cls, value: str, info: ValidationInfo) -> str:
+        example = '{"my_policies:Mine": {"count": 3}}'
+        given = _json_object("plugin-args", value, example)
+        used = {plugin.name for plugin in plugins_in({_kebab(name): value for name, value in info.data.items()})}
+        if odd := [name for name, arguments in given.items() if not isinstance(arguments, dict)]:
+            raise ConfigError(
+                f"plugin-args gives {odd[0]!r} no JSON object; write arguments by name, such as {example}"
+            )
+        if strangers := [name for name in given if name not in used]:
+            has = f"its plug-ins are {', '.join(sorted(used))}" if used else "it names no plug-in"
+            raise ConfigError(
+                f"plugin-args names {', '.join(map(repr, strangers))}, no plug-in of this run; {has}; built-in choices take none"
+            )
         return value
 
     @field_validator("epsilon_max_len")
@@ -412,6 +470,16 @@ class RunConfig(BaseModel):
     def to_flwr(self) -> dict[str, Scalar]:
         """Returns the flat key set that `from_flwr` reads."""
         return self.model_dump(by_alias=True)
+
+
+def _json_object(key: str, value: str, example: str) -> dict[str, object]:
+    try:
+        parsed = json.loads(value or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{key} is no JSON: {error}; write an object such as '{example}'") from None
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"{key} is {value!r}; write a JSON object such as '{example}'")
+    return parsed
 
 
 def _methods(info: ValidationInfo) -> list[Method]:

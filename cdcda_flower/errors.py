@@ -40,6 +40,12 @@ class ShareError(BadInputError):
     code = "may-not-leave"
 
 
+class PluginError(BadInputError):
+    """A plug-in raised an error, or returned what its protocol does not allow; the message holds no text of a user."""
+
+    code = "plugin"
+
+
 class RunError(CdcdaError):
     """The run itself failed: a node is missing, a user failed, a deadline passed. Exit code 1."""
 

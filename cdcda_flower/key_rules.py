@@ -2,12 +2,14 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cdcda_flower.errors import ConfigError
 
 LONGEST_RUN_NAME = 255
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 EMBEDDED = "embedded"
 HUB = "hf:"  # what `data` begins with where it names a dataset on a hub
 # What a column of a table can hold; `profile` is a list of a row's history items, as LongLaMP has them.
@@ -36,6 +38,11 @@ def check_run_name(name: str) -> None:
         raise ConfigError(f"run-name has {size} bytes; give a folder name of {LONGEST_RUN_NAME} at most")
     if not name or Path(name).name != name or name.startswith("."):
         raise ConfigError(f"run-name is {name!r}; give one folder name without slashes that begins with no dot")
+
+
+def is_reference(name: str) -> bool:
+    """Says whether a plug-in's name is written as `module:Class`."""
+    return _REFERENCE.fullmatch(name) is not None
 
 
 def column_names(text: str) -> dict[str, str]:

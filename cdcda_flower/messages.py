@@ -152,6 +152,8 @@ FAILURES: Mapping[str, Failure] = MappingProxyType(
         "twice": Failure(says="the share policy returned an example twice; choose each at most once", bad_input=True),
         "may-not-leave": Failure(says="a reply held more than may leave a device; nothing was sent", bad_input=True),
         "policy-raised": Failure(says="the share policy raised an error"),
+        "retriever": Failure(says="the retriever raised an error, or returned no ranking of the history per question"),
+        "metric": Failure(says="a metric raised an error, or returned no finite number for an answer"),
         "config": Failure(says="the run's configuration does not work on the device", bad_input=True),
         "data": Failure(says="the device's data break a rule", bad_input=True),
         "model": Failure(says="a model cannot be found or used on the device", bad_input=True),

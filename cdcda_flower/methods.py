@@ -6,20 +6,24 @@ Config, cloud, devices and reports ask here what a name means.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Literal
 
 from cdcda_flower.errors import ConfigError
+from cdcda_flower.key_rules import is_reference
 
 Supply = str
 """What the cloud sends back for what a device shared.
 
 `selected`: the LLM's pairs that all filters keep. `random`: as many of the LLM's pairs, drawn by seed. `all`: all of
 them. `eda`: the shared examples with words exchanged (Wei and Zou 2019). `teacher`: the LLM's distributions over their
-answers. `nothing`: nothing.
+answers. `nothing`: nothing. Any other is a plug-in's name.
 """
 
 GLOBAL, RAG = "global>", "+rag"
+# Where installed packages offer supplies (docs/reference/plugins.md); a method may have the name of one.
+SUPPLIES = "cdcda_flower.supplies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         )
     }
 )
-KNOWN_METHODS = f"{', '.join(METHODS)}; one that trains composes as [global>]NAME[+rag], such as global>cdcda+rag"
+KNOWN_METHODS = f"{', '.join(METHODS)}, or a supply of your own; one that trains composes as [global>]NAME[+rag], such as global>cdcda+rag"
 """What may stand in the key `methods`, as messages and the key's description say it."""
 
 
@@ -76,7 +80,8 @@ def method_named(name: str) -> Method:
     """Returns the method of a name, a row's or `[global>]BASE[+rag]`; raises ConfigError, with the reason, where there is none."""
     if name in METHODS:
         return METHODS[name]
-    row = METHODS.get(name.removeprefix(GLOBAL).removesuffix(RAG))
+    base = base_of(name)
+    row = Method(name=base, trains=True, supply=base) if is_supply(base) else METHODS.get(base)
     if row is None or row.retrieval:
         raise ConfigError(f"{name!r} is no method")
     composed = replace(
@@ -85,6 +90,16 @@ def method_named(name: str) -> Method:
     if reason := _senseless(composed):
         raise ConfigError(f"{name!r} is no method: {reason}")
     return composed
+
+
+def base_of(name: str) -> str:
+    """Returns a method's name without where its training starts and how it answers: `cdcda` of `global>cdcda+rag`."""
+    return name.strip().removeprefix(GLOBAL).removesuffix(RAG)
+
+
+def is_supply(name: str) -> bool:
+    """Says whether a method's name is that of a plug-in which supplies what the method trains on."""
+    return name not in METHODS and (is_reference(name) or bool(entry_points(group=SUPPLIES, name=name)))
 
 
 def method_problem(name: str) -> str:

@@ -24,7 +24,7 @@ BOUNDS: Mapping[Kind, str] = MappingProxyType(
     {
         "user": "a target user's id",
         "method": "a method's name, of the table of methods or composed",
-        "sum": "a sum that the task's metrics have",
+        "sum": "a sum of the run's metrics",
         "code": "a code of the table below",
         "name": f"at most {_NAME_CHARACTERS} characters",
         "digest": "at most 64 digits and small letters",

@@ -1,6 +1,7 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -32,8 +33,7 @@ from clients.executors import make_executor
 from clients.failures import failed
 from clients.personalize import personalize
 from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
-from clients.sharing.plugins import make_policy
-from clients.sharing.policies import NoShare
+from clients.sharing.policies import make_policy
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +83,7 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
     upload = Upload(
         user_id=device.user_id,
         # As the run's config names it: what a policy calls itself is its own text.
-        policy=config.share_policy if request.wanted else NoShare.name,
+        policy=config.share_policy if request.wanted else "none",
         history_size=len(history.examples),
         query_count=len(history.queries),
         examples=_chosen(device, history, config, request.workspace) if request.wanted else (),
@@ -97,7 +97,8 @@ def _chosen(device: Device, history: UserHistory, config: RunConfig, workspace: 
     if ids is None:
         policy, seed = make_policy(config), derive_seed(config.seed, "share", history.user_id)
         try:
-            selected: object = policy.select(history.examples, seed=seed)
+            # A copy: what the policy changes in place is then none of the history.
+            selected: object = policy.select(deepcopy(history.examples), seed=seed)
         except Exception as error:
             # Whatever it raises may quote the history, our own types of error too.
             raise coded("policy-raised", RunError("the share policy raised an error")) from error

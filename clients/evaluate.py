@@ -1,16 +1,23 @@
 """Held-out queries -> answers -> metric sums; the texts of answers and golds stay on the device."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import AnswerJob, Questions
 from cdcda_flower.methods import method_named
+from cdcda_flower.plugins import Metric
+from cdcda_flower.plugins.registry import make
+from cdcda_flower.plugins.seams import METRIC
 from cdcda_flower.tasks import Task
-from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
+from cdcda_flower.tasks.metrics import answer_sums, lenient_sums, own_sums
 from cdcda_flower.types import Example, Prediction, UserHistory, UserResult
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
+
+# A task's own metrics are sums of several kinds (`tasks.metrics`); beside them stand plug-ins only.
+_BUILT_IN: Mapping[str, Callable[[], Metric]] = MappingProxyType({})
 
 
 def prompts(
@@ -98,8 +105,10 @@ def evaluate(device: Device, jobs: Sequence[AnswerJob], executor: Executor, conf
     answers = ask(device, history, jobs, executor, config)()
     predictions = [_parsed(task, queries, own.outputs) for own in answers]
     golds = {query.id: query.response for query in queries}
+    metrics = {name: make(METRIC, name, config, _BUILT_IN) for name in config.metric_names}
     sums: list[Mapping[str, float]] = [
-        answer_sums(task, own, golds) | lenient_sums(task, own, golds) for own in predictions
+        answer_sums(task, own, golds) | lenient_sums(task, own, golds) | own_sums(metrics, own, golds)
+        for own in predictions
     ]
     if "bert-f1" in task.metrics and config.bertscore_model != "none":
         sums = _with_bert_f1(sums, predictions, golds, executor)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from bm25s import BM25
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.plugins import Retriever
+from cdcda_flower.plugins.registry import make
+from cdcda_flower.plugins.seams import RETRIEVER
 from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.tasks.task import INPUT, filled
 from cdcda_flower.types import Example
@@ -47,27 +50,50 @@ def behind_history(
 ) -> list[str]:
     """Returns what `with_history` does, with the task, the form and the room that the config names."""
     task, room = config.chosen_task, Room(config.rag_items, config.rag_words, is_whole)
-    return with_history(task, task.form(config.profile_form), history, questions, room=room)
+    form, retriever = task.form(config.profile_form), make_retriever(config)
+    return with_history(task, form, history, questions, retriever=retriever, room=room)
+
+
+class Bm25Retriever:
+    """BM25; ties go to the more recent item. Words are compared as they are written, as in LaMP's code."""
+
+    def rank(self, history: Sequence[str], questions: Sequence[str]) -> list[list[int]]:
+        """Returns per question all places in the history, the best first."""
+        index = BM25()
+        index.index([words(text) or [""] for text in history], show_progress=False)
+        return [self._ranked(index, words(question), len(history)) for question in questions]
+
+    def _ranked(self, index: BM25, wanted: list[str], items: int) -> list[int]:
+        scores = index.get_scores(wanted) if wanted else [0.0] * items
+        return sorted(range(items), key=lambda place: (-float(scores[place]), -place))
+
+
+def make_retriever(config: RunConfig) -> Retriever:
+    """Returns what the key `retriever` names."""
+    return make(RETRIEVER, config.retriever, config, {"bm25": Bm25Retriever})
 
 
 def with_history(
-    task: Task, form: ProfileForm, history: Sequence[Example], questions: Sequence[Question], *, room: Room
+    task: Task,
+    form: ProfileForm,
+    history: Sequence[Example],
+    questions: Sequence[Question],
+    *,
+    retriever: Retriever,
+    room: Room,
 ) -> list[str]:
-    """Returns each question behind those history items that BM25 ranks highest, the best first.
+    """Returns each question behind those history items that the retriever ranks highest, the best first.
 
     Of the room's words an item gets an equal part, and what a short one leaves goes to those after it; there are fewer
-    where the prompt would not be whole. Items that would get less than a few words are left out. Ties go to the more
-    recent item. Words (`cdcda_flower.words`) are compared as they are written, as in LaMP's code.
+    where the prompt would not be whole. Items that would get less than a few words are left out.
     """
     if not history:
         return [question.query for question in questions]
-    texts = [words(_indexed(task, form, example)) or [""] for example in history]
-    index = BM25()
-    index.index(texts, show_progress=False)
+    texts = [_indexed(task, form, example) for example in history]
+    rankings = retriever.rank(texts, [sought(task, question.query) for question in questions])
     found = []
-    for query, answer, apart in questions:
-        ranked = _ranked(index, history, sought(task, query))
-        best = list(islice((example for example in ranked if example.id not in apart), room.items))
+    for (query, answer, apart), places in zip(questions, rankings, strict=True):
+        best = list(islice((history[place] for place in places if history[place].id not in apart), room.items))
         tried = (
             _joined(task, query, _entries(task, form, best[: limit // _LEAST_WORDS], limit))
             for limit in _ever_fewer(room.words)
@@ -92,13 +118,6 @@ def sought(task: Task, query: str) -> str:
 def _indexed(task: Task, form: ProfileForm, example: Example) -> str:
     text = task.free_text(example.query, "") if example.query else ""
     return text if form.labelled else f"{text} {example.response}"
-
-
-def _ranked(index: BM25, history: Sequence[Example], text: str) -> list[Example]:
-    wanted = words(text)
-    scores = index.get_scores(wanted) if wanted else [0.0] * len(history)
-    ranked = sorted(range(len(history)), key=lambda place: (-float(scores[place]), -place))
-    return [history[place] for place in ranked]
 
 
 def _entries(task: Task, form: ProfileForm, chosen: Sequence[Example], room: int) -> list[str]:

@@ -20,6 +20,7 @@ from cdcda_flower.tasks import task_named
 from experiments.dashboard.serving import serve
 from experiments.launching.launch import Terminated, launch, prepare_only
 from experiments.launching.staging import find_app
+from experiments.new import kinds, usage, write
 from experiments.paper.case import CaseOrder
 from experiments.paper.command import PaperOrder, report_paper
 from experiments.paper.render import Format
@@ -283,6 +284,21 @@ def doctor() -> None:
     terminal = stdout()
     for name, value in findings():
         terminal.say(f"{name:<24} {value}")
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="policy, filter, scorer, engine, supply, retriever or metric")],
+    name: Annotated[str, typer.Argument(help="name of the module, such as my_filter; its class is then MyFilter")],
+) -> None:
+    """Write a plug-in and its test into the current folder, to be changed; never over an existing file."""
+    if kind not in kinds():
+        raise BadInputError(f"{kind!r} is nothing that `cdcda new` writes; give one of {', '.join(kinds())}")
+    module, test = write(kind, name, Path.cwd())
+    stdout().say(f"{module.name} and {test.name} are written: change them, and try `python -m pytest {test.name}`.")
+    stdout().say("In the TOML file of a run in this folder:")
+    # As it stands, to be copied: `say` would fold its lines.
+    stdout().write(usage(kind, name))
 
 
 @data.command()

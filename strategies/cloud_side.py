@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
-from cdcda_flower.methods import Supply
+from cdcda_flower.methods import is_supply
 from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import Task
@@ -15,15 +15,16 @@ from cdcda_flower.types import ModelRef, SyntheticPair, TrainingReport, Upload
 from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
 from strategies.augmentation.eda import eda_pairs
 from strategies.augmentation.llm import augment
+from strategies.augmentation.plugin import supplied
 from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
-from strategies.cloud.engine import TextGenerator
+from strategies.cloud.engine import Engine
 from strategies.cloud.taped_engine import taped_cloud
 from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
 from strategies.recording import Recording
 from strategies.run_models import Models
-from strategies.selection.filters import Thresholds
+from strategies.selection.filters import make_filters
 from strategies.selection.select import judge, selected
 from strategies.selection.taped_scorer import taped_scorer
 
@@ -60,14 +61,14 @@ class CloudSide:
         return augmented.pairs
 
     def select(self, pairs: Sequence[SyntheticPair], uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
-        """Returns the pairs that all filters keep; every verdict goes to the ledger."""
+        """Returns the pairs that all chosen filters keep; every verdict goes to the ledger."""
         if not pairs:
             return ()
         with (
             self.phases.phase("select", len(pairs)),
             taped_scorer(self.config, self.models.consistency(), self.recording) as scorer,
         ):
-            verdicts = judge(pairs, uploads, self._task, Thresholds.of(self.config), scorer)
+            verdicts = judge(pairs, uploads, self._task, make_filters(self.config, scorer))
             self.ledger.add_verdicts(verdicts)
             self.phases.advance(len(pairs), 0)
         kept = selected(pairs, verdicts, self.config.filter_names)
@@ -150,7 +151,7 @@ class CloudSide:
             self.folder.update(cloud_costs={**costs, purpose: spent})
 
     @contextmanager
-    def _cloud(self) -> Iterator[TextGenerator]:
+    def _cloud(self) -> Iterator[Engine]:
         with taped_cloud(self.config, self.models.cloud(), self.recording) as cloud:
             try:
                 yield cloud
@@ -159,7 +160,11 @@ class CloudSide:
                 if cloud.usage:
                     self.models.note_usage(cloud.usage)
 
-    def _choice(self, supply: Supply, uploads: Sequence[Upload], written: Written) -> Pairs:
+    def _choice(self, supply: str, uploads: Sequence[Upload], written: Written) -> Pairs:
+        if is_supply(supply):
+            own = supplied(supply, uploads, written, self._task, self.config)
+            self.ledger.add_variants(own.made)
+            return own.pairs
         if supply == "eda":
             variants = eda_pairs(uploads, self._task, self.config)
             self.ledger.add_variants(variants)

@@ -13,6 +13,7 @@ from flwr.app import Message
 
 from cdcda_flower.errors import RunError
 from cdcda_flower.messages import FAILURES, AnswerJob, EvaluateReply, Failed, PersonalizeReply, Plan, Questions
+from cdcda_flower.tasks.metrics import may_be_negative
 from cdcda_flower.types import Upload, UserFailure
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode, is_bare, payload_fields
@@ -192,6 +193,6 @@ def results_problem(
             return "a result lacks metric sums"
         if (result.sums["n"], result.sums["unparsed"]) != (count, result.unparsed) or result.unparsed > count:
             return "the metric sums of a result are not of its answers"
-        if result.seconds < 0 or any(value < 0 for key, value in result.sums.items() if key != "bert-f1"):
+        if result.seconds < 0 or any(value < 0 and not may_be_negative(key) for key, value in result.sums.items()):
             return "a result holds a number below zero"
     return ""

@@ -7,7 +7,9 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.models.model_files import kinds_of, loaded_models
 from cdcda_flower.models.sources import files_digest, find_model
+from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, Plugin
 from cdcda_flower.runs.folder import CloudUsage, ModelName, RunFolder
+from cdcda_flower.runs.identity import plugin_model
 from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.types import ModelRef
 from strategies.base_cache import base_model
@@ -50,6 +52,10 @@ class Models:
     def cloud(self) -> ModelRef:
         """Returns the cloud LLM as it is found."""
         engine, name = self._config.cloud_engine, self._config.cloud_model
+        if engine not in CLOUD_ENGINE.built_in:
+            own = plugin_model(Plugin(CLOUD_ENGINE, engine), self._config)
+            self._note("cloud", engine, own.digest)
+            return own
         ref = self._recording.model("cloud-model", engine, name, self._found_cloud)
         self._note("cloud", ref.name, ref.digest)
         return ref
@@ -59,6 +65,10 @@ class Models:
         scorer, name = self._config.consistency_scorer, self._config.consistency_model
         if scorer == "echo":
             return _ECHO
+        if scorer not in CONSISTENCY_SCORER.built_in:
+            ref = plugin_model(Plugin(CONSISTENCY_SCORER, scorer), self._config)
+            self._note("consistency", scorer, ref.digest)
+            return ref
         ref = self._recording.model("consistency-model", scorer, name, lambda: self._here("consistency-model"))
         self._note("consistency", f"{scorer}: {name}", ref.digest)
         return ref

@@ -19,6 +19,8 @@ from cdcda_flower.data.prepared import Prepared, open_prepared
 from cdcda_flower.errors import BadInputError, DataError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.messages import Workspace
+from cdcda_flower.plugins.registry import load
+from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity, source_digest
 from cdcda_flower.runs.ledger import Ledger
@@ -73,6 +75,9 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
     if config.asks_a_server:
         api_key(config)  # takes it, if the launcher left it in a file, before any policy runs
         folder.update(cloud_server=check_server(config))
+    for plugin in plugins_in(config.to_flwr()):
+        if plugin.seam.side == "cloud":
+            load(plugin, config)  # what it lacks is said before anything starts
     phases = Phases(folder)
     with phases.phase("prepare", 1):
         found = folder.manifest().prepared

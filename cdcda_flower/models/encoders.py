@@ -26,8 +26,6 @@ _BATCH = 64
 class SentenceEncoder:
     """Cosine of sentence embeddings, the offline stand-in for entailment; symmetric, and named as what it is."""
 
-    name = "embedding"
-
     def __init__(self, model: str, device: str) -> None:
         from sentence_transformers import SentenceTransformer
 
@@ -53,8 +51,6 @@ class SentenceEncoder:
 
 class NliEncoder:
     """Probability of entailment by a cross-encoder, its position read from the model's `id2label`."""
-
-    name = "nli"
 
     def __init__(self, model: str, device: str) -> None:
         from transformers import AutoTokenizer

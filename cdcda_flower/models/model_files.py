@@ -299,7 +299,7 @@ def loaded_models(config: RunConfig) -> tuple[str, ...]:
     wanted = {
         "device-model": trains,
         "cloud-model": asks and asks_cloud(config) and config.cloud_engine in {"transformers", "llama-cpp"},
-        "consistency-model": asks and judges(config) and config.consistency_scorer != "echo",
+        "consistency-model": asks and judges(config) and config.consistency_scorer in {"embedding", "nli"},
         "bertscore-model": scores,
     }
     return tuple(key for key, is_wanted in wanted.items() if is_wanted)

@@ -32,6 +32,18 @@ class ModelName(BaseModel):
     digest: str
 
 
+class UsedPlugin(BaseModel):
+    """A plug-in that took part: where, by which name, of which distribution if it is installed, and the digest of its code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seam: str
+    name: str
+    distribution: str = ""
+    version: str = ""
+    digest: str
+
+
 class PhaseCost(BaseModel):
     """What one phase took, in wall seconds and tokens through a model."""
 
@@ -127,10 +139,10 @@ class Manifest(BaseModel):
 
     `device_executor` is what trained and answered, also where the config says "auto", and `executor_reason` why.
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
-    `base_weights` is the digest of the weights of an M_base that was trained, `policy_digest` of the file of a share policy
-    of the user's own, `data_digest` of the target users' histories and queries. `asked_elsewhere` counts the history items
-    that another target user is asked, without which the global adapter was trained. `cloud_server` is None where the run did
-    not need to know what its server can do.
+    `base_weights` is the digest of the weights of an M_base that was trained, `data_digest` of the target users' histories
+    and queries. `plugins` are those that the config names. `asked_elsewhere` counts the history items that another target
+    user is asked, without which the global adapter was trained. `cloud_server` is None where the run did not need to know
+    what its server can do.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -143,7 +155,7 @@ class Manifest(BaseModel):
     config: dict[str, Scalar] = {}
     config_digest: str = ""
     source_digest: str = ""
-    policy_digest: str = ""
+    plugins: tuple[UsedPlugin, ...] = ()
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}

@@ -1,10 +1,11 @@
 """What makes two runs comparable: digests of config and code, versions, hardware."""
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import psutil
 
 from cdcda_flower.config import RunConfig, Scalar
+from cdcda_flower.key_rules import is_reference
+from cdcda_flower.plugins.registry import file_of
+from cdcda_flower.plugins.seams import Plugin, installed, plugins_in
+from cdcda_flower.runs.folder import UsedPlugin
 from cdcda_flower.seeding import digest
+from cdcda_flower.types import ModelRef
 
 # What a federation loads, and so what its numbers depend on; `experiments` starts it and reads what it left.
 APP = ("cdcda_flower", "clients", "strategies")
 PACKAGES = (*APP, "experiments")
-# Where an installed package offers share policies.
-POLICY_ENTRY_POINTS = "cdcda_flower.share_policies"
 _VERSIONED = (
     "cdcda-flower",
     "flwr",
@@ -55,7 +59,7 @@ def run_identity(config: RunConfig, root: Path) -> dict[str, Any]:
         "config": config.to_flwr(),
         "config_digest": config_digest(config),
         "source_digest": source_digest(root),
-        "policy_digest": policy_digest(config),
+        "plugins": used_plugins(config),
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -67,37 +71,43 @@ def config_digest(config: RunConfig) -> str:
 
 
 def values_digest(values: Mapping[str, Scalar]) -> str:
-    """Returns the digest of a whole flat config, such as a manifest holds; `plugin-dir` counts where a plugin is loaded."""
-    places = _PLACES if ":" in str(values.get("share-policy", "")) else (*_PLACES, "plugin-dir")
+    """Returns the digest of a whole flat config, such as a manifest holds; `plugin-dir` counts where a file of it is loaded."""
+    is_loaded = any(is_reference(plugin.name) for plugin in plugins_in(values))
+    places = _PLACES if is_loaded else (*_PLACES, "plugin-dir")
     return digest({key: value for key, value in values.items() if key not in places})
 
 
-def plugin_file(config: RunConfig) -> Path | None:
-    """Returns the file of a share policy `module:Class` beside the conf file; None where there is none."""
-    module, colon, _ = config.share_policy.partition(":")
-    if not (module and colon and config.plugin_dir):
-        return None
-    file = Path(config.plugin_dir, *module.split(".")).with_suffix(".py")
-    return file if file.is_file() else None
+def used_plugins(config: RunConfig) -> tuple[UsedPlugin, ...]:
+    """Returns the plug-ins that a config names, each with what tells its code from another version's; runs none of it."""
+    return tuple(_used(plugin, config) for plugin in plugins_in(config.to_flwr()))
 
 
-def policy_digest(config: RunConfig) -> str:
-    """Returns the digest of a share policy of the user's own; "" for a built-in one.
+def plugin_model(plugin: Plugin, config: RunConfig) -> ModelRef:
+    """Returns a plug-in as the model that it stands for: on the tape it is known by its code and its arguments."""
+    arguments = json.loads(config.plugin_args or "{}").get(plugin.name, {})
+    return ModelRef(name=plugin.name, path="", digest=digest([_used(plugin, config).model_dump(), arguments]))
 
-    Of a policy beside the conf file: of its file, without what it imports. Of an installed one: of all Python files of its
-    package, and of the version of the distribution that offers it.
+
+def _used(plugin: Plugin, config: RunConfig) -> UsedPlugin:
+    """Returns a plug-in with its digest.
+
+    Of a file beside the conf file: the file's, without what it imports. Of an installed one: that of all Python files of its
+    package, with the version of its distribution.
     """
-    if file := plugin_file(config):
-        return _content_digest(file)
-    module, colon, _ = config.share_policy.partition(":")
-    if colon:
-        return digest(_package_digests(module))
-    offered = entry_points(group=POLICY_ENTRY_POINTS, name=config.share_policy)
-    return digest([[*_distribution(point), _package_digests(point.module)] for point in offered]) if offered else ""
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("", "")
+    seam, name = plugin
+    if file := file_of(plugin, config):
+        return UsedPlugin(seam=seam.name, name=name, digest=_content_digest(file))
+    point = installed(seam).get(name)
+    module = point.module if point else name.partition(":")[0]
+    own = packages_distributions().get(module.partition(".")[0], [""])[0]
+    distribution = point.dist.name if point and point.dist else own
+    return UsedPlugin(
+        seam=seam.name,
+        name=name,
+        distribution=distribution,
+        version=_version(distribution) if distribution else "",
+        digest=digest(_package_digests(module)),
+    )
 
 
 def _package_digests(module: str) -> list[list[str]]:
@@ -106,7 +116,7 @@ def _package_digests(module: str) -> list[list[str]]:
         spec = find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         spec = None
-    if spec is None:  # the check of the policy says so
+    if spec is None:  # the check of plug-ins says so
         return []
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     found = [(folder, path) for folder in folders for path in source_files(folder, ["."])]

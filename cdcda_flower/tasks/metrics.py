@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from cdcda_flower.errors import DataError
 from cdcda_flower.key_rules import home_folder
+from cdcda_flower.plugins import Metric
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Prediction
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 _LENIENT = "lenient:"
+# Before a sum of a metric that is none of LaMP's.
+_OWN = "metric:"
 
 
 def answer_sums(task: Task, predictions: Sequence[Prediction], golds: Mapping[str, str]) -> dict[str, float]:
@@ -75,10 +78,31 @@ def pool(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {key: sum(part[key] for part in parts) for key in parts[0]} if parts else {}
 
 
+def with_metrics(task: Task, names: Iterable[str]) -> Task:
+    """Returns the task with further metrics, each of which averages what it says of each answer."""
+    return replace(task, metrics=(*task.metrics, *names))
+
+
+def own_sums(
+    metrics: Mapping[str, Metric], predictions: Sequence[Prediction], golds: Mapping[str, str]
+) -> dict[str, float]:
+    """Returns the sums of metrics that are none of LaMP's; an answer that cannot be read is "" to them."""
+    return {
+        _OWN + name: math.fsum(metric.score(one.parsed or "", golds[one.example_id]) for one in predictions)
+        for name, metric in metrics.items()
+    }
+
+
+def may_be_negative(key: str) -> bool:
+    """Says whether a sum may be below zero."""
+    return key == "bert-f1" or key.startswith(_OWN)
+
+
 def sum_keys(task: Task) -> frozenset[str]:
     """Returns every key that the sums of an answer to the task can have, the lenient reading's included."""
     lenient = () if task.kind == "text" else (_LENIENT + key for key in _keys(task))
-    return frozenset((*_keys(task), *lenient, *({"bert-f1"} & set(task.metrics))))
+    own = (_OWN + metric for metric in task.metrics if metric not in _VALUE)
+    return frozenset((*_keys(task), *lenient, *own, *({"bert-f1"} & set(task.metrics))))
 
 
 def check_sums(task: Task, sums: Mapping[str, float], *, where: str) -> None:
@@ -99,10 +123,19 @@ def columns(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, list[
     if not all(part.get("n") for part in parts):
         raise DataError(f"no answers to score for {task.name}; metrics need at least one query")
     return {
-        metric: [_VALUE[metric](task, part) for part in parts]
+        metric: [_value(metric)(task, part) for part in parts]
         for metric in task.metrics
-        if all(_NEEDS.get(metric, metric) in part for part in parts)
+        if all(_needs(metric) in part for part in parts)
     }
+
+
+def _value(metric: str) -> Callable[[Task, Mapping[str, float]], float]:
+    return _VALUE.get(metric) or _mean(_OWN + metric)
+
+
+def _needs(metric: str) -> str:
+    """Returns the sum whose presence says that a metric can be computed."""
+    return _NEEDS.get(metric, metric) if metric in _VALUE else _OWN + metric
 
 
 def _keys(task: Task) -> tuple[str, ...]:
@@ -175,7 +208,7 @@ _ANSWER: Mapping[str, Callable[[Task, str | None, str], Mapping[str, float]]] = 
     "text": _text_sums,
 }
 
-# The sum whose presence says that a metric can be computed, where it is not named like the metric.
+# Where that sum is not named like the metric.
 _NEEDS: Mapping[str, str] = {"accuracy": "correct", "f1": "correct", "mae": "abs", "rmse": "sq"}
 
 _VALUE: Mapping[str, Callable[[Task, Mapping[str, float]], float]] = {
@@ -187,3 +220,5 @@ _VALUE: Mapping[str, Callable[[Task, Mapping[str, float]], float]] = {
     "rouge-l": _mean("rouge-l"),
     "bert-f1": _mean("bert-f1"),
 }
+
+LAMP_METRICS = frozenset(_VALUE)

@@ -1,27 +1,13 @@
-"""The share policies: which examples of its history a device lets go (the paper's I_u).
-
-A policy of your own is a class with `name` and `select`, found by entry point (`cdcda_flower.share_policies`) or as
-`module:Class`; docs/how-to/share-policy.md shows one.
-"""
+"""The built-in share policies: which examples of its history a device lets go (the paper's I_u)."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
-from types import MappingProxyType
-from typing import Protocol
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.types import Example
-
-
-class SharePolicy(Protocol):
-    """Chooses from one user's history; sees nobody else's and keeps nothing between users."""
-
-    name: str
-
-    def select(self, history: Sequence[Example], *, seed: int) -> Sequence[Example]:
-        """Returns a subset of `history` (oldest first) as it is: no example twice, none changed, none of another user."""
-        ...
+from cdcda_flower.plugins import Example, SharePolicy
+from cdcda_flower.plugins.registry import make
+from cdcda_flower.plugins.seams import SHARE_POLICY
 
 
 def _count(ratio: float, size: int) -> int:
@@ -31,8 +17,6 @@ def _count(ratio: float, size: int) -> int:
 
 class RatioShare:
     """The paper's: a share of the history, drawn by the user's seed."""
-
-    name = "ratio"
 
     def __init__(self, *, ratio: float) -> None:
         self._ratio = ratio
@@ -50,8 +34,6 @@ class RatioShare:
 class RecentShare:
     """The most recent share of the history."""
 
-    name = "recent"
-
     def __init__(self, *, ratio: float) -> None:
         self._ratio = ratio
 
@@ -64,8 +46,6 @@ class RecentShare:
 class AllShare:
     """Everything."""
 
-    name = "all"
-
     def select(self, history: Sequence[Example], *, seed: int) -> Sequence[Example]:
         """Returns the whole history."""
         return history
@@ -74,14 +54,17 @@ class AllShare:
 class NoShare:
     """Nothing: the cloud learns that the device exists."""
 
-    name = "none"
-
     def select(self, history: Sequence[Example], *, seed: int) -> Sequence[Example]:
         """Returns no example."""
         return ()
 
 
-def built_in(config: RunConfig) -> Mapping[str, SharePolicy]:
-    """Returns the policies that take no `policy-args`, by name, as this config sets them up."""
-    policies = (RatioShare(ratio=config.share_ratio), RecentShare(ratio=config.share_ratio), AllShare(), NoShare())
-    return MappingProxyType({policy.name: policy for policy in policies})
+def make_policy(config: RunConfig) -> SharePolicy:
+    """Returns the policy that `share-policy` names."""
+    built_in: Mapping[str, Callable[[], SharePolicy]] = {
+        "ratio": lambda: RatioShare(ratio=config.share_ratio),
+        "recent": lambda: RecentShare(ratio=config.share_ratio),
+        "all": AllShare,
+        "none": NoShare,
+    }
+    return make(SHARE_POLICY, config.share_policy, config, built_in)

@@ -193,16 +193,21 @@ def filters(folder: RunFolder) -> Document:
     place = {user: number for number, user in enumerate(names)}
     row = {pair.id: number for number, pair in enumerate(pairs)}
     verdicts = [verdict for verdict in ledger.verdicts() if verdict.pair_id in row]
-    scores: dict[str, list[float | None]] = {v: [None] * len(pairs) for v in {verdict.filter for verdict in verdicts}}
+    judged = [*FILTERS, *sorted({verdict.filter for verdict in verdicts}.difference(FILTERS))] if verdicts else []
+    scores: dict[str, list[float | None]] = {name: [None] * len(pairs) for name in judged}
+    keeps = {name: [False] * len(pairs) for name in judged}
     for verdict in verdicts:
         scores[verdict.filter][row[verdict.pair_id]] = _rounded(verdict.score)
+        keeps[verdict.filter][row[verdict.pair_id]] = verdict.keep
     counts = pair_counts(ledger)
     return {
         "run": folder.path.name,
         "people": names,
         "person": [place[pair.provenance.user_id] for pair in pairs],
         "kept": [pair.id in selected for pair in pairs],
-        "scores": {name: scores[name] for name in FILTERS if name in scores},
+        "scores": scores,
+        # A plug-in's rule is its own: no threshold stands for it.
+        "keeps": {name: keeps[name] for name in judged if name not in FILTERS},
         "selecting": list(filters_in(str(config.get("filters", "")))),
         "thresholds": thresholds(config),
         "funnel": {

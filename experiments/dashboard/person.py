@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cdcda_flower.config import FILTERS
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import is_method
@@ -195,8 +196,14 @@ def _shared(tables: _Tables, user: str, *, texts: bool) -> list[Document]:
 
 
 def _pair(pair: SyntheticPair, verdicts: Sequence[Verdict], *, kept: bool, texts: bool) -> Document:
-    said = [{"filter": v.filter, "score": round(v.score, 4), "keep": v.keep, "reason": v.reason} for v in verdicts]
+    said = [_verdict(verdict, texts=texts) for verdict in verdicts]
     return {"id": pair.id, **_text(pair, texts=texts), "verdicts": said, "kept": kept}
+
+
+def _verdict(verdict: Verdict, *, texts: bool) -> Document:
+    # What a plug-in gives as its reason may quote a text.
+    reason = verdict.reason if texts or verdict.filter in FILTERS else ""
+    return {"filter": verdict.filter, "score": round(verdict.score, 4), "keep": verdict.keep, "reason": reason}
 
 
 def _unparsable(output: Unparsable) -> Document:

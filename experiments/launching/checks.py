@@ -1,4 +1,4 @@
-"""What can be checked before anything heavy starts: port, disk, data files, models, an API's key, the tape, CUDA.
+"""What can be checked before anything heavy starts: port, disk, plug-ins' files, data files, models, an API's key, the tape, CUDA.
 
 Every problem is said at once.
 """
@@ -17,6 +17,8 @@ from cdcda_flower.data.prepare import check_data
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
+from cdcda_flower.plugins.registry import missing
+from cdcda_flower.plugins.seams import CLOUD_ENGINE
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, replayed_model
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
@@ -28,10 +30,11 @@ MIN_FREE_GB = 3.0
 
 
 def check_before_start(config: RunConfig, *, free_bytes: Callable[[Path], int] | None = None) -> None:
-    """Raises one BadInputError that lists every problem of name, disk, data, models, API, tape and CUDA."""
+    """Raises one BadInputError that lists every problem of name, plug-ins, disk, data, models, API, tape and CUDA."""
     free = free_bytes or (lambda folder: shutil.disk_usage(folder).free)
     problems = [
         *_name_problems(config),
+        *missing(config),
         *_disk_problems(config, free),
         *_data_problems(config),
         *_model_problems(config),
@@ -168,9 +171,9 @@ def _replayed_models(config: RunConfig) -> Iterator[tuple[str, str, str]]:
     """Yields the models that a replay takes answers of: their keys, who runs them, their names."""
     if config.tape_mode != "replay":
         return
-    if asks_cloud(config):
+    if asks_cloud(config) and config.cloud_engine in CLOUD_ENGINE.built_in:
         yield "cloud-model", config.cloud_engine, config.cloud_model
-    if judges(config) and config.consistency_scorer != "echo":
+    if judges(config) and config.consistency_scorer in {"embedding", "nli"}:
         yield "consistency-model", config.consistency_scorer, config.consistency_model
 
 

@@ -19,6 +19,7 @@ from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.models.executor_choice import Choice
+from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
@@ -153,9 +154,10 @@ def _handed_key(this: Launch) -> dict[str, str]:
 
 
 def _prepare(this: Launch) -> Path:
-    """Checks the share policy and prepares the data; returns the prepared folder."""
-    _say(this, "checking the share policy")
-    _run_module(this, "clients.preflight")
+    """Checks the plug-ins, if there are any, and prepares the data; returns the prepared folder."""
+    if plugins_in(this.config.to_flwr()):
+        _say(this, "checking the plug-ins")
+        _run_module(this, "cdcda_flower.plugins.preflight")
     _say(this, "preparing the data")
     return _prepare_data(this)
 

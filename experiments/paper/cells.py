@@ -139,13 +139,14 @@ def _by_task(runs: Sequence[PaperRun]) -> dict[str, list[PaperRun]]:
 
 
 def _versions(task: str, runs: Sequence[PaperRun]) -> list[str]:
-    """Says that a task's runs are of different code; an old run that did not note its own is believed."""
+    """Says that a task's runs are of different code, their plug-ins' included."""
     codes = _apart((run.manifest.source_digest, run) for run in runs)
     notes = [f"{task}: runs of different versions of the code, {codes}."] if codes else []
-    for policy in sorted({str(run.values["share-policy"]) for run in runs}):
-        own = [run for run in runs if run.values["share-policy"] == policy]
-        if files := _apart((run.manifest.policy_digest, run) for run in own):
-            notes.append(f"{task}: runs of different versions of the policy {policy}, {files}.")
+    used = [(plugin, run) for run in runs for plugin in run.manifest.plugins]
+    for seam, name in sorted({(plugin.seam, plugin.name) for plugin, _ in used}):
+        own = ((plugin.digest, run) for plugin, run in used if (plugin.seam, plugin.name) == (seam, name))
+        if files := _apart(own):
+            notes.append(f"{task}: runs of different versions of the {seam} {name}, {files}.")
     return notes
 
 

@@ -1,11 +1,13 @@
 """Runs that may stand in one table: finished, of the same data and the same settings but for the table's own axes."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
+from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.tasks import Task
@@ -17,7 +19,7 @@ from experiments.reports.report import open_run
 from experiments.reports.results import MethodReport
 
 # What every table may vary: its rows, its columns, its seeds.
-_AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio", "policy-args"})
+_AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio"})
 # What says where and how fast a run runs, not what it measures.
 _OPERATION = frozenset(
     {
@@ -39,6 +41,7 @@ _OPERATION = frozenset(
         "cache-dir",
         "plugin-dir",
         "swap-test",
+        "metrics",
         "tape",
         "tape-mode",
         "budget-calls",
@@ -147,8 +150,9 @@ def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mi
 
 
 def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
-    for key in sorted(one.values.keys() | other.values.keys(), key=lambda key: (key not in _DATA, key)):
-        a, b = one.values.get(key), other.values.get(key)
+    first, second = _settings(one, free), _settings(other, free)
+    for key in sorted(first.keys() | second.keys(), key=lambda key: (key not in _DATA, key)):
+        a, b = first.get(key), second.get(key)
         if a != b and key not in free:
             what = "are over different data" if key in _DATA else "were run with different settings"
             hint = "" if key in _DATA else f", or give --mixed {key} (`cdcda report` takes it)"
@@ -157,6 +161,16 @@ def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
             )
     _check_users(one, other)
     _check_models(one, other, free)
+
+
+def _settings(run: PaperRun, free: Collection[str]) -> dict[str, Scalar]:
+    """Returns a run's config; of plug-ins' arguments only those of plug-ins whose own key may not differ."""
+    bound = {plugin.name for plugin in plugins_in(run.values) if plugin.seam.key not in free}
+    arguments = json.loads(str(run.values.get("plugin-args") or "{}"))
+    return {
+        **run.values,
+        "plugin-args": json.dumps({name: arguments.get(name) for name in sorted(bound)}, sort_keys=True),
+    }
 
 
 def _check_users(one: PaperRun, other: PaperRun) -> None:

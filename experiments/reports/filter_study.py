@@ -30,9 +30,9 @@ SELECTING = ("filters", "epsilon-scf", "epsilon-tdf", "epsilon-min-len", "epsilo
 BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def subsets() -> tuple[Subset, ...]:
-    """Returns the eight subsets of the three filters, smallest first."""
-    return tuple(frozenset(chosen) for size in range(len(FILTERS) + 1) for chosen in combinations(FILTERS, size))
+def subsets(names: Sequence[str] = FILTERS) -> tuple[Subset, ...]:
+    """Returns the subsets of some filters, smallest first: eight of the paper's three."""
+    return tuple(frozenset(chosen) for size in range(len(names) + 1) for chosen in combinations(names, size))
 
 
 def subset_of(run: PaperRun) -> Subset:
@@ -42,7 +42,12 @@ def subset_of(run: PaperRun) -> Subset:
 
 def label(subset: Subset) -> str:
     """Returns the subset as the key `filters` writes it."""
-    return ",".join(name for name in FILTERS if name in subset) or "none"
+    return ",".join(in_paper_order(subset)) or "none"
+
+
+def in_paper_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns filters with the paper's first, in its order; plug-ins follow by name."""
+    return tuple(sorted(names, key=lambda name: (FILTERS.index(name) if name in FILTERS else len(FILTERS), name)))
 
 
 def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
@@ -57,20 +62,32 @@ def acceptance(verdicts: Iterable[Verdict]) -> dict[str, dict[float, float]]:
     }
 
 
-def kept_by(verdicts: Iterable[Verdict]) -> dict[Subset, int]:
-    """Returns how many pairs each subset of the filters keeps, at the thresholds of the run."""
-    passed: dict[str, set[str]] = {}
+def kept_alone(verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """Returns the share of pairs that each plug-in keeps; its rule is its own, and no bound stands for it."""
+    kept: dict[str, list[bool]] = {}
     for verdict in verdicts:
+        if verdict.filter not in FILTERS:
+            kept.setdefault(verdict.filter, []).append(verdict.keep)
+    return {name: sum(own) / len(own) for name, own in sorted(kept.items())}
+
+
+def kept_by(verdicts: Iterable[Verdict]) -> dict[Subset, int]:
+    """Returns how many pairs each subset of the filters that judged keeps, at the thresholds of the run."""
+    passed: dict[str, set[str]] = {}
+    names = set(FILTERS)
+    for verdict in verdicts:
+        names.add(verdict.filter)
         passed.setdefault(verdict.pair_id, set()).update({verdict.filter} if verdict.keep else ())
-    return {subset: sum(subset <= own for own in passed.values()) for subset in subsets()}
+    return {subset: sum(subset <= own for own in passed.values()) for subset in subsets(in_paper_order(names))}
 
 
 def shapley(value_of: Mapping[Subset, float]) -> dict[str, float]:
     """Returns each filter's Shapley value (Shapley 1953); together they are value(all) - value(none)."""
-    n = len(FILTERS)
-    found = dict.fromkeys(FILTERS, 0.0)
-    for name in FILTERS:
-        for subset in subsets():
+    names = in_paper_order(frozenset().union(*value_of))
+    n = len(names)
+    found = dict.fromkeys(names, 0.0)
+    for name in names:
+        for subset in subsets(names):
             if name not in subset:
                 weight = factorial(len(subset)) * factorial(n - len(subset) - 1) / factorial(n)
                 found[name] += weight * (value_of[subset | {name}] - value_of[subset])
@@ -84,7 +101,7 @@ def selection_of(run: PaperRun) -> dict[str, str | float]:
 
 def in_order(runs: Sequence[PaperRun]) -> list[PaperRun]:
     """Returns the runs from no filter to all, and by rising thresholds; refuses two runs that select alike."""
-    names = [label(subset) for subset in subsets()]
+    names = [label(subset) for subset in subsets(in_paper_order(frozenset(FILTERS).union(*map(subset_of, runs))))]
     chosen: dict[tuple[float, ...], PaperRun] = {}
     for run in runs:
         own = selection_of(run)
@@ -115,10 +132,11 @@ def user_gains(run: PaperRun) -> dict[str, float]:
 def contributions(found: Mapping[Subset, Mapping[str, float]]) -> dict[str, Interval]:
     """Returns filter -> Shapley value, its mean marginal gain over all orders of adding the filters.
 
-    Over the users that all eight runs have (`common`), with a bootstrap interval over them.
+    Over the users that all runs have (`common`), with a bootstrap interval over them.
     """
     values = [shapley({subset: own[user] for subset, own in found.items()}) for user in common(found)]
-    return {name: interval_over_users([own[name] for own in values]) for name in FILTERS}
+    names = in_paper_order(frozenset().union(*found))
+    return {name: interval_over_users([own[name] for own in values]) for name in names}
 
 
 def common(found: Mapping[Subset, Mapping[str, float]]) -> list[str]:

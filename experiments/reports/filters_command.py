@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cdcda_flower.config import Scalar
+from cdcda_flower.config import FILTERS, Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.statistics import Interval, interval_over_users
+from cdcda_flower.types import Verdict
 from experiments.paper.cells import data_notes
 from experiments.paper.paper_runs import PaperRun, check_comparable, open_runs
 from experiments.reports.filter_study import (
@@ -17,6 +18,8 @@ from experiments.reports.filter_study import (
     common,
     contributions,
     in_order,
+    in_paper_order,
+    kept_alone,
     kept_by,
     label,
     selection_of,
@@ -34,17 +37,17 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
     """Prints acceptance by threshold and by subset, and gains and Shapley values where the runs give them."""
     runs = open_runs(folders, defaults, partial=False)
     check_comparable(runs, axes=SELECTING)
-    for key in ("task", "seed", "share-policy", "share-ratio", "policy-args"):
-        if len(values := sorted({str(run.values[key]) for run in runs})) > 1:
+    for what in ("task", "seed", "share"):
+        if len(values := sorted({str(getattr(run.config, what)) for run in runs})) > 1:
             raise BadInputError(
-                f"{key} is {' and '.join(values)} in these runs; the study is of one task, seed and shared part"
+                f"{what} is {' and '.join(values)} in these runs; the study is of one task, seed and shared part"
             )
     verdicts = LedgerReader(runs[0].folder.ledger_path).verdicts()
     if not verdicts:
         raise BadInputError(f"run {runs[0].name} has no judged pairs; name a run with {METHOD}")
     for note in data_notes(runs):
         terminal.note(note)
-    terminal.show(_acceptance(acceptance(verdicts)))
+    _show_each_alone(verdicts, terminal)
     if len(runs) == 1:
         terminal.show(_kept(kept_by(verdicts)))
         return
@@ -55,10 +58,18 @@ def study(folders: Sequence[RunFolder], defaults: Mapping[str, Scalar], terminal
     if varying != ["filters"]:
         return
     by_subset = dict(zip(map(subset_of, ordered), found, strict=True))
-    if lacking := [label(subset) for subset in subsets() if subset not in by_subset]:
+    every = subsets(in_paper_order(frozenset(FILTERS).union(*by_subset)))
+    if lacking := [label(subset) for subset in every if subset not in by_subset]:
         terminal.note(f"Shapley values need a run of every subset; missing: {' | '.join(lacking)}")
     else:
         terminal.show(_contributions(by_subset))
+
+
+def _show_each_alone(verdicts: Sequence[Verdict], terminal: Terminal) -> None:
+    terminal.show(_acceptance(acceptance(verdicts)))
+    if own := kept_alone(verdicts):
+        lines = [(name, f"{100 * share:.0f}%") for name, share in own.items()]
+        terminal.show(_table("Pairs that each plug-in keeps by its own rule", ("filter", "kept"), lines))
 
 
 def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
@@ -71,7 +82,7 @@ def _acceptance(found: Mapping[str, Mapping[float, float]]) -> Table:
 
 
 def _kept(kept: Mapping[Subset, int]) -> Table:
-    lines = [(label(subset), f"{kept[subset]:,}") for subset in subsets()]
+    lines = [(label(subset), f"{count:,}") for subset, count in kept.items()]
     return _table("Pairs that all filters of a subset keep", ("filters", "pairs kept"), lines)
 
 

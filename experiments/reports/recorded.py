@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.methods import Method, is_method, method_named
+from cdcda_flower.plugins.seams import METRIC
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks.metrics import with_metrics
 
 # What the paper's tables and the filter study are about, and the same without the cloud's pairs.
 METHOD, UNSHARED = "cdcda", "direct-ft"
@@ -69,14 +71,15 @@ class RecordedConfig(BaseModel):
     methods: str
     share_policy: str
     share_ratio: float
-    policy_args: str = ""
+    plugin_args: str = ""
+    metrics: str = ""
     k: int
     query_split: str = "dev"
 
     @property
     def chosen_task(self) -> Task:
-        """The task itself."""
-        return task_named(self.task)
+        """The task itself, with all metrics of the run."""
+        return with_metrics(task_named(self.task), METRIC.names(self.metrics))
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -89,8 +92,9 @@ class RecordedConfig(BaseModel):
         percent = f"{100 * self.share_ratio:.6g}"
         recent = percent if self.share_ratio in {0, 1} else f"{percent}-recent"
         known = {"ratio": percent, "recent": recent, "none": "0", "all": "100"}
-        arguments = json.dumps(json.loads(self.policy_args), sort_keys=True) if self.policy_args else ""
-        return known.get(self.share_policy, f"{self.share_policy} {arguments}".strip())
+        arguments = json.loads(self.plugin_args or "{}").get(self.share_policy)
+        said = json.dumps(arguments, sort_keys=True) if arguments else ""
+        return known.get(self.share_policy, f"{self.share_policy} {said}".strip())
 
 
 def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:

@@ -5,7 +5,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from cdcda_flower.runs.folder import RunFolder, TapeUse
+from cdcda_flower.runs.folder import RunFolder, TapeUse, UsedPlugin
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.statistics import LEVEL
@@ -132,14 +132,18 @@ def _method_cells(report: Report, name: str, method: MethodReport) -> list[str]:
 def _readings(report: Report) -> Table | None:
     """Returns each method under both parsers; None where answers have one reading, or both read all of them alike."""
     both = {name: (m, m.lenient) for name, m in report.methods.items() if m.lenient is not None}
-    if all(m.unparsed == lenient.unparsed and m.metrics == lenient.metrics for m, lenient in both.values()):
+    if all(
+        m.unparsed == lenient.unparsed and lenient.metrics.items() <= m.metrics.items() for m, lenient in both.values()
+    ):
         return None
+    # A metric of one's own is asked once, of the strict reading.
+    read = [metric for metric in report.task.metrics if all(metric in lenient.metrics for _, lenient in both.values())]
     lines = []
     for name, (m, lenient) in both.items():
         rates = f"{m.unparsed / m.queries:.1%} | {lenient.unparsed / m.queries:.1%}"
-        shown = (f"{m.metrics[x].pooled:.4f} | {lenient.metrics[x].pooled:.4f}" for x in report.task.metrics)
+        shown = (f"{m.metrics[x].pooled:.4f} | {lenient.metrics[x].pooled:.4f}" for x in read)
         lines.append((name, rates, *shown))
-    heads = ("method", "unparsed", *(_metric_name(report, metric) for metric in report.task.metrics))
+    heads = ("method", "unparsed", *(_metric_name(report, metric) for metric in read))
     return _table("The parser's part (strict | lenient, pooled over queries)", heads, lines)
 
 
@@ -289,8 +293,14 @@ def _costs(report: Report) -> Iterator[str]:
     yield f"uploads: {report.bytes_up:,} bytes"
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
+    yield from map(_plugin, manifest.plugins)
     for role, model in manifest.models.items():
         yield f"{role} model: {model.name}" + (f" ({model.digest[:12]})" if model.digest else "")
+
+
+def _plugin(used: UsedPlugin) -> str:
+    version = f"{used.distribution} {used.version}, " if used.distribution else ""
+    return f"{used.seam}: {used.name} ({version}{used.digest[:12]})"
 
 
 def _tape_use(tape: TapeUse) -> Iterator[str]:

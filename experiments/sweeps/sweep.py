@@ -16,7 +16,7 @@ from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError, DataError
 from cdcda_flower.files import private_files
 from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
-from cdcda_flower.runs.identity import policy_digest, source_digest, values_digest
+from cdcda_flower.runs.identity import source_digest, used_plugins, values_digest
 from experiments.launching.checks import check_before_start
 from experiments.launching.launch import Terminated, launch, termination_as_interrupt
 from experiments.launching.staging import App
@@ -145,7 +145,7 @@ class Sweep:
     def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
         if finished is not None:
             manifest = finished.manifest()
-            other = manifest.source_digest != code or manifest.policy_digest != policy_digest(cell.config)
+            other = manifest.source_digest != code or manifest.plugins != used_plugins(cell.config)
             if not (self.fresh and other):
                 minutes = minutes_of(manifest)
                 return Outcome(cell=cell, status="skipped", folder=finished.path, minutes=minutes, other_code=other)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.plugins import GenerationRequest
 from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Example, Provenance, SyntheticPair, Unparsable, Upload, same_text
-from strategies.cloud.engine import GenerationRequest, TextGenerator, answers
+from strategies.cloud.engine import Engine, answers
 from strategies.cloud.prompts import ParsedPair, Reason, choices, guided_prefix, guided_then, paper_prompt, read_pair
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def samples_asked(uploads: Iterable[Upload], config: RunConfig) -> int:
 
 
 def augment(
-    uploads: Iterable[Upload], task: Task, config: RunConfig, generator: TextGenerator, on_progress: OnProgress
+    uploads: Iterable[Upload], task: Task, config: RunConfig, generator: Engine, on_progress: OnProgress
 ) -> Augmented:
     """Returns k outcomes per shared example, ordered by user, example and sample, whatever the order of the uploads.
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.messages import Questions
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.tasks import Task
-from strategies.cloud.engine import GenerationRequest, OnAnswer, Writer, answers
+from strategies.cloud.engine import Writer, answers
 from strategies.cloud.prompts import unmarked, without_reasoning
 
 # A model that may write what it likes says more than the answer; LaMP's longest answers take half of this.

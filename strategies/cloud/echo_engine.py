@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Sample
-from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 _EXAMPLE = re.compile(r"Input: \[(?P<query>.*)\], Response: \[(?P<response>.*)\]\.$")
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudServer, CloudUsage
 from cdcda_flower.seeding import Json, derive_seed
 from cdcda_flower.types import ModelRef, Sample
 from strategies.cloud.completion import Completion, Tokens
-from strategies.cloud.engine import GenerationRequest, OnAnswer, generator_name
+from strategies.cloud.engine import generator_name
 from strategies.cloud.openai_abilities import (
     CONTINUED,
     bound_fields,

@@ -10,11 +10,13 @@ from itertools import accumulate
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ConfigError, DataError
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
+from cdcda_flower.plugins.seams import CLOUD_ENGINE
 from cdcda_flower.runs.folder import CloudUsage
 from cdcda_flower.runs.tape import TapedCall, TapedModel
 from cdcda_flower.seeding import Json, digest
 from cdcda_flower.types import ModelRef, Sample
-from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, generator_name
+from strategies.cloud.engine import Engine, generator_name
 from strategies.cloud.engines import cloud_engine
 from strategies.recording import Recording
 
@@ -30,12 +32,12 @@ _SPARE_TOKENS = 4
 
 
 @contextmanager
-def taped_cloud(config: RunConfig, model: ModelRef, recording: Recording) -> Iterator[TextGenerator]:
+def taped_cloud(config: RunConfig, model: ModelRef, recording: Recording) -> Iterator[Engine]:
     """Gives the cloud that the config names behind the run's tape; its engine starts with the first missing answer."""
     with ExitStack() as opened:
         yield TapedGenerator(
             name=generator_name(config, model),
-            model=recording.taped("cloud-model", config.cloud_engine, config.cloud_model, model),
+            model=recording.taped("cloud-model", config.cloud_engine, _asked(config), model),
             temperature=config.temperature,
             body=config.cloud_body,
             recording=recording,
@@ -43,8 +45,13 @@ def taped_cloud(config: RunConfig, model: ModelRef, recording: Recording) -> Ite
         )
 
 
+def _asked(config: RunConfig) -> str:
+    # A plug-in has no model beside itself.
+    return config.cloud_model if config.cloud_engine in CLOUD_ENGINE.built_in else config.cloud_engine
+
+
 class TapedGenerator:
-    """A TextGenerator that asks its engine only for what the tape lacks; in a replay for nothing at all."""
+    """A Engine that asks its engine only for what the tape lacks; in a replay for nothing at all."""
 
     def __init__(
         self,
@@ -54,13 +61,13 @@ class TapedGenerator:
         temperature: float,
         body: str,
         recording: Recording,
-        engine: Callable[[], TextGenerator],
+        engine: Callable[[], Engine],
     ) -> None:
         self.name = name
         self._model, self._temperature, self._recording = model, temperature, recording
         self._body: Json = json.loads(body or "{}")
         self._start = engine
-        self._engine: TextGenerator | None = None
+        self._engine: Engine | None = None
 
     @property
     def usage(self) -> CloudUsage | None:
@@ -117,7 +124,7 @@ class TapedGenerator:
 
     def _write(
         self,
-        engine: TextGenerator,
+        engine: Engine,
         asked: dict[str, GenerationRequest],
         known: Mapping[str, tuple[Sample, ...]],
         hand_over: Callable[[str, tuple[Sample, ...], int], None],

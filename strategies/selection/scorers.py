@@ -1,31 +1,18 @@
 """Scores how well one text follows from another; chooses the scorer that the run config names."""
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.plugins import ConsistencyScorer
+from cdcda_flower.plugins.registry import make
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER
 from cdcda_flower.words import words
-
-
-class ConsistencyScorer(Protocol):
-    """Filter 1's score. Its name stands in every verdict, so that a cosine is never mistaken for entailment."""
-
-    @property
-    def name(self) -> str:
-        """`nli`, `embedding` or `echo`."""
-        ...
-
-    def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
-        """Returns, pair by pair, a value in [0, 1]: P(premise entails hypothesis), or a cosine."""
-        ...
 
 
 class EchoScorer:
     """A test double: the share of the hypothesis's different words that the premise has. Reports refuse runs with it."""
-
-    name = "echo"
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
         """Returns the overlap of each pair."""
@@ -40,16 +27,16 @@ def _overlap(premise: str, hypothesis: str) -> float:
 @contextmanager
 def make_scorer(config: RunConfig) -> Iterator[ConsistencyScorer]:
     """Gives the scorer of `consistency-scorer`, and frees its model afterwards."""
-    scorers = {"echo": _echo, "embedding": _embedding, "nli": _nli}
+    built_in: Mapping[str, Callable[[], ConsistencyScorer]] = {
+        "embedding": lambda: _embedding(config),
+        "nli": lambda: _nli(config),
+        "echo": EchoScorer,
+    }
     try:
-        yield scorers[config.consistency_scorer](config)
+        yield make(CONSISTENCY_SCORER, config.consistency_scorer, config, built_in)
     finally:
         # A module's parameters may hang in reference cycles; the device models need the room next.
         gc.collect()
-
-
-def _echo(config: RunConfig) -> ConsistencyScorer:
-    return EchoScorer()
 
 
 # torch and the model libraries take seconds to import, so only the scorer that needs them does.

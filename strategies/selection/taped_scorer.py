@@ -6,11 +6,13 @@ from itertools import chain
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError
+from cdcda_flower.plugins import ConsistencyScorer
+from cdcda_flower.plugins.seams import CONSISTENCY_SCORER
 from cdcda_flower.runs.tape import TapedModel
 from cdcda_flower.seeding import digest
 from cdcda_flower.types import ModelRef
 from strategies.recording import Recording
-from strategies.selection.scorers import ConsistencyScorer, make_scorer
+from strategies.selection.scorers import make_scorer
 
 # Of the way scorers read a pair; a change makes what was recorded stale.
 _VERSION = 3
@@ -23,17 +25,22 @@ def taped_scorer(config: RunConfig, model: ModelRef, recording: Recording) -> It
     """Gives the scorer that the config names behind the run's tape; its model is loaded for the first missing score."""
     with ExitStack() as opened:
         yield TapedScorer(
-            model=recording.taped("consistency-model", config.consistency_scorer, config.consistency_model, model),
+            model=recording.taped("consistency-model", config.consistency_scorer, _asked(config), model),
             recording=recording,
             scorer=lambda: opened.enter_context(make_scorer(config)),
         )
+
+
+def _asked(config: RunConfig) -> str:
+    # A plug-in has no model beside itself.
+    is_built_in = config.consistency_scorer in CONSISTENCY_SCORER.built_in
+    return config.consistency_model if is_built_in else config.consistency_scorer
 
 
 class TapedScorer:
     """A ConsistencyScorer that computes only what the tape lacks; in a replay nothing at all."""
 
     def __init__(self, *, model: TapedModel, recording: Recording, scorer: Callable[[], ConsistencyScorer]) -> None:
-        self.name = model.maker
         self._model, self._recording, self._start = model, recording, scorer
         self._scorer: ConsistencyScorer | None = None
 
@@ -45,7 +52,7 @@ class TapedScorer:
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
         if missing and self._recording.replays:
             raise DataError(
-                f"tape {self._recording.tape.path} lacks {len(missing)} of the {len(set(keys))} scores of {self.name} "
+                f"tape {self._recording.tape.path} lacks {len(missing)} of the {len(set(keys))} scores of {self._model.maker} "
                 f'({self._model.asked}) that this run asks for; run once with tape-mode = "record", which computes '
                 "these only, or replay the config that was recorded"
             )

@@ -24,6 +24,9 @@ LAYERS = {
     "cdcda_flower.statistics": 1,
     "cdcda_flower.messages": 1,
     "cdcda_flower.methods": 1,
+    "cdcda_flower.plugins": 1,
+    "cdcda_flower.plugins.registry": 2,
+    "cdcda_flower.plugins.preflight": 4,
     "cdcda_flower.what_leaves": 1,
     "cdcda_flower.words": 1,
     "cdcda_flower.wire": 2,
@@ -35,7 +38,6 @@ LAYERS = {
     "clients": 3,
     "strategies.server_app": 4,
     "clients.client_app": 4,
-    "clients.preflight": 4,
     "experiments": 5,
 }
 MODEL_LIBRARIES = {

@@ -15,9 +15,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cdcda_flower.runs.folder import RunFolder
-from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.runs.progress import Progress
-from cdcda_flower.types import UserFailure
+from cdcda_flower.types import UserFailure, Verdict
 from dashboard_runs import HOSTILE, write_run
 from experiments.dashboard.catalog import Catalog
 from experiments.dashboard.serving import server_of
@@ -217,6 +217,36 @@ def test_a_moved_threshold_says_what_it_would_keep(shown: Shown) -> None:
     expect(said).to_contain_text("These thresholds keep 44 of 80 pairs")
     page.get_by_role("button", name="Back to the run's thresholds").click()
     expect(said).to_contain_text("These thresholds keep 40 of 80 pairs")
+
+
+@pytest.fixture
+def plugged(runs: Path) -> Iterator[RunFolder]:
+    """A run with a filter of its owner's own, which keeps the first three of eight pairs."""
+    folder = write_run(runs, "plugged", people=4)
+    pairs = LedgerReader(folder.ledger_path).pairs()
+    own = [
+        Verdict(pair_id=pair.id, filter="mine:Mine", keep=place < 3, score=7.5 + place, reason="its own")
+        for place, pair in enumerate(pairs)
+    ]
+    with Ledger(folder.ledger_path) as ledger:
+        ledger.add_verdicts(own)
+    yield folder
+    shutil.rmtree(folder.path)
+
+
+def test_a_filter_of_ones_own_is_used_or_not_and_has_no_threshold(shown: Shown, plugged: RunFolder) -> None:
+    page = shown.open("filters/plugged")
+    keeps, own = page.locator("#would-keep"), page.locator("section[data-key='mine:Mine']")
+    expect(keeps).to_contain_text("These thresholds keep 4 of 8 pairs")
+    expect(own.locator("h2")).to_have_text("mine:Mine")
+    expect(own.locator("input[type='range']")).to_have_count(0)
+    page.get_by_label("use the filter mine:Mine").check()
+    expect(keeps).to_contain_text("These thresholds keep 2 of 8 pairs")
+    expect(page.get_by_text("rejected by mine:Mine", exact=True)).to_be_visible()
+    page.get_by_label("use the filter consistency").uncheck()
+    expect(keeps).to_contain_text("These thresholds keep 3 of 8 pairs")
+    shown.open("person/plugged/p01")
+    expect(page.locator("td", has_text="mine:Mine").first).to_be_attached()
 
 
 def test_two_runs_are_compared(shown: Shown) -> None:

@@ -15,8 +15,6 @@ OWN_POLICY = '''"""A user's own share policy: it knows nothing of the project bu
 class Newest:
     """The newest items."""
 
-    name = "newest"
-
     def __init__(self, *, count):
         self._count = count
 
@@ -34,7 +32,7 @@ REAL = {
     "seed": 7,
     "methods": "device,direct-ft,cdcda",
     "share-policy": "policies:Newest",
-    "policy-args": '{"count": 3}',
+    "plugin-args": '{"policies:Newest": {"count": 3}}',
     "k": 2,
     "device": "cpu",
     "device-executor": "local",

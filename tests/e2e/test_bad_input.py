@@ -19,9 +19,12 @@ MISTAKES: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "unknown task": ({"task": "lamp-6"}, ("lamp-6", "lamp-1", "lamp-2", "lamp-3", "lamp-4", "lamp-5", "lamp-7")),
     "unknown method": ({"methods": "device,magic"}, ("methods", "'magic'", "cloud, cloud+rag, device", "cdcda")),
     "unknown policy": ({"share-policy": "newest"}, ("'newest'", "ratio", "none", "all", "recent", "module:Class")),
-    "no such policy file": ({"share-policy": "mine:Newest"}, ("share-policy", "'mine'", "beside the run's TOML file")),
-    "policy arguments of a built-in": ({"policy-args": '{"count": 3}'}, ("policy-args", "'ratio'", "takes none")),
-    "policy arguments that are no JSON": ({"policy-args": "count=3"}, ("policy-args", "write an object such as")),
+    "no such policy file": (
+        {"share-policy": "mine:Newest"},
+        ("share-policy", "'mine:Newest'", "beside the run's TOML file"),
+    ),
+    "arguments of a built-in": ({"plugin-args": '{"ratio": {"count": 3}}'}, ("plugin-args", "'ratio'", "take none")),
+    "arguments that are no JSON": ({"plugin-args": "count=3"}, ("plugin-args", "write an object such as")),
     "wrong type": ({"num-users": "four"}, ("num-users", "'four'", "integer")),
     "no such model": (
         {"device-executor": "local", "device-model": "./none"},
@@ -96,10 +99,10 @@ def test_a_conf_file_that_does_not_exist(tmp_path: Path, capfd: pytest.CaptureFi
 
 def test_policy_arguments_that_the_policy_refuses(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "mine.py").write_text(
-        "class Mine:\n    name = 'mine'\n    def __init__(self, *, count): pass\n    def select(self, history, *, seed): ...\n"
+        "class Mine:\n    def __init__(self, *, count): pass\n    def select(self, history, *, seed): ...\n"
     )
-    message = refused({"share-policy": "mine:Mine", "policy-args": '{"number": 3}'})
-    assert all(word in message for word in ("mine:Mine", "policy-args", "number")), message
+    message = refused({"share-policy": "mine:Mine", "plugin-args": '{"mine:Mine": {"number": 3}}'})
+    assert all(word in message for word in ("mine:Mine", "plugin-args", "number")), message
     assert "'Yours'" in refused({"share-policy": "mine:Yours"})
 
 
@@ -108,6 +111,24 @@ def test_a_policy_file_with_a_syntax_error(tmp_path: Path, refused: Callable[...
     message = refused({"share-policy": "mine:Mine"})
     assert "mine.py" in message
     assert "line 1" in message
+
+
+def test_plugins_that_break_their_protocols_are_all_said_at_once(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from cdcda_flower.plugins import Judgement\n"
+        "class Filter:\n    def judge(self, candidates):\n"
+        "        return [Judgement(keep=True, score=float('nan'), reason='') for _ in candidates]\n"
+        "class Scorer:\n    def score(self, premises): ...\n"
+        "class Retriever:\n    def rank(self, history, questions): 1 / 0\n"
+    )
+    own = {"filters": "length,mine:Filter", "consistency-scorer": "mine:Scorer", "retriever": "mine:Retriever"}
+    message = refused(own)
+    for said in (
+        "filters: 'mine:Filter' returned nan as score; return a finite number",
+        "consistency-scorer: 'mine:Scorer' has a `score` that takes other arguments than `score(premises, hypotheses)`",
+        "retriever: 'mine:Retriever' raised ZeroDivisionError in `rank`, mine.py line 8",
+    ):
+        assert said in message, message
 
 
 def test_not_enough_disk(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def installed(tmp_path: Path) -> Path:
     if importlib.util.find_spec("hatchling") is None:
         pytest.skip("the wheel's build backend, hatchling, is not installed, and tests use no network")
     source = tmp_path / "source"
-    for package in PACKAGES:
+    for package in (*PACKAGES, "examples"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
@@ -93,4 +93,8 @@ def test_the_installed_wheel_runs_from_any_folder(installed: Path, place: Place,
     done = cdcda(place, "run", str(conf), "--name", "wheel", PYTHONPATH=search)
     assert done.code == 0, done.out + done.err
     assert done.folder.manifest().status == "finished"
+    new = cdcda(place, "new", "filter", "from_wheel", PYTHONPATH=search)
+    assert new.code == 0, new.err
+    for file in ("from_wheel.py", "test_from_wheel.py"):
+        (place.work / file).unlink()
     assert listing(installed) == before

@@ -78,7 +78,7 @@ def test_the_clouds_key_reaches_its_server_and_no_policy_and_a_broken_proxy_stop
         "cloud-key-variable": "VENDOR_KEY",
         "share-policy": "curious:Curious",
         "tape-mode": "off",
-        "policy-args": json.dumps({"notes": str(tmp_path / "notes")}),
+        "plugin-args": json.dumps({"curious:Curious": {"notes": str(tmp_path / "notes")}}),
     }
     conf = write_toml(tmp_path / "vendor.toml", {**DOUBLES, **own})
     done = cdcda(

@@ -1,6 +1,7 @@
 """Share policies of a user's own, from a folder outside the packages: found, constructed, and never trusted."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from flwr.app import RecordDict
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, CdcdaError, ShareError
 from cdcda_flower.messages import Questions
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, UsedPlugin
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, Upload, UserHistory
 from clients import client_app
@@ -31,7 +32,6 @@ from cdcda_flower.types import Example
 
 class First:
     def __init__(self, *, count=1):
-        self.name = f"first-{count}"
         self.count = count
 
     def select(self, history, *, seed):
@@ -54,6 +54,10 @@ class Own:
 
     def changed(self, history):
         return [replace(history[0], response="5, said " + history[0].query)]
+
+    def changed_in_place(self, history):
+        object.__setattr__(history[0], "response", "5, said " + history[0].query)
+        return history[:1]
 
     def twice(self, history):
         return [history[0], history[0]]
@@ -139,14 +143,18 @@ def _forgotten() -> Iterator[None]:
 
 
 def _run(four: Federation, plugins: str, kind: str, **changes: str) -> Outcome:
-    arguments = f'{{"kind": "{kind}"}}'
-    return four.run(
-        four.config(plugin_dir=plugins, share_policy="policies:Own", policy_args=arguments, **changes), order=3
-    )
+    return four.run(four.config(**_own(plugins, kind), **changes), order=3)
+
+
+def _own(plugins: str, kind: str) -> dict[str, str]:
+    arguments = json.dumps({"policies:Own": {"kind": kind}})
+    return {"plugin_dir": plugins, "share_policy": "policies:Own", "plugin_args": arguments}
 
 
 def test_a_class_with_arguments_chooses(four: Federation, plugins: str) -> None:
-    config = four.config(plugin_dir=plugins, share_policy="policies:First", policy_args='{"count": 3}')
+    config = four.config(
+        plugin_dir=plugins, share_policy="policies:First", plugin_args='{"policies:First": {"count": 3}}'
+    )
     outcome = four.run(config)
     assert outcome.failures == ""
     assert [(upload.policy, upload.shared) for upload in outcome.ledger.uploads()] == [
@@ -158,11 +166,11 @@ def test_a_class_with_arguments_chooses(four: Federation, plugins: str) -> None:
 def test_the_manifest_knows_the_policys_text(four: Federation, plugins: str) -> None:
     found = []
     for name, policy in (("own-policy", "policies:First"), ("built-in", "all")):
-        arguments = '{"count": 3}' if ":" in policy else ""
-        config = four.config(plugin_dir=plugins, share_policy=policy, policy_args=arguments, run_name=name)
+        config = four.config(plugin_dir=plugins, share_policy=policy, run_name=name)
         server_app.main(four.grid(config), four.server_context(config))
-        found.append(RunFolder(four.base / "runs" / name).manifest().policy_digest)
-    assert found == [hashlib.sha256(Path(plugins, "policies.py").read_bytes()).hexdigest(), ""]
+        found.append(RunFolder(four.base / "runs" / name).manifest().plugins)
+    digest = hashlib.sha256(Path(plugins, "policies.py").read_bytes()).hexdigest()
+    assert found == [(UsedPlugin(seam="share policy", name="policies:First", digest=digest),), ()]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,7 @@ def test_the_manifest_knows_the_policys_text(four: Federation, plugins: str) -> 
     [
         ("stolen", "not in this user's history"),
         ("changed", "not in this user's history"),
+        ("changed_in_place", "not in this user's history"),
         ("twice", "returned an example twice"),
         ("generator", "returned no sequence; return a list"),
         ("text", "returned no sequence; return a list"),
@@ -198,12 +207,7 @@ def test_what_may_not_leave_stops_the_run_before_the_cloud_writes(
 
 
 def test_main_calls_it_bad_input(four: Federation, plugins: str, tmp_path: Path) -> None:
-    config = four.config(
-        runs_dir=str(tmp_path / "runs"),
-        plugin_dir=plugins,
-        share_policy="policies:Own",
-        policy_args='{"kind": "changed"}',
-    )
+    config = four.config(runs_dir=str(tmp_path / "runs"), **_own(plugins, "changed"))
     with pytest.raises(ShareError):
         server_app.main(four.grid(config), four.server_context(config))
     (path,) = (tmp_path / "runs").iterdir()
@@ -263,8 +267,7 @@ def test_a_policy_is_asked_once_and_retrieval_sends_a_part_of_what_was_shared(
 
 
 def test_a_reply_that_is_lost_is_sent_again_with_the_same_choice(four: Federation, plugins: str) -> None:
-    arguments = {"plugin_dir": plugins, "share_policy": "policies:Own", "policy_args": '{"kind": "unseeded"}'}
-    config, chosen = four.config(**arguments), []
+    config, chosen = four.config(**_own(plugins, "unseeded")), []
     grid, folder = (
         four.grid(config, faults=[Fault(partition=0, phase=SHARE, kind="lost", times=1)]),
         four.folder(config),

@@ -13,8 +13,9 @@ from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import AnswerRequest, ModelSpec, TrainRequest
 from cdcda_flower.models.training import Fleet
+from cdcda_flower.plugins import GenerationRequest
 from cdcda_flower.types import ModelRef
-from strategies.cloud.engine import GenerationRequest, answers
+from strategies.cloud.engine import answers
 from tiny_models import tiny_ref
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -185,7 +185,7 @@ def end_all(place: Place) -> None:
 def copy_tree(target: Path) -> Path:
     """Copies what makes the app into a folder, as a clone would hold it."""
     # flwr refuses a pattern of fab-exclude that matches no file, so every file beside the packages is copied too.
-    for folder in (*PACKAGES, "tests", "docs", "benchmarks"):
+    for folder in (*PACKAGES, "tests", "docs", "benchmarks", "examples"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     for file in filter(Path.is_file, ROOT.iterdir()):
         shutil.copyfile(file, target / file.name)

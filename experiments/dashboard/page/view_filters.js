@@ -6,6 +6,7 @@ import { fetchDocument, runPath } from "./documents.js";
 import { address, keep, readAddress } from "./state.js";
 
 const RANGES = { consistency: [0, 1], diversity: [0, 1], length: [0, 3] };
+const OWN = "A filter of your own: it keeps by its own rule, so it has no threshold to move.";
 const MEANING = { consistency: "Does each text imply the other? Higher is safer (equation 2 of the paper).", diversity: "ROUGE-L with the shared text. Lower is newer (equation 3 of the paper).", length: "Words of the pair over words of the shared text (equation 4 of the paper)." };
 
 export async function filtersView() {
@@ -13,7 +14,7 @@ export async function filtersView() {
   const found = await fetchDocument(runPath(run, "filters"));
   const filters = Object.keys(found.scores);
   if (!filters.length) return h("div", {}, h("h1", {}, `Filters of ${run}`), h("p", {}, "This run has no judged pairs: none of its methods trains on the cloud's pairs."));
-  const limits = Object.fromEntries(filters.map((name) => [name, Object.fromEntries(Object.entries(found.thresholds[name]).map(([side, value]) => [side, Number(query.get(`${name}-${side}`) ?? value)]))]));
+  const limits = Object.fromEntries(filters.map((name) => [name, Object.fromEntries(Object.entries(found.thresholds[name] ?? {}).map(([side, value]) => [side, Number(query.get(`${name}-${side}`) ?? value)]))]));
   const selecting = new Set(query.has("filters") ? query.get("filters").split(",") : found.selecting);
   const said = h("p", { class: "sentence", role: "status", id: "would-keep" });
   const perPerson = h("p", { class: "hint" });
@@ -24,6 +25,7 @@ export async function filtersView() {
   });
 
   const passes = (name, row) => {
+    if (found.keeps[name]) return found.keeps[name][row];
     const score = found.scores[name][row];
     const { low, high } = limits[name];
     // A text without words never passes, whatever the bound.
@@ -49,9 +51,9 @@ export async function filtersView() {
   }
 
   function histogram(name) {
-    const [start, end] = RANGES[name];
+    const [start, end] = RANGES[name] ?? range(found.scores[name]);
     const section = chart({
-      key: name, title: `${name[0].toUpperCase()}${name.slice(1)}`, hint: MEANING[name],
+      key: name, title: MEANING[name] ? `${name[0].toUpperCase()}${name.slice(1)}` : name, hint: MEANING[name] ?? OWN,
       traces: () => [{ type: "histogram", x: found.scores[name], xbins: { start, end, size: (end - start) / 30 }, marker: { color: colour("equal") }, hovertemplate: "%{y} pairs around %{x}<extra></extra>" }],
       layout: () => ({ height: 220, bargap: 0.05, xaxis: { title: { text: "score" }, range: [start, end] }, yaxis: { title: { text: "pairs" } },
         shapes: Object.values(limits[name]).map((value) => ({ type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 1, line: { color: colour("worse"), width: 2.5 } })) }),
@@ -83,7 +85,15 @@ export async function filtersView() {
     h("button", { type: "button", onclick: () => { location.hash = address("filters", [run]); } }, "Back to the run's thresholds"),
     h("div", { class: "cards three" }, figures, persons, funnel(found)),
     h("section", { class: "card" }, h("h2", {}, "What became of the samples in the run"), h("p", { class: "hint" }, "At the run's own thresholds. A pair can fail several filters."),
-      table(["", "samples"], [...Object.entries(found.reasons).map(([reason, count]) => [`no pair: ${reason}`, count]), ...Object.entries(found.rejected_by).map(([name, count]) => [`rejected by ${name} (${bound(found.thresholds[name])})`, count])], { numeric: [1] })));
+      table(["", "samples"], [...Object.entries(found.reasons).map(([reason, count]) => [`no pair: ${reason}`, count]), ...Object.entries(found.rejected_by).map(([name, count]) => [`rejected by ${name}${found.thresholds[name] ? ` (${bound(found.thresholds[name])})` : ""}`, count])], { numeric: [1] })));
+}
+
+// Of scores that may lie anywhere: a little room on both sides, so that the extreme ones show.
+function range(scores) {
+  const known = scores.filter((score) => score !== null);
+  const [least, most] = known.reduce(([low, high], score) => [Math.min(low, score), Math.max(high, score)], [Infinity, -Infinity]);
+  const room = (most - least) / 20 || 0.5;
+  return [least - room, most + room];
 }
 
 function funnel(found) {

@@ -16,8 +16,8 @@ from cdcda_flower import cloud_api
 from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, api_model, hand_over, is_this_machine
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import ConfigError, ModelError, RunError
+from cdcda_flower.plugins import GenerationRequest
 from repository import ROOT
-from strategies.cloud.engine import GenerationRequest
 from strategies.cloud.openai_engine import OpenAIGenerator
 
 KEY = "sk-of-openai"

@@ -6,7 +6,7 @@ from cdcda_flower.tasks import TASKS, Task, task_named
 from cdcda_flower.tasks.task import filled
 from cdcda_flower.types import Example
 from cdcda_flower.words import words as words_of
-from clients.retrieval import Question, Room, sought, with_history
+from clients.retrieval import Bm25Retriever, Question, Room, sought, with_history
 
 
 def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
@@ -20,7 +20,7 @@ def history(task: Task, *texts: tuple[str, str]) -> list[Example]:
 def asked(task: Task, own: list[Example], query: str, *, items: int = 2, words: int = 1000, room: int = 9000) -> str:
     """What is asked of a model that takes `room` words."""
     limits = Room(items, words, lambda prompt, _: len(prompt.split()) <= room)
-    return with_history(task, task.forms[0], own, [Question(query)], room=limits)[0]
+    return with_history(task, task.forms[0], own, [Question(query)], retriever=Bm25Retriever(), room=limits)[0]
 
 
 FILMS = (
@@ -149,14 +149,18 @@ def test_what_stands_apart_gives_its_place_to_the_next_item() -> None:
     task = task_named("lamp-2")
     own = history(task, *FILMS)
     questions = [Question(example.query, example.response, {example.id}) for example in own]
-    found = with_history(task, task.forms[0], own, questions, room=Room(1, 1000, lambda *_: True))
+    found = with_history(
+        task, task.forms[0], own, questions, retriever=Bm25Retriever(), room=Room(1, 1000, lambda *_: True)
+    )
     # Two films share the ship; the third has no word in common with them, and the most recent of the others comes.
     best = ["two cops chase a ship", "two cops chase a ship", "a ship sinks in the ice"]
     for prompt, example, (text, tag), film in zip(found, own, FILMS, best, strict=True):
         assert prompt == f'the tag for the movie: "{film}" is "{dict(FILMS)[film]}". {example.query}'
         assert f'"{text}" is "{tag}"' not in prompt
     all_apart = Question("a ship", apart={example.id for example in own})
-    assert with_history(task, task.forms[0], own, [all_apart], room=Room(9, 1000, lambda *_: True)) == ["a ship"]
+    assert with_history(
+        task, task.forms[0], own, [all_apart], retriever=Bm25Retriever(), room=Room(9, 1000, lambda *_: True)
+    ) == ["a ship"]
 
 
 def test_a_long_answer_leaves_less_room_for_history() -> None:
@@ -164,7 +168,7 @@ def test_a_long_answer_leaves_less_room_for_history() -> None:
     own = history(task, *((f"story {n} of the bridge", "Bridge") for n in range(4)))
     room = Room(4, 1000, lambda prompt, answer: len(f"{prompt} {answer}".split()) <= 60)
     short, long = (
-        with_history(task, task.forms[0], own, [Question("bridge", answer)], room=room)[0]
+        with_history(task, task.forms[0], own, [Question("bridge", answer)], retriever=Bm25Retriever(), room=room)[0]
         for answer in ("one", "word " * 40)
     )
     assert len(long.split()) + 40 <= 60 < len(short.split()) + 40

@@ -15,8 +15,9 @@ from tokenizers.processors import TemplateProcessing
 from cdcda_flower.models import generation, loading
 from cdcda_flower.models.decoding import Row, Stop, decode
 from cdcda_flower.models.generation import CausalGenerator, request_ids
+from cdcda_flower.plugins import GenerationRequest
 from cdcda_flower.types import Sample
-from strategies.cloud.engine import GenerationRequest, answers
+from strategies.cloud.engine import answers
 from tiny_models import load_tiny, tiny_ref
 
 CPU = torch.device("cpu")

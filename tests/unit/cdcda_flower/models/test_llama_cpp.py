@@ -13,8 +13,9 @@ from gguf import GGUFReader
 from cdcda_flower.models.generation import request_ids
 from cdcda_flower.models.llama_cpp import LlamaCppGenerator, grammar
 from cdcda_flower.models.sources import find_model
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.types import Cut, Sample
-from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
+from strategies.cloud.engine import answers
 
 ASKED = GenerationRequest(
     prompt="Write a review of a lamp, and its score.",

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from cdcda_flower.models.generation import request_ids
 from cdcda_flower.models.plain_text import plain_text
 from cdcda_flower.models.tokens import prompt_ids, tokenize
-from strategies.cloud.engine import GenerationRequest
+from cdcda_flower.plugins import GenerationRequest
 from tiny_models import SENTENCES, load_tiny
 
 # Special tokens of several families, and DeepSeek's turn, which is none though its template writes it.

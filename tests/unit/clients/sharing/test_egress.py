@@ -1,22 +1,19 @@
-"""Share policies choose as they say, the guard lets out nothing else, and every plug-in mistake has its message."""
+"""Share policies choose as they say, and the guard lets out nothing else."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdcda_flower.errors import ConfigError, ShareError
+from cdcda_flower.errors import ShareError
 from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Questions, Submitted
 from cdcda_flower.types import AdapterRef, Example, TrainingReport, TrainingStats, Upload, UserHistory, UserResult
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode
-from clients import preflight
 from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
-from clients.sharing.plugins import make_policy
-from clients.sharing.policies import AllShare, NoShare, RatioShare, RecentShare, built_in
+from clients.sharing.policies import AllShare, NoShare, RatioShare, RecentShare, make_policy
 from lamp_folder import config
 
 HISTORY = tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(10))
@@ -34,7 +31,7 @@ def test_ratio_and_recent_share_the_rounded_number_in_the_historys_order(size: i
         chosen = list(policy.select(history, seed=seed))
         assert abs(len(chosen) - ratio * size) <= 0.5 + 1e-9
         assert chosen == [example for example in history if example in chosen]
-        assert checked_examples(chosen, history, policy=policy.name) == tuple(chosen)
+        assert checked_examples(chosen, history, policy=type(policy).__name__) == tuple(chosen)
 
 
 @given(size=sizes, low=ratios, high=ratios, seed=seeds)
@@ -61,7 +58,10 @@ def test_recent_all_and_none() -> None:
     assert RecentShare(ratio=0.0).select(HISTORY, seed=0) == ()
     assert AllShare().select(HISTORY, seed=0) == HISTORY
     assert NoShare().select(HISTORY, seed=0) == ()
-    assert set(built_in(config())) == {"ratio", "recent", "all", "none"}
+    kinds = {"ratio": RatioShare, "recent": RecentShare, "all": AllShare, "none": NoShare}
+    for name, kind in kinds.items():
+        assert type(make_policy(config(share_policy=name))) is kind
+    assert len(make_policy(config(share_policy="recent", share_ratio=0.3)).select(HISTORY, seed=0)) == 3
 
 
 def _upload(*examples: Example) -> Upload:
@@ -182,63 +182,3 @@ def test_questions_are_the_held_out_queries_of_the_methods_that_ask() -> None:
     ):
         with pytest.raises(ShareError, match="held-out queries"):
             guarded_questions(Questions(user_id="u", prompts=prompts), own, asked)
-
-
-GOOD = "class Mine:\n    name = 'mine'\n    def __init__(self, *, n=1):\n        self.n = n\n    def select(self, history, *, seed):\n        return history[:self.n]\n"
-
-
-def _plugin(folder: Path, code: str, **changes: str) -> Any:
-    (folder / "mine.py").write_text(code)
-    return make_policy(config(plugin_dir=str(folder), **({"share_policy": "mine:Mine"} | changes)))
-
-
-def test_a_class_beside_the_toml_file_is_constructed_with_its_arguments(tmp_path: Path) -> None:
-    assert _plugin(tmp_path, GOOD, policy_args='{"n": 3}').select(HISTORY, seed=0) == HISTORY[:3]
-
-
-def test_a_module_in_a_folder_below_is_found_and_shadows_nothing(tmp_path: Path) -> None:
-    (tmp_path / "random.py").write_text(GOOD)
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "deep.py").write_text(GOOD)
-    for name in ("random:Mine", "sub.deep:Mine"):
-        assert make_policy(config(plugin_dir=str(tmp_path), share_policy=name)).name == "mine"
-    import random
-
-    assert not hasattr(random, "Mine")
-
-
-@pytest.mark.parametrize(
-    ("code", "changes", "said"),
-    [
-        (GOOD, {"share_policy": "mine:Other"}, "has no 'Other'"),
-        (GOOD, {"share_policy": "theirs:Mine"}, "neither in .* nor importable"),
-        (GOOD, {"policy_args": '{"m": 3}'}, "policy-args"),
-        ("class Mine(:\n", {}, "share-policy"),
-        ("class Mine:\n    name = 'mine'\n", {}, "lacks `name` or `select"),
-        ("class Mine:\n    def select(self, history, *, seed):\n        return ()\n", {}, "lacks `name` or `select"),
-        ("1 / 0\n", {}, "share-policy"),
-    ],
-)
-def test_a_plugins_mistake_is_a_config_error(tmp_path: Path, code: str, changes: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        _plugin(tmp_path, code, **changes)
-
-
-def test_an_unknown_policy_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="share-policy is 'ration'; known policies: ratio, recent, all, none"):
-        make_policy(config(share_policy="ration"))
-
-
-def test_a_built_in_policy_takes_no_arguments() -> None:
-    with pytest.raises(ConfigError, match="takes none"):
-        make_policy(config(policy_args='{"ratio": 0.5}'))
-
-
-def test_preflight_says_what_is_wrong_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import json
-
-    for policy, code in (("ratio", 0), ("ration", 2)):
-        file = tmp_path / f"{policy}.json"
-        file.write_text(json.dumps(config(share_policy=policy).to_flwr()))
-        assert preflight.main([str(file)]) == code
-    assert "known policies" in capsys.readouterr().err

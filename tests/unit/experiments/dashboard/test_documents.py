@@ -6,8 +6,9 @@ import pytest
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.runs.progress import Progress
-from cdcda_flower.types import UserFailure
+from cdcda_flower.types import UserFailure, Verdict
 from dashboard_runs import METHODS, write_run
 from experiments.dashboard import documents
 from experiments.dashboard.catalog import Catalog
@@ -89,6 +90,23 @@ def test_filters_have_every_score_and_the_funnel(run: RunFolder) -> None:
     ]
     assert [found["kept"][row] for row in kept] == [True] * 40
     assert found["reasons"] == {"loop": 40}
+
+
+def test_a_filter_of_ones_own_has_scores_and_verdicts_and_no_threshold(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "own", people=2)
+    with Ledger(folder.ledger_path) as ledger:
+        pairs = LedgerReader(folder.ledger_path).pairs()
+        own = (
+            Verdict(pair_id=pair.id, filter="mine:Mine", keep=place > 1, score=float(place), reason="its own")
+            for place, pair in enumerate(pairs)
+        )
+        ledger.add_verdicts(list(own))
+    found = documents.filters(folder)
+    assert list(found["scores"]) == ["consistency", "diversity", "length", "mine:Mine"]
+    assert found["scores"]["mine:Mine"] == [0.0, 1.0, 2.0, 3.0]
+    assert found["keeps"] == {"mine:Mine": [False, False, True, True]}
+    assert "mine:Mine" not in found["thresholds"]
+    assert found["rejected_by"]["mine:Mine"] == 2
 
 
 def test_two_runs_are_paired_over_their_people(run: RunFolder) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger, LedgerReader
-from cdcda_flower.types import UserFailure
+from cdcda_flower.types import UserFailure, Verdict
 from dashboard_runs import HOSTILE, HOSTILE_TEXT, write_run
 from experiments.dashboard.person import person
 
@@ -50,6 +50,15 @@ def test_without_texts_there_is_none(run: RunFolder) -> None:
     assert json.loads(text)["questions"] is None
     assert [training["losses"] for training in json.loads(text)["trainings"]] == [None, None]
     assert "query" not in json.loads(text)["shared"][0]
+
+
+def test_what_a_plugin_says_of_a_pair_counts_as_a_text(run: RunFolder) -> None:
+    pair = next(pair for pair in LedgerReader(run.ledger_path).pairs() if pair.provenance.user_id == "p01")
+    with Ledger(run.ledger_path) as ledger:
+        ledger.add_verdicts([Verdict(pair_id=pair.id, filter="a:B", keep=True, score=1.0, reason=pair.query)])
+    for texts, reason in ((True, pair.query), (False, "")):
+        [item] = person(run, "p01", texts=texts)["shared"]
+        assert item["pairs"][0]["verdicts"][-1] == {"filter": "a:B", "score": 1.0, "keep": True, "reason": reason}
 
 
 def test_where_the_prepared_data_are_elsewhere_questions_are_none(run: RunFolder) -> None:

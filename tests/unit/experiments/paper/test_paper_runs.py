@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, UsedPlugin
 from experiments.paper.numbers import paper_numbers
 from experiments.paper.paper_runs import check_comparable
 from experiments.paper.paper_tables import TABLES
@@ -138,8 +138,8 @@ def test_runs_of_different_texts_of_a_policy_are_named(tmp_path: Path) -> None:
         for n, policy in enumerate(("mine:Mine", "mine:Mine", "ratio"))
     )
     for run, text in ((one, "a" * 64), (two, "b" * 64)):
-        run.update(policy_digest=text)
-    note = "lamp-3: runs of different versions of the policy mine:Mine, aaaaaaaa: r0; bbbbbbbb: r1."
+        run.update(plugins=(UsedPlugin(seam="share policy", name="mine:Mine", digest=text),))
+    note = "lamp-3: runs of different versions of the share policy mine:Mine, aaaaaaaa: r0; bbbbbbbb: r1."
     assert note in table(1, one, two, three).notes
-    two.update(policy_digest="a" * 64)
-    assert not any("of the policy" in note for note in table(1, one, two, three).notes)
+    two.update(plugins=one.manifest().plugins)
+    assert not any("of the share policy" in note for note in table(1, one, two, three).notes)

@@ -183,7 +183,13 @@ def test_different_shared_parts_are_different_columns(tmp_path: Path) -> None:
     columns = table(1, half, whole).columns
     assert [c for c in columns if c.startswith("cloud")] == ["cloud", "cloud+rag", "cloud+rag@50"]
     own = [
-        make_run(tmp_path, f"p{n}", scores, share_policy="shortest:Shortest", policy_args=f'{{"count": {n}}}')
+        make_run(
+            tmp_path,
+            f"p{n}",
+            scores,
+            share_policy="shortest:Shortest",
+            plugin_args=f'{{"shortest:Shortest": {{"count": {n}}}}}',
+        )
         for n in (3, 5)
     ]
     assert [c for c in table(1, *own).columns if c.startswith("cdcda@shortest")] == [

@@ -162,3 +162,27 @@ def test_a_run_without_judged_pairs_is_refused(tmp_path: Path) -> None:
 def test_a_ratio_at_the_bound_is_kept() -> None:
     pairs = [*verdicts("a", 1, 0, 13 / 10), *verdicts("b", 1, 0, 7 / 10)]
     assert acceptance(pairs)["length"][0.3] == 1
+
+
+def test_a_plugin_is_studied_beside_the_papers_three(tmp_path: Path) -> None:
+    own = [
+        Verdict(pair_id=pair, filter="mine:Mine", keep=pair != "b", score=7.0, reason="its own")
+        for pair in ("a", "b", "c")
+    ]
+    kept = kept_by([*PAIRS, *own])
+    assert len(kept) == 16
+    assert [kept[frozenset(s)] for s in ({"mine:Mine"}, {"mine:Mine", "consistency"}, {*ALL, "mine:Mine"})] == [2, 1, 1]
+    names = (*FILTERS, "mine:Mine")
+    found = {s: {"u": 2.0 * ("mine:Mine" in s)} for s in subsets(names)}
+    assert {name: value.mean for name, value in contributions(found).items()} == pytest.approx(
+        {"consistency": 0, "diversity": 0, "length": 0, "mine:Mine": 2}
+    )
+    both = f"{label(ALL)},mine:Mine"
+    folders = [judged(tmp_path, "three", label(ALL), [1.0, 1.0]), judged(tmp_path, "four", both, [0.5, 0.5])]
+    for folder in folders:
+        with Ledger(folder.ledger_path) as ledger:
+            ledger.add_verdicts(own)
+    said = shown(folders[:1])
+    assert "Pairs that each plug-in keeps by its own rule" in said
+    assert "67%" in said
+    assert any("diversity,length,mine:Mine" in line for line in shown(folders).splitlines())

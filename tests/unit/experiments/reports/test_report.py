@@ -3,19 +3,21 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cdcda_flower.runs.folder import RunFolder, TapeUse
+from cdcda_flower.runs.folder import RunFolder, TapeUse, UsedPlugin
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
 from cdcda_flower.tasks.metrics import answer_sums, lenient_sums
 from cdcda_flower.types import Example, Prediction, Upload, UserResult
 from experiments.cli import run_command
+from experiments.dashboard import documents
 from experiments.reports.report import read_report
 from experiments.reports.report_tables import csv_text, histogram, pairs_text
-from report_runs import filled, new_run, pair_of, shown
+from report_runs import USERS, filled, new_run, pair_of, result_of, shown
 
 
 @pytest.fixture
@@ -236,3 +238,26 @@ def test_a_pairs_text_is_neither_obeyed_nor_taken_for_the_reports(
         " " * 16 + "u1/i/1: kept",
         "             y: 5",
     ]
+
+
+def test_a_metric_of_ones_own_stands_beside_the_tasks(tmp_path: Path) -> None:
+    folder = new_run(tmp_path, metrics="mine:Mine", methods="device,direct-ft")
+    with Ledger(folder.ledger_path) as ledger:
+        for user in USERS:
+            for method, own in (("device", 1.0), ("direct-ft", -3.0)):
+                result = result_of(user, method, 4.0, None)
+                ledger.add_result(replace(result, sums={**result.sums, "metric:mine:Mine": own}))
+    report = read_report(folder)
+    assert {name: method.metrics["mine:Mine"].pooled for name, method in report.methods.items()} == {
+        "device": 0.5,
+        "direct-ft": -1.5,
+    }
+    [compared] = [one for one in report.comparisons if one.metric == "mine:Mine"]
+    assert (compared.difference, compared.wins, compared.losses) == (-2.0, 0, 3)
+    assert "mine:Mine \u2191" in shown(folder)
+    assert "-1.5000 | -1.5000" in shown(folder)
+    used = UsedPlugin(seam="metric", name="mine:Mine", distribution="theirs", version="1.2", digest="abcdef0123456789")
+    folder.update(plugins=(used,))
+    assert "metric: mine:Mine (theirs 1.2, abcdef012345)" in shown(folder)
+    assert documents.run(folder)["better"] == {"mae": -1, "rmse": -1, "mine:Mine": 1}
+    assert documents.people(folder)["methods"]["device"]["values"]["mine:Mine"] == [0.5, 0.5, 0.5]

@@ -13,7 +13,7 @@ import pytest
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import policy_digest, source_digest
+from cdcda_flower.runs.identity import source_digest, used_plugins
 from experiments.cli import run_command
 from experiments.launching.launch import Terminated
 from experiments.launching.staging import App, find_app
@@ -50,7 +50,7 @@ class Launches:
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)
         self.names.append(config.run_name.rpartition("-")[0] if config.run_name[-2:-1] == "-" else config.run_name)
         started = f"2026-11-21T10:{len(self.names):02d}:00+00:00"
-        digests = {"source_digest": self.code, "policy_digest": policy_digest(config)}
+        digests = {"source_digest": self.code, "plugins": used_plugins(config)}
         folder.update(config=config.to_flwr(), started=started, **digests)
         created(folder)
         if (error := self.ends.get(config.k)) is not None:
@@ -175,17 +175,18 @@ def test_other_code_is_said_and_fresh_runs_anew_what_it_finished(
     assert len(launches.names) == 5
 
 
-def test_another_text_of_ones_own_policy_is_other_code(
-    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path
+@pytest.mark.parametrize("key", ["share-policy", "filters", "cloud-engine"])
+def test_another_text_of_ones_own_plugin_is_other_code(
+    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path, key: str
 ) -> None:
-    policy = tmp_path / "mine.py"
-    policy.write_text("class Mine:\n    name = 'mine'\n")
-    options = ("--set", "share-policy=mine:Mine", "--set", "k=[1, 2]")
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("class Mine:\n    name = 'mine'\n")
+    options = ("--set", f"{key}=mine:Mine", "--set", "k=[1, 2]")
     for _ in range(2):
         code, out, _ = sweep(*options)
         assert code == 0
         assert "other code" not in out
-    policy.write_text("class Mine:\n    name = 'another'\n")
+    plugin.write_text("class Mine:\n    name = 'another'\n")
     assert "* finished by other code than this (2); `--fresh` runs them anew" in sweep(*options)[1]
     assert "2 cells: 2 finished" in sweep(*options, "--fresh")[1]
     assert "other code" not in sweep(*options)[1]

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Sample, Upload
 from repository import ROOT
 from strategies.augmentation.llm import Augmented, augment, samples_asked
 from strategies.cloud.echo_engine import EchoGenerator
-from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 DEFAULTS = read_defaults(ROOT / "pyproject.toml")
 MOVIES, HEADLINES, TWEETS = (task_named(name) for name in ("lamp-2", "lamp-4", "lamp-7"))

@@ -7,11 +7,11 @@ import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.messages import Questions
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Sample
 from repository import ROOT
 from strategies.cloud.answers import answered
-from strategies.cloud.engine import GenerationRequest, OnAnswer
 
 DEFAULTS = read_defaults(ROOT / "pyproject.toml")
 MOVIES, HEADLINES = task_named("lamp-2"), task_named("lamp-4")

@@ -15,6 +15,7 @@ import pytest
 from cdcda_flower.cloud_api import SERVER_VARIABLE, api_model
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError, ModelError, RunError
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudServer, CloudUsage
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Cut, Example, Sample, Upload
@@ -23,7 +24,7 @@ from repository import ROOT
 from scripted_server import Asked, Kind, Reply, Script, completion, scripted
 from strategies.augmentation.llm import Augmented, augment
 from strategies.cloud import openai_calls
-from strategies.cloud.engine import GenerationRequest, OnAnswer, answers
+from strategies.cloud.engine import answers
 from strategies.cloud.openai_engine import OpenAIGenerator
 from strategies.cloud.prompts import paper_prompt
 

@@ -12,13 +12,14 @@ import torch
 from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError, DataError, RunError
 from cdcda_flower.models.generation import CausalGenerator
+from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudUsage, TapeUse
 from cdcda_flower.runs.tape import Tape, TapedCall
 from cdcda_flower.types import ModelRef, Sample
 from repository import ROOT
 from strategies.cloud import taped_engine as cloud_taped
 from strategies.cloud.echo_engine import EchoGenerator
-from strategies.cloud.engine import GenerationRequest, OnAnswer, TextGenerator, answers
+from strategies.cloud.engine import Engine, answers
 from strategies.cloud.taped_engine import taped_cloud
 from strategies.recording import Recording, recording
 from tiny_models import tiny_ref
@@ -78,7 +79,7 @@ Open = Callable[..., "Opened"]
 class Opened:
     """A taped cloud, its account and what its engine was asked."""
 
-    cloud: TextGenerator
+    cloud: Engine
     recording: Recording
     engine: Counting
     uses: list[TapeUse]
@@ -100,7 +101,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
             used, config, uses = engine or Counting(), config_of(tmp_path, **keys), list[TapeUse]()
 
             @contextmanager
-            def counting(config: RunConfig, model: ModelRef) -> Iterator[TextGenerator]:
+            def counting(config: RunConfig, model: ModelRef) -> Iterator[Engine]:
                 yield used
 
             monkeypatch.setattr(cloud_taped, "cloud_engine", counting)
@@ -120,7 +121,7 @@ def spoken(*texts: str) -> tuple[Sample, ...]:
     return tuple(Sample(text=text, cut="") for text in texts)
 
 
-def nothing(config: RunConfig, *_: object) -> Iterator[TextGenerator]:
+def nothing(config: RunConfig, *_: object) -> Iterator[Engine]:
     raise AssertionError("nothing may be loaded")
 
 

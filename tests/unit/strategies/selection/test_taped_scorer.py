@@ -10,12 +10,13 @@ import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import DataError
+from cdcda_flower.plugins import ConsistencyScorer
 from cdcda_flower.runs.folder import TapeUse
 from cdcda_flower.types import ModelRef
 from repository import ROOT
 from strategies.recording import recording
 from strategies.selection import taped_scorer as scorer_taped
-from strategies.selection.scorers import ConsistencyScorer, EchoScorer
+from strategies.selection.scorers import EchoScorer
 from strategies.selection.taped_scorer import taped_scorer
 
 DEFAULTS = read_defaults(ROOT / "pyproject.toml")
@@ -26,7 +27,6 @@ MODEL = ModelRef(name="minilm", path="", digest="d" * 64)
 class Judge:
     """The echo scorer, which notes what it was asked."""
 
-    name = "echo"
     calls: list[int] = field(default_factory=list)
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
@@ -68,7 +68,6 @@ def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch
     assert (uses[-1].scores_computed, uses[-1].scores_taken) == (8, 1)
     replay, idle = _config(tmp_path, "replay"), Judge()
     with _judging(replay, MODEL, idle, monkeypatch) as (scorer, _):
-        assert scorer.name == "embedding"
         assert scorer.score(*both) == scores
         with pytest.raises(
             DataError, match=r"lacks 1 of the 2 scores of embedding \(embedded\) that this run asks for"
