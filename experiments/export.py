@@ -1,6 +1,7 @@
 """A trained adapter out of a run's folder, written for another program and re-scored (docs/how-to/take-an-adapter-with-you.md)."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +77,8 @@ def export(folder: RunFolder, order: ExportOrder, terminal: Terminal) -> None:
     # torch takes seconds to import, which bad input need not wait for.
     from cdcda_flower.models.exports.write import write
 
+    # It says that another package would multiply four bits faster.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with whole_folder(to) as draft:
         terminal.say(f"writing {order.form} in {order.dtype}")
         write(order.form, personal, order.dtype, draft)
@@ -145,7 +148,14 @@ def _personal(run: OpenedRun, config: RunConfig, training: TrainingReport) -> Pe
 
 def _items(run: OpenedRun, order: ExportOrder) -> Iterable[tuple[Example, Prediction]]:
     """Yields each held-out example of the user, or of all users, with what the run answered under the method."""
-    for user in [order.user] if order.user else sorted(run.own.get(order.method, ())):
+    answered = run.own.get(order.method, {})
+    users = [order.user] if order.user else sorted(answered)
+    if not answered or any(user not in answered for user in users):
+        raise DataError(
+            f"run {run.manifest.run} has no result under {order.method} to compare an export with; its status is "
+            f'"{run.manifest.status}": run anew'
+        )
+    for user in users:
         queries, file = held_out(run.manifest, user), predictions_file(run.folder.devices / user, order.method)
         if queries is None or not file.is_file():
             lack = "answers" if queries else "held-out examples"

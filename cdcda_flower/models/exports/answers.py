@@ -1,6 +1,7 @@
 """What an exported folder answers, loaded afresh by the program that it is for, and what the run's own model says of each answer."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,10 @@ def _prompts(tokenizer: Any, questions: Questions) -> list[list[int]]:
 def _of_peft(folder: Path, personal: PersonalModel, questions: Questions) -> list[Written]:
     base = personal.base if personal.published else folder / BASE
     model, tokenizer = _loaded(base)
-    return _generated(PeftModel.from_pretrained(model, str(folder)), tokenizer, questions)
+    with warnings.catch_warnings():
+        # peft asks transformers for what it is about to drop.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return _generated(PeftModel.from_pretrained(model, str(folder)), tokenizer, questions)
 
 
 def _of_merged(folder: Path, personal: PersonalModel, questions: Questions) -> list[Written]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,10 @@ def test_what_is_gone_or_changed_is_named(tiny_llama: Path, tmp_path: Path, caps
     (tmp_path / "elsewhere").rename(queries)
     predictions_file(run.devices / "bo", "direct-ft").unlink()
     assert "the answers of user 'bo'" in _refused(capsys, _export(run, to, user="bo"), to)
+    with sqlite3.connect(run.ledger_path) as ledger:
+        ledger.execute("DELETE FROM results WHERE user_id = 'bo'")
+    ledger.close()
+    assert "has no result under direct-ft" in _refused(capsys, _export(run, to, user="bo"), to)
     own = load_file(base / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in own.items()}, base / "model.safetensors", metadata={"format": "pt"})
     assert "are not those of the run's M_base" in _refused(capsys, _export(run, to), to)

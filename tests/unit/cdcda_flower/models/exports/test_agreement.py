@@ -34,6 +34,12 @@ def test_another_answer_needs_a_near_tie() -> None:
     assert (sure.near_ties, sure.others, sure.holds) == (0, 1, False)
 
 
+def test_without_the_runs_answers_the_numbers_alone_count() -> None:
+    """Where a method put items of the history before each question, which an export does not have."""
+    assert compare([FOUR], [[SURE, SURE]], None, tolerance=0.05).holds
+    assert not compare([replace(FOUR, log_probs=(-0.1, -0.3))], [[SURE, SURE]], None, tolerance=0.05).holds
+
+
 def test_no_token_says_nothing() -> None:
     with pytest.raises(RunError, match="wrote no token"):
         compare([], [], None, tolerance=0.05)
