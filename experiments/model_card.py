@@ -1,5 +1,6 @@
 """The README.md of an exported adapter: what it is, over which base, from how much data, how good, how to load it. It holds no texts."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -105,7 +106,8 @@ def _facts(card: Card, licence: str) -> str:
     base = (
         f"{device}, fine-tuned on {card.manifest.base_rows} examples of other users" if config.base_epochs else device
     )
-    quantised = " Its 4-bit weights (NF4), which the device computed with, are written out." if _unpacked(card) else ""
+    unpacked = " Its 4-bit weights (NF4), which the device computed with, are written out."
+    quantised = unpacked if config.quantization == "nf4" else ""
     rows = {
         "base": f"{base}.{quantised}",
         "licence of the base": licence,
@@ -119,10 +121,6 @@ def _facts(card: Card, licence: str) -> str:
         "weights": {"f16": "16 bits", "f32": "32 bits"}[card.dtype],
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
-def _unpacked(card: Card) -> bool:
-    return card.config.quantization == "nf4"
 
 
 def _licence(config: RunConfig) -> str:
@@ -151,13 +149,18 @@ def _use(card: Card) -> str:
 def _python(load: str, card: Card) -> str:
     return (
         f"```python\n{load}\n\n"
-        f'question = "{card.task.test_wording.strip()} ..."\n'
+        f"question = {_question(card.task)}\n"
         'ids = [i for text in (question, "\\nAnswer:") for i in tokenizer(text, add_special_tokens=False)["input_ids"]]\n'
         "out = model.generate(\n"
         f"    torch.tensor([ids]), do_sample=False, max_new_tokens={card.task.max_answer_tokens}, "
         'stop_strings=["\\n"], tokenizer=tokenizer\n)\n'
         'print(tokenizer.decode(out[0, len(ids):], skip_special_tokens=True).split("\\n")[0].strip())\n```'
     )
+
+
+def _question(task: Task) -> str:
+    """Returns a question in the task's words, as Python writes a text."""
+    return json.dumps(f"{task.test_wording.strip()} ...", ensure_ascii=False)
 
 
 def _peft_block(card: Card) -> str:

@@ -103,6 +103,7 @@ def test_the_card_says_what_it_is_made_of(run: RunFolder, tmp_path: Path) -> Non
         "c" * 64,
         "torch 2",
         "2 held-out items",
+        'question = "What is the score of the following review',
     )
     assert [words for words in said if words not in card] == []
 
