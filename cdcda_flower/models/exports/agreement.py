@@ -26,7 +26,10 @@ class Written:
 
 
 class Said(NamedTuple):
-    """What the run's model says of a written token: its log-probability, and those of the two likeliest tokens."""
+    """What the run's model says of a written token: its log-probability, and those of the two likeliest tokens.
+
+    Of the end of an answer, whose token may be unknown, `log_prob` is the likeliest token's.
+    """
 
     log_prob: float
     best: float
@@ -70,8 +73,11 @@ def tolerance_of(form: ExportFormat, dtype: Dtype) -> float:
 def compare(
     written: Sequence[Written], said: Sequence[Sequence[Said]], recorded: Sequence[str] | None, *, tolerance: float
 ) -> Agreement:
-    """Returns how the export's answers compare; `recorded` None where the run answered other questions."""
-    places = [(p, s) for one, by in zip(written, said, strict=True) for p, s in zip(one.log_probs, by, strict=True)]
+    """Returns how the export's answers compare; `recorded` None where the run answered other questions.
+
+    `said` has an entry for each written token of an answer, and one for its end.
+    """
+    places = [(p, s) for one, by in zip(written, said, strict=True) for p, s in zip(one.log_probs, by, strict=False)]
     if not places:
         raise RunError(
             "the exported model wrote no token on any held-out item, so nothing says whether it is the run's"

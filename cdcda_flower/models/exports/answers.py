@@ -42,7 +42,7 @@ def written(form: ExportFormat, folder: Path, personal: PersonalModel, questions
 
 @torch.inference_mode()
 def said(personal: PersonalModel, questions: Questions, answers: Sequence[Written]) -> list[list[Said]]:
-    """Returns, by answer, what M_base with the adapter, in 32 bits and unmerged, says of each written token."""
+    """Returns, by answer, what M_base with the adapter, in 32 bits and unmerged, says of each written token, and of the end."""
     base = base_model(personal)
     loaded = base._replace(model=base.model.to(questions.device), device=questions.device)
     adapters = StackedAdapters(loaded, slots=1, rank=personal.rank, alpha=personal.alpha)
@@ -51,16 +51,22 @@ def said(personal: PersonalModel, questions: Questions, answers: Sequence[Writte
     found = []
     for ids, answer in zip(_prompts(loaded.tokenizer, questions), answers, strict=True):
         rows = _log_probs(adapters.model, ids, answer.ids)
-        own = rows.gather(1, torch.tensor(answer.ids, device=rows.device)[:, None])[:, 0]
         best = rows.topk(2).values
-        found.append([Said(*each) for each in torch.cat([own[:, None], best], 1).tolist()])
+        # After the last written token the answer ended, by a token that llama.cpp does not report.
+        own = [
+            *rows[:-1]
+            .gather(1, torch.tensor(answer.ids, dtype=torch.long, device=rows.device)[:, None])[:, 0]
+            .tolist(),
+            float(best[-1, 0]),
+        ]
+        found.append([Said(log_prob, *two) for log_prob, two in zip(own, best.tolist(), strict=True)])
     return found
 
 
 def _log_probs(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    """Returns the log-probabilities (answer, words) at each token of an answer."""
+    """Returns the log-probabilities (answer + 1, words) at each token of an answer, and at the one after it."""
     ids = torch.tensor([[*prompt, *answer]], device=model.device)
-    logits: torch.Tensor = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    logits: torch.Tensor = model(input_ids=ids).logits[0, len(prompt) - 1 :]
     return logits.float().log_softmax(-1)
 
 
@@ -122,8 +128,8 @@ def _generated(model: Any, tokenizer: Any, questions: Questions) -> list[Written
             pad_token_id=tokenizer.eos_token_id,
         )
         answer = out[0, len(ids) :].tolist()
-        rows = _log_probs(model, ids, answer)
-        own = rows.gather(1, torch.tensor(answer, device=rows.device)[:, None])[:, 0]
+        rows = _log_probs(model, ids, answer)[:-1]
+        own = rows.gather(1, torch.tensor(answer, dtype=torch.long, device=rows.device)[:, None])[:, 0]
         found.append(Written(text=_read(tokenizer, answer), ids=tuple(answer), log_probs=tuple(own.tolist())))
     return found
 

@@ -34,6 +34,14 @@ def test_another_answer_needs_a_near_tie() -> None:
     assert (sure.near_ties, sure.others, sure.holds) == (0, 1, False)
 
 
+def test_an_answer_may_end_at_a_near_tie() -> None:
+    """llama.cpp does not report the token that ends an answer: an empty one has none."""
+    nothing = Written(text="", ids=(), log_probs=())
+    found = compare([FOUR, nothing], [[SURE, SURE, SURE], [TIED]], ["4", "5"], tolerance=0.05)
+    assert (found.equal, found.near_ties, found.holds) == (1, 1, True)
+    assert not compare([FOUR, nothing], [[SURE, SURE, SURE], [SURE]], ["4", "5"], tolerance=0.05).holds
+
+
 def test_without_the_runs_answers_the_numbers_alone_count() -> None:
     """Where a method put items of the history before each question, which an export does not have."""
     assert compare([FOUR], [[SURE, SURE]], None, tolerance=0.05).holds
