@@ -11,7 +11,7 @@ from cdcda_flower.models.exports.personal import Dtype, ExportFormat
 # Nats by which a token's log-probability may move (docs/how-to/take-an-adapter-with-you.md says what was measured).
 # llama.cpp rounds more than the weights: activations and its cache of keys and values are 16-bit numbers.
 _WEIGHTS: Mapping[Dtype, float] = MappingProxyType({"f32": 0.01, "f16": 0.05})
-_LLAMA_CPP = 0.1
+_LLAMA_CPP = 0.2
 # Two tokens so close may change places where a device computes in bfloat16, which moves each of them by up to 0.13 nats.
 _TIE = 0.3
 
