@@ -94,7 +94,7 @@ def method_named(name: str) -> Method:
 
 def base_of(name: str) -> str:
     """Returns a method's name without where its training starts and how it answers: `cdcda` of `global>cdcda+rag`."""
-    return name.strip().removeprefix(GLOBAL).removesuffix(RAG)
+    return name.removeprefix(GLOBAL).removesuffix(RAG)
 
 
 def is_supply(name: str) -> bool:

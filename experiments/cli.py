@@ -14,10 +14,13 @@ import typer
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.key_rules import expanded
+from cdcda_flower.models.exports.personal import Dtype, ExportFormat
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.dashboard.serving import serve
+from experiments.export import ExportOrder
+from experiments.export import export as write_export
 from experiments.launching.launch import Terminated, launch, prepare_only
 from experiments.launching.staging import find_app
 from experiments.new import kinds, usage, write
@@ -262,6 +265,21 @@ def track(
     for folder in folders:
         trackers.track(folder, partial(trackers.TRACKERS[tracker], target, folder.path.name))
     stdout().say(f"{target}: {len(folders)} runs")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="a run's folder, or its name in the runs folder")],
+    method: Annotated[str, typer.Option(help="method whose adapter is taken")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="new folder that gets it")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="which program is to load it")],
+    user: Annotated[str, typer.Option(help="whose adapter; left out for a method with one for all users")] = "",
+    dtype: Annotated[Dtype, typer.Option(help="16 or 32 bits per weight")] = "f16",
+) -> None:
+    """Write a trained adapter for another program, with a model card; answers that differ from the run's are refused."""
+    order = ExportOrder(user=user, method=method, to=to, form=form, dtype=dtype)
+    write_export(_find_run(run), order, stderr())
+    stdout().write(f"{expanded(to).absolute()}\n")
 
 
 @app.command()

@@ -33,7 +33,7 @@ class Seam:
     def names(self, value: str) -> tuple[str, ...]:
         """Returns the names in a value of the key, as they were written."""
         if self is SUPPLY:
-            return tuple(dict.fromkeys(filter(is_supply, map(base_of, value.split(",")))))
+            return tuple(dict.fromkeys(filter(is_supply, map(base_of, map(str.strip, value.split(","))))))
         if not self.many:
             return (value,) if value else ()
         return tuple(name for part in value.split(",") if (name := part.strip()) not in {"", "none"})

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from cdcda_flower.config import FILTERS
-from cdcda_flower.data.examples import read_examples
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import is_method
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
@@ -21,7 +20,7 @@ from experiments.dashboard.catalog import opened, remembered
 from experiments.dashboard.documents import Document, thresholds
 from experiments.reports.costs import bytes_in, text_bytes
 from experiments.reports.paired import Answers
-from experiments.reports.predictions import read_predictions, score_of
+from experiments.reports.predictions import held_out, read_predictions, score_of
 from experiments.reports.recorded import starts_globally
 from experiments.reports.report import OpenedRun
 
@@ -246,9 +245,8 @@ def _losses(file: Path) -> list[float] | None:
 
 def _questions(run: OpenedRun, user: str) -> list[Document] | None:
     """Returns each held-out example with every method's answer; None where this machine does not have the device's folder."""
-    prepared, folder = run.manifest.prepared, run.folder
-    file = Path(prepared, "private", user, "queries.jsonl")
-    if not prepared or not file.is_file():
+    queries, folder = held_out(run.manifest, user), run.folder
+    if queries is None:
         return None
     answers: dict[str, dict[str, Prediction]] = {}
     for method in run.own:
@@ -266,7 +264,7 @@ def _questions(run: OpenedRun, user: str) -> list[Document] | None:
                 if query.id in by_id
             },
         }
-        for query in read_examples(file)
+        for query in queries
     ]
 
 

@@ -1,15 +1,24 @@
-"""A device's answers under one method, as it keeps them in its own folder, and the score of one of them."""
+"""What a device's own folders say: its held-out examples, its answers under one method, and the score of one of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from cdcda_flower.data.examples import read_examples
 from cdcda_flower.errors import DataError
+from cdcda_flower.runs.folder import Manifest
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import answer_sums, values
-from cdcda_flower.types import Prediction
+from cdcda_flower.types import Example, Prediction
 
 _PREDICTION = TypeAdapter(Prediction)
+
+
+def held_out(manifest: Manifest, user: str) -> Sequence[Example] | None:
+    """Returns a user's held-out examples; None where this machine does not have the device's folder."""
+    file = Path(manifest.prepared, "private", user, "queries.jsonl")
+    return read_examples(file) if manifest.prepared and file.is_file() else None
 
 
 def read_predictions(file: Path) -> list[Prediction]:

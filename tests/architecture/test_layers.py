@@ -180,14 +180,14 @@ def test_only_wire_knows_records_below_the_two_sides(imports: list[Import]) -> N
 
 
 def test_private_folders_are_opened_by_the_device_and_written_by_prepare_only() -> None:
-    """The dashboard shows the owner of the machine the held-out examples; nothing but the device opens a history."""
+    """The owner of the machine sees the held-out examples and re-scores an export on them; nothing but the device opens a history."""
     naming: dict[str, set[str]] = {"history.jsonl": set(), "queries.jsonl": set()}
     for file in source_files(ROOT, PACKAGES):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and node.value in naming:
                 naming[str(node.value)].add(_module(file))
     assert naming["history.jsonl"] == {"clients.device", "cdcda_flower.data.prepare"}
-    assert naming["queries.jsonl"] == {*naming["history.jsonl"], "experiments.dashboard.person"}
+    assert naming["queries.jsonl"] == {*naming["history.jsonl"], "experiments.reports.predictions"}
 
 
 def test_no_module_acts_when_it_is_imported() -> None:
