@@ -44,8 +44,8 @@ class Method:
 
     @property
     def augmented(self) -> bool:
-        """Whether devices train on pairs that the cloud's LLM wrote."""
-        return self.supply in {"selected", "random", "all"}
+        """Whether devices train on pairs that the cloud's LLM wrote; a plug-in's supply is given them."""
+        return self.supply not in {"nothing", "eda", "teacher"}
 
     @property
     def shares(self) -> bool:

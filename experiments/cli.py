@@ -306,10 +306,12 @@ def doctor() -> None:
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(help="policy, filter, scorer, engine, supply, retriever or metric")],
+    kind: Annotated[
+        str, typer.Argument(help="policy, filter, scorer, engine, supply (or method), retriever, metric or task")
+    ],
     name: Annotated[str, typer.Argument(help="name of the module, such as my_filter; its class is then MyFilter")],
 ) -> None:
-    """Write a plug-in and its test into the current folder, to be changed; never over an existing file."""
+    """Write a plug-in or a task, and its test, into the current folder, to be changed; never over an existing file."""
     if kind not in kinds():
         raise BadInputError(f"{kind!r} is nothing that `cdcda new` writes; give one of {', '.join(kinds())}")
     module, test = write(kind, name, Path.cwd())

@@ -13,21 +13,19 @@ import pytest
 from cdcda_flower.config import RunConfig
 from cdcda_flower.plugins import preflight
 from cdcda_flower.plugins.registry import load
-from cdcda_flower.plugins.seams import SEAMS, SUPPLY, Plugin, plugins_in
+from cdcda_flower.plugins.seams import SEAMS, Plugin, plugins_in
+from cdcda_flower.tasks import task_named
 from experiments.cli import run_command
 from experiments.new import class_name, kinds, template, usage
 from lamp_folder import config
 from repository import ROOT
 
-KINDS = kinds()
+KINDS = [kind for kind in kinds() if template(kind).seam]
 
 
 def _config(kind: str, name: str, folder: Path) -> RunConfig:
     """Returns the config that the example's README shows, for a plug-in of another name."""
     keys = tomllib.loads(usage(kind, name.partition(":")[0]))
-    if template(kind).seam is SUPPLY:
-        # Its name stands among the methods, whose names are another module's.
-        keys = {"methods": "cdcda"}
     return config(**{key.replace("-", "_"): value for key, value in keys.items()}, plugin_dir=str(folder))
 
 
@@ -51,7 +49,8 @@ def _pytest(*folders: Path) -> None:
 
 
 def test_every_seam_has_an_example() -> None:
-    assert {template(kind).seam.name for kind in KINDS} == {seam.name for seam in SEAMS}
+    assert {template(kind).seam for kind in KINDS} == set(SEAMS)
+    assert {"policy", "filter", "method", "task"} <= set(kinds())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,9 +58,10 @@ def test_an_example_is_short_and_found_through_the_registry(kind: str) -> None:
     made = template(kind)
     lines = (made.folder / f"{made.module}.py").read_text(encoding="utf-8").splitlines()
     assert 20 <= len(lines) <= 40
+    assert made.seam
     plugin = Plugin(made.seam, _reference(kind))
     own = _config(kind, plugin.name, made.folder)
-    assert plugins_in(own.to_flwr()) == (() if made.seam is SUPPLY else (plugin,))
+    assert plugins_in(own.to_flwr()) == (plugin,)
     assert load(plugin, own) is not None
 
 
@@ -77,7 +77,7 @@ def test_an_example_needs_one_module_of_the_project(kind: str) -> None:
 
 
 def test_the_examples_own_tests_pass() -> None:
-    _pytest(*(template(kind).folder for kind in KINDS))
+    _pytest(*sorted({template(kind).folder for kind in kinds()}))
 
 
 def test_new_writes_a_plugin_that_works(
@@ -88,6 +88,7 @@ def test_new_writes_a_plugin_that_works(
         assert run_command(["new", kind, f"my_{kind}"]) == 0
         made, reference = template(kind), f"my_{kind}:{class_name(f'my_{kind}')}"
         said = capsys.readouterr().out
+        assert made.seam
         assert f"{made.seam.key} = " in said
         assert reference in said
         own = _config(kind, reference, tmp_path)
@@ -97,6 +98,16 @@ def test_new_writes_a_plugin_that_works(
             text = Path(file).read_text(encoding="utf-8")
             assert made.module not in text
             assert made.class_name not in text
+    _pytest(tmp_path)
+
+
+def test_new_writes_a_task_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["new", "task", "my_mails"]) == 0
+    assert 'task = "my_mails.toml"' in capsys.readouterr().out
+    assert task_named(str(tmp_path / "my_mails.toml")).name == "my_mails"
     _pytest(tmp_path)
 
 
@@ -123,4 +134,4 @@ def test_new_never_writes_over_a_file(
 
 def test_new_lists_what_it_writes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["new", "magic", "mine"]) == 2
-    assert f"give one of {', '.join(KINDS)}" in capsys.readouterr().err
+    assert f"give one of {', '.join(kinds())}" in capsys.readouterr().err
