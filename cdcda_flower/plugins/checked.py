@@ -56,7 +56,10 @@ class _Checked:
             or not hasattr(found, "__iter__")
         ):
             raise self.broken(f"returned a {type(found).__name__}; return a list of {what}")
-        return list(found)
+        try:
+            return list(found)
+        except Exception as error:  # noqa: BLE001 - a list of a user's own making may raise anything
+            raise self.broken(f"returned a list that raises {type(error).__name__}; return a plain list") from None
 
     def _as_many(self, found: object, what: str, asked: Sequence[object]) -> list[Any]:
         listed = self._list(found, what)

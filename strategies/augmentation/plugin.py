@@ -24,13 +24,13 @@ class Supplied(NamedTuple):
 def supplied(name: str, uploads: Iterable[Upload], written: Written, task: Task, config: RunConfig) -> Supplied:
     """Returns what the supply of that name sends to each user, whatever the order of the uploads.
 
-    It gets one user's upload and pairs at a time, so that nothing of another user can be in what it returns for this one;
-    ids and origins of new pairs are made here.
+    It is constructed anew for each user and gets that user's upload and pairs only, so that nothing of another user is in
+    what it returns; ids and origins of new pairs are made here.
     """
-    supply: CheckedSupply = load(Plugin(SUPPLY, name), config)
     own, kept = by_user(written.pairs), {pair.id for pair in written.kept}
     found: dict[str, tuple[SyntheticPair, ...]] = {}
     for upload in sorted(uploads, key=lambda upload: upload.user_id):
+        supply: CheckedSupply = load(Plugin(SUPPLY, name), config)
         seed = derive_seed(config.seed, "supply", name, upload.user_id)
         pairs = [WrittenPair(pair=pair, kept=pair.id in kept) for pair in own.get(upload.user_id, ())]
         returned = supply.pairs(upload, pairs, seed=seed)

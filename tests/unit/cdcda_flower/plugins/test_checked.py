@@ -16,9 +16,11 @@ from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, FILTER,
 from lamp_folder import config
 
 SECRET = "what a user wrote"
-HEAD = """
+HEAD = f"""
 from cdcda_flower.plugins import Judgement
 NAN = float("nan")
+class Odd(list):
+    def __iter__(self): raise KeyError("{SECRET}")
 """
 GOOD = "return [Judgement(keep=True, score=1, reason='') for _ in candidates]"
 
@@ -33,12 +35,13 @@ def _load(folder: Path, seam: Seam, method: str, body: str) -> Any:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (f"raise ValueError({SECRET!r})", "raised ValueError in `judge`, mine.py line 6"),
+        (f"raise ValueError({SECRET!r})", "raised ValueError in `judge`, mine.py line 8"),
         ("import sys; sys.exit(0)", "raised SystemExit in `judge`"),
         ("return None", "returned a NoneType; return a list of judgements"),
         (f"return {SECRET!r}", "returned a str; return a list of judgements"),
         ("return (one for one in candidates)", "returned a generator; return a list"),
         ("return []", "returned 0 judgements for 2; return one for each, in their order"),
+        ("return Odd()", "returned a list that raises KeyError; return a plain list"),
         ("return [True, True]", "returned a bool; return a Judgement"),
         (GOOD.replace("keep=True", "keep=1"), "returned a int as keep; return True or False"),
         (GOOD.replace("score=1", "score=NAN"), "returned nan as score; return a finite number"),

@@ -1,5 +1,7 @@
 """A supply of the user's own: asked user by user, credited to that user, and refused where it breaks a rule."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,26 @@ from strategies.augmentation.plugin import Supplied, supplied
 
 TASK = task_named("lamp-3")
 HEAD = """
+import sys
 from dataclasses import replace
 
 from cdcda_flower.plugins import NewPair
 
-seen = []
-
-
 class Mine:
+    def __init__(self):
+        self.users = []
+
     def pairs(self, upload, written, *, seed):
-        seen.append(upload.user_id)
+        self.users.append(upload.user_id)
         first = upload.examples[0]
         """
 SECRET = "what ann wrote"
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    vars(sys).pop("kept", None)
 
 
 def _upload(user_id: str, *texts: str) -> Upload:
@@ -73,6 +82,14 @@ def test_a_draw_by_the_seed_is_the_users_and_depends_on_no_order(tmp_path: Path)
     assert again == found
 
 
+def test_a_supply_is_made_anew_for_each_user(tmp_path: Path) -> None:
+    body = "return [NewPair(source_id=first.id, query=','.join(self.users), response='5')]"
+    assert {user: pair.query for user, (pair,) in _supplied(tmp_path, body).pairs.items()} == {
+        "ann": "ann",
+        "bob": "bob",
+    }
+
+
 def test_who_gets_nothing_is_left_out(tmp_path: Path) -> None:
     found = _supplied(tmp_path, "return [one.pair for one in written] if upload.user_id == 'bob' else []")
     assert found == Supplied(pairs={"bob": PAIRS[2:]}, made=())
@@ -85,11 +102,8 @@ def test_who_gets_nothing_is_left_out(tmp_path: Path) -> None:
         ("return [first]", "returned a Example; return pairs that it was given, or a NewPair"),
         ("return [written[0].pair, written[0].pair]", "returned a pair twice, or one that it was not given"),
         ("return [replace(written[0].pair, query='x')]", "one that it was not given for this user"),
-        # What was kept from the call for another user is not given for this one.
-        (
-            "seen.append(written[0].pair); return [one for one in seen if not isinstance(one, str)]",
-            "not given for this",
-        ),
+        # What a plug-in keeps from the call for another user, against the rule, is not given for this one.
+        ("sys.kept = getattr(sys, 'kept', written[0].pair); return [sys.kept]", "not given for this user"),
         ("return [NewPair(source_id='7', query='x', response='5')]", "source_id is none of the user's shared examples"),
         ("return [NewPair(source_id=first.id, query=None, response='5')]", "without two texts of at most"),
         ("return [NewPair(source_id=first.id, query=chr(0xd800), response='5')]", "without two texts of at most"),
