@@ -260,6 +260,15 @@ class LedgerReader:
         """Returns what each adapter took, by user and method."""
         return tuple(_training(row) for row in self._rows("SELECT * FROM trainings ORDER BY user_id, method"))
 
+    def training_costs(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """Returns (user id, method) -> the tokens and the seconds of each training."""
+        rows = self._rows("SELECT user_id, method, tokens, seconds FROM trainings")
+        return {(user, method): (tokens, seconds) for user, method, tokens, seconds in rows}
+
+    def written(self) -> dict[str, int]:
+        """Returns how many pairs the cloud wrote for each user."""
+        return dict(self._rows("SELECT user_id, count(*) FROM pairs GROUP BY user_id"))
+
     def results(self) -> tuple[UserResult, ...]:
         """Returns every user's metric sums, by user, swap tests included."""
         rows = self._rows("SELECT * FROM results ORDER BY user_id, rowid")

@@ -147,9 +147,9 @@ def people(folder: RunFolder) -> Document:
     lengths = ledger.lengths()
     failed = {failure.user_id: failure.phase for failure in ledger.failures()}
     names = sorted({*uploads, *failed, *(user for by_user in own.values() for user in by_user)})
-    written = Counter(pair.provenance.user_id for pair in ledger.pairs())
+    written = ledger.written()
     sent = {method: Counter(by_pair.values()) for method, by_pair in ledger.sent().items()}
-    trainings = {(t.adapter.user_id, t.adapter.method): t for t in ledger.trainings()}
+    trainings = ledger.training_costs()
     swapped = read.swapped()
     methods = {}
     for method, by_user in own.items():
@@ -159,9 +159,9 @@ def people(folder: RunFolder) -> Document:
             "queries": [by_user[u].queries if u in by_user else None for u in names],
             "unparsed": [by_user[u].unparsed if u in by_user else None for u in names],
             "kept": [sent.get(method, Counter())[u] for u in names] if trains_on_pairs(method) else None,
-            "train_tokens": [t.stats.tokens if t else None for t in mine],
+            "train_tokens": [t[0] if t else None for t in mine],
             "seconds": [
-                _rounded(by_user[u].seconds + (t.stats.seconds if t else 0.0)) if u in by_user else None
+                _rounded(by_user[u].seconds + (t[1] if t else 0.0)) if u in by_user else None
                 for u, t in zip(names, mine, strict=True)
             ],
             "swapped": _columns(task, swapped[method], names).get(task.headline) if swapped.get(method) else None,
@@ -178,7 +178,7 @@ def people(folder: RunFolder) -> Document:
         "used": [uploads[u].history_size if u in uploads else None for u in names],
         "shared": [uploads[u].shared if u in uploads else None for u in names],
         "bytes_up": [uploads[u].bytes_up if u in uploads else None for u in names],
-        "written": [written[u] for u in names],
+        "written": [written.get(u, 0) for u in names],
         "failed": failed,
         "methods": methods,
     }
