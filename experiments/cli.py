@@ -213,7 +213,7 @@ def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> No
 
 @app.command()
 def score(
-    task: Annotated[str, typer.Option(help="lamp-1, lamp-2, lamp-3, lamp-4, lamp-5 or lamp-7")],
+    task: Annotated[str, typer.Option(help="a LaMP task such as lamp-3, or the .toml file of your own")],
     predictions: Annotated[Path, typer.Option(help="JSON file of what a model answered, in LaMP's format")],
     golds: Annotated[Path, typer.Option(help="JSON file of the gold answers, in LaMP's format")],
     as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,

@@ -82,11 +82,12 @@ def _predictions(file: _File) -> dict[str, str]:
 
 
 def _check_task(file: _File, task: Task) -> None:
+    expected = task.folder or task.name
     if file.task is None:
-        raise DataError(f"{file.path}: task is missing; expected {_SHAPE} with the task {task.folder!r}")
-    if file.task != task.folder:
+        raise DataError(f"{file.path}: task is missing; expected {_SHAPE} with the task {expected!r}")
+    if file.task != expected:
         raise DataError(
-            f"{file.path}: task is {json.dumps(file.task)[:40]}, but files of {task.name} say {task.folder!r}; "
+            f"{file.path}: task is {json.dumps(file.task)[:40]}, but files of {task.name} say {expected!r}; "
             "give the task that the file is of, or another file"
         )
 

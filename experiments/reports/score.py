@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cdcda_flower.data.json_values import UNREADABLE, unreadable_note
 from cdcda_flower.data.lamp_outputs import Answers, read_answers
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import answer_sums, rouge_note, values, without_tokens
 from cdcda_flower.types import Prediction
 from experiments.terminal import Column, Line, Table, numbers
@@ -39,7 +39,7 @@ class Score(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    task: str
+    task: Task
     queries: int
     unreadable: int
     without_tokens: WithoutTokens | None
@@ -48,7 +48,7 @@ class Score(BaseModel):
 
     def document(self) -> dict[str, object]:
         """Returns the documented, stable JSON form."""
-        document: dict[str, object] = {"task": self.task, "queries": self.queries, "unreadable": self.unreadable}
+        document: dict[str, object] = {"task": self.task.name, "queries": self.queries, "unreadable": self.unreadable}
         document |= self.strict.model_dump()
         document |= {"without_tokens": self.without_tokens.model_dump()} if self.without_tokens else {}
         return document | ({"lenient": self.lenient.model_dump()} if self.lenient else {})
@@ -64,7 +64,7 @@ class Score(BaseModel):
 
     def table(self) -> Table:
         """Returns one row per metric and one for the answers that cannot be read, one column per parser."""
-        task = task_named(self.task)
+        task = self.task
         columns = {"strict": self.strict} | ({"lenient": self.lenient} if self.lenient else {})
         lines: list[Line] = []
         for metric in self.strict.metrics:
@@ -81,7 +81,7 @@ def score_files(task: Task, predictions: Path, golds: Path, *, lenient: bool) ->
     """Returns the score of a predictions file; raises DataError where one of the files breaks a rule."""
     answers = read_answers(predictions, golds, task)
     return Score(
-        task=task.name,
+        task=task,
         queries=len(answers.golds),
         unreadable=sum(UNREADABLE in text for texts in (answers.predictions, answers.golds) for text in texts.values()),
         without_tokens=_without_tokens(task, answers),

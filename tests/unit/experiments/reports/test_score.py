@@ -260,3 +260,19 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_missing_options_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["score", "--task", "lamp-1"]) == 2
     assert "Missing option '--predictions'" in capsys.readouterr().err
+
+
+def test_a_task_of_ones_own_is_scored_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "stars.toml").write_text(
+        'kind = "rating"\nrange = [1, 10]\nwording = "Rate: {input}"\n', encoding="utf-8"
+    )
+    for name, outputs in (("P", ("10", "none")), ("G", ("8", "2"))):
+        answers = [{"id": str(number), "output": output} for number, output in enumerate(outputs)]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"task": "stars", "golds": answers}), encoding="utf-8")
+    files = ["--predictions", str(tmp_path / "P.json"), "--golds", str(tmp_path / "G.json")]
+    assert run_command(["score", "--task", str(tmp_path / "stars.toml"), *files, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # What cannot be read counts as the farther end of the scale: 10, eight away from 2.
+    assert (found["task"], found["unparsed"], found["metrics"]["mae"]) == ("stars", 1, 5.0)
+    assert run_command(["score", "--task", str(tmp_path / "stars.toml"), *files]) == 0
+    assert "stars (stars), 2 queries" in capsys.readouterr().out
