@@ -8,6 +8,7 @@ from pathlib import Path
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.tasks import TASKS
 from experiments.paper import case_figure
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.cells import data_notes, run_notes, setting_notes
@@ -45,7 +46,10 @@ def report_paper(
 ) -> None:
     """Builds and checks everything before anything is printed or written: bad input leaves nothing behind."""
     _check(order)
-    built = _built(open_runs(folders, defaults, partial=order.partial), order)
+    runs = open_runs(folders, defaults, partial=order.partial)
+    if order.tables or order.figures:
+        _check_tasks(runs)
+    built = _built(runs, order)
     if order.to is None:
         _show([one.grid for one in built], order.form or "terminal", terminal)
         return
@@ -62,6 +66,15 @@ def _check(order: PaperOrder) -> None:
         raise BadInputError("--figure 3 shows one user's private answers; name whose with --user USER")
     if order.case is not None and 3 not in order.figures:
         raise BadInputError("--user, --query and --golds belong to --figure 3")
+
+
+def _check_tasks(runs: Sequence[PaperRun]) -> None:
+    own = sorted({run.config.chosen_task.name for run in runs} - TASKS.keys())
+    if own:
+        raise BadInputError(
+            f"the paper's tables and figures are of LaMP's tasks, and these runs are of {', '.join(own)}; "
+            "compare their methods with --against METHOD"
+        )
 
 
 def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.statistics import LEVEL, holm
-from cdcda_flower.tasks import Task, task_named
+from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import values
 from experiments.paper.cells import data_notes, encoder_notes, run_notes
 from experiments.paper.grid import Cell, Grid, Row
@@ -62,8 +62,9 @@ def comparison(runs: Sequence[PaperRun], against: Sequence[str], mixed: Sequence
     where a name stands for several columns.
     """
     rows, apart = [], list[str]()
-    for task in [task_named(name) for name in sorted({run.config.task for run in runs})]:
-        of_task = [run for run in runs if run.config.task == task.name]
+    for name in sorted({run.config.task for run in runs}):
+        of_task = [run for run in runs if run.config.task == name]
+        task = of_task[0].config.chosen_task
         for label, pairs in _asked(task, of_task, against).items():
             apart += _baselines(task, label, pairs)
             lines = [_compared(task, metric, label, pair) for metric in task.metrics for pair in pairs]

@@ -7,7 +7,7 @@ import pytest
 
 from cdcda_flower.config import read_defaults
 from cdcda_flower.errors import BadInputError, DataError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import RunFolder, predictions_file
 from cdcda_flower.types import Prediction
 from clients.device import Device
 from experiments.cli import run_command
@@ -125,11 +125,11 @@ def test_figure_2_needs_two_k_and_one_share(sweep: list[RunFolder], tmp_path: Pa
 @pytest.fixture
 def case(tmp_path: Path) -> RunFolder:
     folder = make_run(tmp_path, "case", {"device": [0.5], "cdcda:all": [0.9]}, task="lamp-5", share_ratio=0.5)
-    home = folder.devices / "u0" / "predictions"
-    home.mkdir(parents=True)
-    for file, answer in (("device", "a survey"), ("cdcda-all", "graph networks for games")):
+    home = folder.devices / "u0"
+    predictions_file(home, "device").parent.mkdir(parents=True)
+    for method, answer in (("device", "a survey"), ("cdcda:all", "graph networks for games")):
         lines = [{"example_id": f"q{n}", "output": answer, "parsed": answer} for n in (1, 2)]
-        (home / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        predictions_file(home, method).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder, UsedPlugin
+from cdcda_flower.tasks import inline, task_named
+from experiments.cli import run_command
 from experiments.paper.numbers import paper_numbers
 from experiments.paper.paper_runs import check_comparable
 from experiments.paper.paper_tables import TABLES
@@ -143,3 +145,14 @@ def test_runs_of_different_texts_of_a_policy_are_named(tmp_path: Path) -> None:
     assert note in table(1, one, two, three).notes
     two.update(plugins=one.manifest().plugins)
     assert not any("of the share policy" in note for note in table(1, one, two, three).notes)
+
+
+def test_the_papers_tables_are_of_lamps_tasks_and_comparisons_of_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stars = '{"name": "stars", "kind": "text", "wording": "Say it: {input}"}'
+    run = make_run(tmp_path, "mine", {"device": [1, 2], "direct-ft": [0, 1]}, task=inline(task_named(stars)))
+    assert run_command(["report", str(run.path), "--table", "1"]) == 2
+    assert "these runs are of stars; compare their methods with --against METHOD" in capsys.readouterr().err
+    assert run_command(["report", str(run.path), "--against", "device"]) == 0
+    assert "stars" in capsys.readouterr().out
