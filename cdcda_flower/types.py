@@ -66,8 +66,10 @@ class UserHistory:
         texts = {same_text(example.query) for example in self.examples if example.query}
         # An example without an input (LaMP-7's tweets) is language modelling: its text is the response.
         modelled = {same_text(example.response) for example in self.examples if not example.query}
-        if len(ids) != len(self.examples):
-            raise DataError(f"user {self.user_id}: two history items have the same id; ids must be unique in a history")
+        if len(ids) != len(self.examples) or len({query.id for query in self.queries}) != len(self.queries):
+            raise DataError(
+                f"user {self.user_id}: two history items, or two queries, have the same id; ids must be unique in each"
+            )
         for query in self.queries:
             if query.id in ids or same_text(query.query) in texts or same_text(query.response) in modelled:
                 raise DataError(

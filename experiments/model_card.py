@@ -21,7 +21,7 @@ from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.runs.folder import Manifest
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import TrainingReport
-from experiments.reports.recorded import last_part
+from experiments.reports.recorded import last_part, starts_globally
 
 _LIBRARIES: Mapping[ExportFormat, str] = {
     "peft": "peft",
@@ -91,7 +91,10 @@ def modelfile(card: Card) -> str:
 
 
 def _warning(card: Card) -> str:
-    whose = "what all users of the run shared" if not card.training.adapter.user_id else "one person's private texts"
+    shared = "what all users of the run shared"
+    whose = shared if not card.training.adapter.user_id else "one person's private texts"
+    if card.training.adapter.user_id and starts_globally(card.method):
+        whose = f"{whose}, from an adapter of {shared}"
     return (
         f"> **Private.** It was trained on {whose}. Parts of these texts can come out of its answers or be read out of its "
         "weights. Give it away only if you would give the texts away."

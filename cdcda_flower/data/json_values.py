@@ -47,7 +47,7 @@ def kind(value: object) -> str:
     }
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)  # NaN, Infinity
-    return "null" if value is None else names[type(value)]
+    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def is_absent(value: object) -> bool:

@@ -88,7 +88,7 @@ def table_rows(table: Table, on_bad: OnBad, skipped: Callable[[], None]) -> Iter
     empty = True
     for where, record in _records(table, on_bad):
         if empty:
-            reader.look(record)
+            reader.look(record, fixed=table.path.suffix not in _JSON)
             empty = False
         try:
             rows = reader.rows(record, where)
@@ -111,23 +111,28 @@ class _Reader:
         self._table, self._task = table, table.task
         self._columns = dict(table.columns)
         self._dates: bool | None = None
+        self._timed: dict[bool | None, bool] = {}
         self._profiles: set[str] = set()
         self._number = 0
 
-    def look(self, record: Record) -> None:
-        """Checks the columns: those that are named must be there, `input` and `time` may be missing where they are not."""
+    def look(self, record: Record, *, fixed: bool) -> None:
+        """Checks the columns by the first record: those that are named must be there, and those of user and output.
+
+        `fixed`: every record has the same columns. In JSON a later one may have what the first lacks.
+        """
         for role in ("user", "input", "output", "time"):
             self._columns.setdefault(role, role)
         for role, column in self._columns.items():
-            if role.startswith("profile-") or column in record:
+            asked = role in self._table.columns if fixed else False
+            if role.startswith("profile-") or column in record or not (asked or role in ("user", "output")):
                 continue
-            if role in self._table.columns or role in ("user", "output"):
-                raise DataError(
-                    f"{self._table.source} has no column {column!r} for the {role}; its columns: {', '.join(map(str, record))}; "
-                    f'name them: columns = "user=...,input=...,output=...,time=..."'
-                )
-        self._columns = {r: c for r, c in self._columns.items() if c in record or r.startswith("profile-")}
-        if self._task.kind != "text" and "input" not in self._columns:
+            raise DataError(
+                f"{self._table.source} has no column {column!r} for the {role}; its columns: {', '.join(map(str, record))}; "
+                f'name them: columns = "user=...,input=...,output=...,time=..."'
+            )
+        if fixed:
+            self._columns = {r: c for r, c in self._columns.items() if c in record or r.startswith("profile-")}
+        if fixed and self._task.kind != "text" and "input" not in self._columns:
             raise DataError(
                 f"{self._table.source} has no column for the input, which {self._task.name} needs; its columns: "
                 f'{", ".join(map(str, record))}; name it: columns = "input=..."'
@@ -163,7 +168,7 @@ class _Reader:
     ) -> TableRow | None:
         output = self._text(record.get(columns["output"]), f"{where}: {columns['output']}", answer=True)
         text = self._text(record.get(columns["input"]), f"{where}: {columns['input']}") if "input" in columns else ""
-        time = self._time(record.get(columns["time"]), f"{where}: {columns['time']}") if "time" in columns else None
+        time = self._time(record, columns, where, asked) if "time" in columns else None
         if not output or not (text or self._task.kind == "text"):
             return None
         self._task.check_gold(output, where=where)
@@ -197,15 +202,26 @@ class _Reader:
         text = " ".join(readable(value).split())
         return text if same_text(text) else ""
 
-    def _time(self, value: object, where: str) -> float:
+    def _time(self, record: Record, columns: Mapping[str, str], where: str, asked: bool | None) -> float | None:
+        column = columns["time"]
+        timed = column in record or column in self._table.columns.values()
+        # A question with a profile comes after all of its items, which may have a time where it has none.
+        if self._timed.setdefault(asked, timed) != timed:
+            state = "is here, and missing" if timed else "is missing, and there"
+            raise DataError(f"{where}: {column} {state} in other rows; write all rows alike")
+        if not timed:
+            return None
+        value = record.get(column)
         is_date, time = _point_in_time(value)
         if time is None:
             missing = is_absent(value) or value == ""
             said = "is missing" if missing else f"is {kind(value)} that is no time"
-            raise DataError(f"{where} {said}; write a number, or a date such as 2026-11-28 or 2026-11-28T12:30:00")
+            raise DataError(
+                f"{where}: {column} {said}; write a number, or a date such as 2026-11-28 or 2026-11-28T12:30:00"
+            )
         if self._dates not in (None, is_date):
             raise DataError(
-                f"{where} is a {'date' if is_date else 'number'}, other rows have the other; write all alike"
+                f"{where}: {column} is a {'date' if is_date else 'number'}, other rows have the other; write all alike"
             )
         self._dates = is_date
         return time

@@ -164,11 +164,27 @@ def table_splits(stored: StoredTable, *, held_out: int) -> tuple[TableSplit, Tab
     order = np.lexsort((np.arange(len(of_user)), np.nan_to_num(times), of_user))
     bounds = np.searchsorted(of_user[order], np.arange(len(users) + 1))
     own = {user: order[bounds[code] : bounds[code + 1]] for code, user in enumerate(users)}
+    if "id" in stored.table.columns:
+        _check_ids(stored, data.column("id").combine_chunks(), of_user, users)
     train, dev = (
         _split(stored, rows, {user: _parted(places, roles, held_out, later) for user, places in own.items()})
         for later in (held_out, 0)
     )
     return train, dev
+
+
+def _check_ids(stored: StoredTable, ids: Any, of_user: Places, users: list[str]) -> None:  # noqa: ANN401 - pyarrow
+    """Raises DataError where two rows of a user have one id: answers are told apart by it."""
+    codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    pairs = of_user.astype(np.int64) * (int(codes.max(initial=0)) + 1) + codes
+    order = np.argsort(pairs, kind="stable")
+    repeated = order[1:][np.diff(pairs[order]) == 0]
+    if len(repeated):
+        place = int(repeated.min())
+        raise DataError(
+            f"{stored.table.source}: user {users[of_user[place]]!r} has two rows with the {stored.table.columns['id']} "
+            f"{ids[place].as_py()!r}; ids must be unique for each user: leave id out of columns, and rows are numbered"
+        )
 
 
 def _parted(places: Places, roles: NDArray[np.int8], held_out: int, later: int) -> tuple[Places, Places]:

@@ -54,7 +54,11 @@ def identity(task: Task, example: Example) -> frozenset[str]:
     gold. LaMP-1's items are papers: their title is compared with that of the paper the query asks about, whose citations
     would give the answer away.
     """
-    texts = [example.query if task.free_text(example.query, "") else example.response]
+    free_text = task.free_text(example.query, "")
+    texts = [example.query if free_text else example.response]
+    if task.form_of(example):
+        # A table may ask what an item asks without the task's words.
+        texts.append(free_text)
     if task.models_text:
         texts.append(example.response)
     if task.subject:

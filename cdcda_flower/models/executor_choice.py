@@ -37,15 +37,18 @@ _READY = "ready"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is faster here, and the tokens that each way trained in a second; 0 where there was nothing to measure."""
+    """What is faster here, and the tokens that each way trained in a second; 0 where nothing was measured, or `problem` says why."""
 
     executor: Way
     fleet: float
     local: float
+    problem: str = ""
 
     @property
     def reason(self) -> str:
         """The choice in words."""
+        if self.problem:
+            return f"the machine could not be measured: {self.problem}"
         if not self.fleet:
             return "nothing is trained side by side"
         return f"training {self.fleet:,.0f} tokens/s with the fleet, {self.local:,.0f} with local, measured on this machine"
@@ -68,7 +71,10 @@ def kept_choice(config: RunConfig, side: Side) -> Choice | None:
 
 
 def choose(config: RunConfig, side: Side) -> Choice:
-    """Returns the faster way; two runs on one machine choose alike, since the first measurement is kept in the cache."""
+    """Returns the faster way; two runs on one machine choose alike, since the first measurement is kept in the cache.
+
+    Where a way cannot be measured, "local", which needs the least; that is not kept.
+    """
     found = kept_choice(config, side)
     if found:
         return found
@@ -78,7 +84,10 @@ def choose(config: RunConfig, side: Side) -> Choice:
     model = find_model(config.device_model, "causal")
     file = _file(config, side, model)
     base = loadable(model, cache_folder(config))
-    fleet, local = (_rate(config, base, way, side) for way in ("fleet", "local"))
+    try:
+        fleet, local = (_rate(config, base, way, side) for way in ("fleet", "local"))
+    except RunError as error:
+        return Choice(executor="local", fleet=0.0, local=0.0, problem=str(error))
     choice = Choice(executor="fleet" if fleet > local else "local", fleet=round(fleet, 1), local=round(local, 1))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(asdict(choice)))
@@ -170,10 +179,8 @@ def _heard(child: "subprocess.Popen[str]", scratch: str, expected: str = "") -> 
     line = child.stdout.readline().strip()
     if not line or (expected and line != expected):
         logs = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in Path(scratch).glob("*.log"))
-        raise RunError(
-            'device-executor is "auto", and the measurement of this machine failed; set "fleet" or "local":\n'
-            + logs[-2000:]
-        )
+        last = logs.strip().split("\n")[-1][-300:]
+        raise RunError(f'a process ended early ({last or "without a word"}); set device-executor to "fleet" or "local"')
     return line
 
 
@@ -229,9 +236,6 @@ def main(arguments: Sequence[str]) -> int:
     except (BadInputError, ModelError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    except RunError as error:
-        sys.stderr.write(f"{error}\n")
-        return 3
     sys.stdout.write(f"{json.dumps(asdict(choice))}\n")
     return 0
 

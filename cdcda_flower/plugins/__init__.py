@@ -89,7 +89,10 @@ class WrittenPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPair:
-    """A pair that a supply makes; `source_id` is the id of the shared example that it is made from."""
+    """A pair that a supply makes; `source_id` is the id of the shared example that it is made from.
+
+    `query` is what a user would write: the run puts the task's fixed words around it.
+    """
 
     source_id: str
     query: str = field(repr=False)
@@ -100,7 +103,10 @@ class Supply(Protocol):
     """Makes what the cloud sends back for training. It is asked once per user, and gets nothing of another one."""
 
     def pairs(self, upload: Upload, written: Sequence[WrittenPair], *, seed: int) -> Sequence[SyntheticPair | NewPair]:
-        """Returns pairs for the user of `upload`: some of `written` as they are, new ones, or both."""
+        """Returns pairs for the user of `upload`: some of `written` as they are, new ones, or both.
+
+        The inputs of `upload.examples` are what the user wrote, without the task's fixed words.
+        """
         ...
 
 

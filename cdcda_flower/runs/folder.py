@@ -252,7 +252,10 @@ class RunFolder:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "its text"
-            raise DataError(f"{self._manifest_path} cannot be read: {place}: {first['msg']}") from None
+            raise DataError(
+                f"{self._manifest_path} cannot be read: {place}: {first['msg']}; another version of the code wrote it, or it is damaged: "
+                "read it with that version, or run anew"
+            ) from None
 
     # Any: the changes are the manifest's own fields, and pydantic checks each one here.
     def update(self, **changes: Any) -> Manifest:  # noqa: ANN401 - see above

@@ -13,6 +13,7 @@ from cdcda_flower.types import Example, same_text
 Kind = Literal["label", "rating", "text"]
 Item = Mapping[str, "str | list[str] | None"]
 INPUT = "{input}"
+_LONGEST_SAID = 40
 _NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -170,7 +171,9 @@ class Task:
     def check_gold(self, gold: str, *, where: str) -> None:
         """Raises DataError where a gold answer is no label of the task, naming the place."""
         if self.labels and gold not in self.labels:
-            raise DataError(f"{where}: {gold!r} is no label of {self.name}; labels: {', '.join(self.labels)}")
+            # A long text is no mistyped label but a wrong column: somebody's writing, which no message repeats.
+            said = repr(gold) if len(gold) <= _LONGEST_SAID else f"a text of {len(gold):,} characters"
+            raise DataError(f"{where}: {said} is no label of {self.name}; labels: {', '.join(self.labels)}")
 
     def better(self, metric: str) -> int:
         """Returns +1 where a higher value of the metric is better, -1 where a lower one is."""

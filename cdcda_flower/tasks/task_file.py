@@ -145,8 +145,8 @@ def _labels(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _tokens(kind: Kind, labels: object) -> int:
     if kind == "text" or not isinstance(labels, list | tuple):
         return _TEXT_TOKENS
-    # A tokenizer takes two characters or more a token, but for rare scripts and signs.
-    return max((len(str(label)) for label in labels), default=0) // 2 + 2
+    # No tokenizer takes more tokens than bytes for a text and what ends it; digits are often one each.
+    return max((len(str(label).encode()) for label in labels), default=0) + 1
 
 
 def _problems(task: Task) -> list[str]:

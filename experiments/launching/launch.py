@@ -167,6 +167,9 @@ def _with_executor(this: Launch) -> tuple[Launch, str]:
     if this.config.device_executor != "auto":
         return this, "set by device-executor"
     side = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
+    if share := client_gpu_share(this.config):
+        # Ray starts no more clients on a GPU, and more would not fit.
+        side = side._replace(processes=min(side.processes, int(1 / share)))
     _say(this, "choosing the device executor (measured once on a machine, which takes a minute)")
     said = _run_module(this, "cdcda_flower.models.executor_choice", str(side.processes), str(side.cpus))
     choice = Choice(**json.loads(said.strip().split("\n")[-1]))

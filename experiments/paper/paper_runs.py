@@ -7,7 +7,7 @@ from itertools import combinations
 
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.plugins.seams import plugins_in
+from cdcda_flower.plugins.seams import SHARE_POLICY, plugins_in
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import UploadRow
 from cdcda_flower.tasks import Task
@@ -164,8 +164,12 @@ def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
 
 
 def _settings(run: PaperRun, free: Collection[str]) -> dict[str, Scalar]:
-    """Returns a run's config; of plug-ins' arguments only those of plug-ins whose own key may not differ."""
-    bound = {plugin.name for plugin in plugins_in(run.values) if plugin.seam.key not in free}
+    """Returns a run's config; without the arguments of share policies where policies may differ: columns show those."""
+    bound = {
+        plugin.name
+        for plugin in plugins_in(run.values)
+        if plugin.seam is not SHARE_POLICY or SHARE_POLICY.key not in free
+    }
     arguments = json.loads(str(run.values.get("plugin-args") or "{}"))
     return {
         **run.values,

@@ -121,7 +121,7 @@ def check_server(config: RunConfig) -> CloudServer | None:
     log.info(found.summary)
     labels = config.chosen_task.labels
     if not (found.shapes or (found.continues and (found.binds or not labels))):
-        binds = f", and binds it to the labels of {config.task}" if labels else ""
+        binds = f", and binds it to the labels of {config.chosen_task.name}" if labels else ""
         raise ConfigError(
             f'prompt-form is "guided"; it needs a server that goes on with an answer that is begun for it{binds}, or writes '
             f'one by a JSON schema, and {config.cloud_model!r} at {found.url} does not; set prompt-form = "paper", or take '

@@ -205,6 +205,8 @@ def test_a_supply_of_ones_own_is_what_its_method_trains_on(four: Federation, plu
     assert sent.keys() == rejected | made.keys()
     assert sum(owner == "A" for owner in made.values()) == 2
     assert all(sent[pair_id] == owner for pair_id, owner in made.items())
+    # A new pair is worded as its example is, whatever the supply made of the text.
+    assert all(pair.query.startswith(task_named("lamp-3").before) for pair in ledger.variants())
     for method in ("mine:Halves", "global>mine:Halves+rag"):
         trained = {t.adapter.user_id: t.synthetic for t in ledger.trainings() if t.adapter.method == method}
         assert trained == {user: sum(owner == user for owner in sent.values()) for user in USERS}

@@ -259,3 +259,28 @@ def test_a_profile_column_gives_history_and_question(tmp_path: Path) -> None:
 def test_columns_that_name_nothing_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="columns is"):
         open_table("hf:a/b", text, SUBJECTS)
+
+
+def test_in_json_a_later_row_may_have_what_the_first_lacks(tmp_path: Path) -> None:
+    rows = [{"user": "a", "output": "x"}, {"user": "a", "output": "y", "input": "long ago"}]
+    read, problems, _ = _read(_jsonl(tmp_path / "m.jsonl", rows), "")
+    assert ([row.input for row in read], problems) == (["", "long ago"], [])
+    rows[1]["time"] = 3
+    [problem] = _read(_jsonl(tmp_path / "m.jsonl", rows), "")[1]
+    assert "row 2: time is here, and missing in other rows; write all rows alike" in problem
+    [problem] = _read(_jsonl(tmp_path / "m.jsonl", rows), "time=time")[1]
+    assert "row 1: time is missing; write a number" in problem
+
+
+def test_parquet_cells_of_other_types_are_named(tmp_path: Path) -> None:
+    rows = [
+        {"user": "a", "output": "x", "input": date(2026, 1, 2)},
+        {"user": date(2026, 1, 2), "output": "x", "input": None},
+    ]
+    table = pyarrow.table({"user": ["a"], "output": [b"x"], "input": [date(2026, 1, 2)]})
+    parquet.write_table(table, tmp_path / "m.parquet")
+    [problem] = _read(tmp_path / "m.parquet", "")[1]
+    assert "row 1: output is a value of type bytes; it must be a text" in problem
+    parquet.write_table(pyarrow.Table.from_pylist(rows[:1]), tmp_path / "d.parquet")
+    [problem] = _read(tmp_path / "d.parquet", "")[1]
+    assert "row 1: input is a value of type date; it must be a text" in problem

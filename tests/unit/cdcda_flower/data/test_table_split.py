@@ -156,3 +156,24 @@ def test_embedded_data_and_lamps_folders_are_of_lamps_tasks(tmp_path: Path) -> N
         _prepare(tmp_path, [], data="embedded")
     with pytest.raises(DataError, match="which is no table, and rates is none of LaMP's tasks"):
         _prepare(tmp_path, [], data=str(tmp_path))
+
+
+def test_an_id_that_a_user_has_twice_is_refused(tmp_path: Path) -> None:
+    rows = [
+        {"user": user, "input": str(n), "output": "9", "sku": sku}
+        for n, (user, sku) in enumerate([("a", 1), ("b", 1), ("a", 2)])
+    ]
+    assert _prepare(tmp_path, rows, columns="id=sku", base_epochs=0).user_ids == ("a",)
+    rows.append({"user": "a", "input": "more", "output": "9", "sku": 1})
+    with pytest.raises(DataError, match="user 'a' has two rows with the sku '1'; ids must be unique for each user"):
+        _prepare(tmp_path, rows, columns="id=sku", base_epochs=0)
+
+
+def test_an_item_of_a_profile_that_asks_the_question_is_dropped(tmp_path: Path) -> None:
+    """The question stands as it is asked, without the task's words."""
+    profile = [{"title": "C", "abstract": "About C"}, {"title": "B", "abstract": "About B"}]
+    rows = [{"user": "a", "input": "C", "output": "About C", "profile": profile}]
+    columns = "profile=profile,profile-input=title,profile-output=abstract"
+    prepared = _prepare(tmp_path, rows, task=POSTS, columns=columns, base_epochs=0)
+    assert [e.response for e in read_examples(prepared.private / "a" / "history.jsonl")] == ["About B"]
+    assert prepared.removed == {"history-is-query": 1}

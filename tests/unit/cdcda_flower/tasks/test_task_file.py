@@ -1,12 +1,13 @@
 """A task of one's own: what a file may leave out, what it may not say, and the JSON that travels in a config."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdcda_flower.errors import ConfigError
+from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.tasks import TASKS, Task, inline, task_named
 from cdcda_flower.tasks.task_file import _ADAPTER
 from lamp_folder import config
@@ -103,3 +104,23 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         task_named(str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="task is no JSON"):
         task_named("{")
+
+
+@given(labels=st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=2, max_size=5, unique=True))
+def test_the_longest_label_has_room_in_an_answer(tmp_path_factory: pytest.TempPathFactory, labels: list[str]) -> None:
+    text = f'kind = "label"\nwording = "{{input}}"\nlabels = {json.dumps(labels, ensure_ascii=False)}\n'
+    task = _task(tmp_path_factory.mktemp("task"), text)
+    # A token has at least one byte, and one more ends the answer.
+    assert task.max_answer_tokens > max(len(label.encode()) for label in labels)
+
+
+def test_a_rating_of_many_digits_has_room(tmp_path: Path) -> None:
+    assert _task(tmp_path, 'kind = "rating"\nrange = [0, 100]\nwording = "{input}"\n').max_answer_tokens >= 4
+
+
+def test_a_long_gold_outside_the_labels_is_not_repeated(tmp_path: Path) -> None:
+    task = _task(tmp_path, ROUTING)
+    with pytest.raises(DataError, match=r"here: 'sales' is no label of routing"):
+        task.check_gold("sales", where="here")
+    with pytest.raises(DataError, match=r"here: a text of 1,000 characters is no label"):
+        task.check_gold("secret " * 142 + "secret", where="here")
