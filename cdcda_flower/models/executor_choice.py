@@ -37,7 +37,10 @@ _READY = "ready"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is faster here, and the tokens that each way trained in a second; 0 where nothing was measured, or `problem` says why."""
+    """What is faster here, and the tokens that each way trained in a second; 0 where nothing was measured.
+
+    `problem` says why a measurement failed.
+    """
 
     executor: Way
     fleet: float

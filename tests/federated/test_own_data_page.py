@@ -35,6 +35,12 @@ def test_the_check_says_what_the_page_shows(folder: Path, capsys: pytest.Capture
     assert f"```text\n{said}```" in PAGE.read_text(encoding="utf-8")
 
 
+def test_the_table_itself_can_be_checked_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [command] = re.findall(r"`cdcda (data check tickets[^`]+)`", PAGE.read_text(encoding="utf-8"))
+    monkeypatch.chdir(folder)
+    assert run_command(command.split()) == 0
+
+
 def test_a_round_over_the_table_gives_every_user_results(folder: Path) -> None:
     config = read_config(folder / "run.toml")
     federation = Federation(folder, config.data)

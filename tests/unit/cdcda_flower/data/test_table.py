@@ -262,7 +262,7 @@ def test_columns_that_name_nothing_are_refused(text: str) -> None:
 
 
 def test_in_json_a_later_row_may_have_what_the_first_lacks(tmp_path: Path) -> None:
-    rows = [{"user": "a", "output": "x"}, {"user": "a", "output": "y", "input": "long ago"}]
+    rows: list[dict[str, Any]] = [{"user": "a", "output": "x"}, {"user": "a", "output": "y", "input": "long ago"}]
     read, problems, _ = _read(_jsonl(tmp_path / "m.jsonl", rows), "")
     assert ([row.input for row in read], problems) == (["", "long ago"], [])
     rows[1]["time"] = 3
