@@ -170,7 +170,7 @@ def _with_executor(this: Launch) -> tuple[Launch, str]:
     if share := client_gpu_share(this.config):
         # Ray starts no more clients on a GPU, and more would not fit.
         side = side._replace(processes=min(side.processes, int(1 / share)))
-    _say(this, "choosing the device executor (measured once on a machine, which takes a minute)")
+    _say(this, "choosing the device executor (measured once on a machine, which takes about two minutes)")
     said = _run_module(this, "cdcda_flower.models.executor_choice", str(side.processes), str(side.cpus))
     choice = Choice(**json.loads(said.strip().split("\n")[-1]))
     _say(this, f"device executor: {choice.executor} ({choice.reason})")
