@@ -105,12 +105,14 @@ def sum_keys(task: Task) -> frozenset[str]:
     return frozenset((*_keys(task), *lenient, *own, *({"bert-f1"} & set(task.metrics))))
 
 
-def check_sums(task: Task, sums: Mapping[str, float], *, where: str) -> None:
-    """Raises DataError, naming the place, unless these are the sums of at least one answer to the task."""
-    lacking = [key for key in _keys(task) if key not in sums]
-    if lacking or not sums["n"]:
-        found = f"lack {', '.join(lacking)}" if lacking else "are of no answer"
-        raise DataError(f"{where}: the metric sums {found}; the file is damaged: copy it again, or run anew")
+def check_sums(task: Task, parts: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+    """Raises DataError, naming the place, unless each part (place, sums) is of at least one answer to the task."""
+    keys = dict.fromkeys(_keys(task)).keys()
+    for where, sums in parts:
+        if not (keys <= sums.keys() and sums["n"]):
+            lacking = [key for key in keys if key not in sums]
+            found = f"lack {', '.join(lacking)}" if lacking else "are of no answer"
+            raise DataError(f"{where}: the metric sums {found}; the file is damaged: copy it again, or run anew")
 
 
 def values(task: Task, sums: Mapping[str, float]) -> dict[str, float]:
@@ -122,10 +124,10 @@ def columns(task: Task, parts: Sequence[Mapping[str, float]]) -> dict[str, list[
     """Returns metric -> its value for each part, as `values`, for the metrics that every part has."""
     if not all(part.get("n") for part in parts):
         raise DataError(f"no answers to score for {task.name}; metrics need at least one query")
+    needed = {metric: _needs(metric) for metric in task.metrics}
+    having = [metric for metric, key in needed.items() if all(key in part for part in parts)]
     return {
-        metric: [_value(metric)(task, part) for part in parts]
-        for metric in task.metrics
-        if all(_needs(metric) in part for part in parts)
+        metric: [value(task, part) for part in parts] for metric, value in zip(having, map(_value, having), strict=True)
     }
 
 

@@ -150,7 +150,8 @@ def check_comparable(runs: Sequence[PaperRun], *, axes: Collection[str] = (), mi
 
 
 def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
-    first, second = _settings(one, free), _settings(other, free)
+    both = _plugins(one, free) & _plugins(other, free)
+    first, second = _settings(one, both), _settings(other, both)
     for key in sorted(first.keys() | second.keys(), key=lambda key: (key not in _DATA, key)):
         a, b = first.get(key), second.get(key)
         if a != b and key not in free:
@@ -163,13 +164,14 @@ def _check_pair(one: PaperRun, other: PaperRun, free: Collection[str]) -> None:
     _check_models(one, other, free)
 
 
-def _settings(run: PaperRun, free: Collection[str]) -> dict[str, Scalar]:
-    """Returns a run's config; without the arguments of share policies where policies may differ: columns show those."""
-    bound = {
-        plugin.name
-        for plugin in plugins_in(run.values)
-        if plugin.seam is not SHARE_POLICY or SHARE_POLICY.key not in free
-    }
+def _plugins(run: PaperRun, free: Collection[str]) -> set[str]:
+    """Returns the plug-ins whose arguments are a run's setting: not a share policy's where it may differ, which columns show."""
+    plugins = plugins_in(run.values)
+    return {plugin.name for plugin in plugins if plugin.seam is not SHARE_POLICY or SHARE_POLICY.key not in free}
+
+
+def _settings(run: PaperRun, bound: Collection[str]) -> dict[str, Scalar]:
+    """Returns a run's config; of plug-ins' arguments only those of `bound`."""
     arguments = json.loads(str(run.values.get("plugin-args") or "{}"))
     return {
         **run.values,

@@ -16,7 +16,7 @@ from cdcda_flower.tasks.metrics import check_sums, columns, lenient_part, pool, 
 from cdcda_flower.types import SyntheticPair, TrainingReport, UserResult
 from experiments.reports.costs import Measured, costs_of, measured
 from experiments.reports.history import by_history
-from experiments.reports.paired import Answers, compare, is_own, swapped_of, swaps
+from experiments.reports.paired import Answers, compare, is_own, swaps
 from experiments.reports.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
 from experiments.reports.results import GlobalStage, Lenient, MethodReport, Metric, PairCounts, Report, UserRow
 
@@ -37,9 +37,13 @@ class OpenedRun:
         """Returns every method's results, without statistics."""
         return {name: _method(self.task, by_user, self.config.num_users) for name, by_user in self.own.items()}
 
-    def swapped(self) -> dict[str, Answers]:
+    def swapped(self) -> Mapping[str, Answers]:
         """Returns method -> user -> the user's queries answered by another user's adapter."""
-        return {name: swapped_of(name, self.results) for name in self.own}
+        found: dict[str, dict[str, UserResult]] = {name: {} for name in self.own}
+        for result in self.results:
+            if not is_own(result):
+                found.setdefault(result.method, {})[result.user_id] = result
+        return found
 
 
 def open_run(folder: RunFolder) -> OpenedRun:
@@ -53,8 +57,7 @@ def open_run(folder: RunFolder) -> OpenedRun:
     config, ledger = recorded_config(folder, manifest.config), LedgerReader(folder.ledger_path)
     task, results = config.chosen_task, _results(folder, manifest, ledger)
     path = str(folder.ledger_path)
-    for result in results:
-        check_sums(task, result.sums, where=f"{path}, user {result.user_id!r} under {result.method!r}")
+    check_sums(task, ((f"{path}, user {r.user_id!r} under {r.method!r}", r.sums) for r in results))
     return OpenedRun(
         folder=folder,
         manifest=manifest,
@@ -221,8 +224,8 @@ def _references(folder: RunFolder, task: Task) -> dict[str, Answers]:
     except ValueError as error:
         raise DataError(f"{folder.references_path} cannot be read: {error}") from None
     for name, by_user in table.items():
-        for user, sums in by_user.items():
-            check_sums(task, sums, where=f"{folder.references_path}, user {user!r} under {name!r}")
+        places = (f"{folder.references_path}, user {user!r} under {name!r}" for user in by_user)
+        check_sums(task, zip(places, by_user.values(), strict=True))
     return {
         name: {user: _reference(name, user, sums) for user, sums in by_user.items()} for name, by_user in table.items()
     }

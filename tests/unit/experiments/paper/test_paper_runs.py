@@ -156,3 +156,12 @@ def test_the_papers_tables_are_of_lamps_tasks_and_comparisons_of_any(
     assert "these runs are of stars; compare their methods with --against METHOD" in capsys.readouterr().err
     assert run_command(["report", str(run.path), "--against", "device"]) == 0
     assert "stars" in capsys.readouterr().out
+
+
+def test_one_supply_with_two_arguments_is_no_two_seeds_of_a_method(tmp_path: Path) -> None:
+    one, two = (
+        make_run(tmp_path, f"r{n}", {"half:Half": [1]}, seed=n, plugin_args=f'{{"half:Half": {{"count": {n}}}}}')
+        for n in (1, 2)
+    )
+    with pytest.raises(BadInputError, match=r"plugin-args is .*1.* and .*2.*; report them apart"):
+        check_comparable(opened(one, two))
