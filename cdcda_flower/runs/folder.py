@@ -140,7 +140,7 @@ class Manifest(BaseModel):
     `device_executor` is what trained and answered, also where the config says "auto", and `executor_reason` why.
     `prepared` is the folder of the data, which the launcher prepared; "" where the server did (plain `flwr run`).
     `base_weights` is the digest of the weights of an M_base that was trained, `data_digest` of the target users' histories
-    and queries. `plugins` are those that the config names. `asked_elsewhere` counts the history items that another target
+    and queries. `plugins` are those that the config names, `table_digest` is of a table's file. `asked_elsewhere` counts the history items that another target
     user is asked, without which the global adapter was trained. `cloud_server` is None where the run did not need to know
     what its server can do.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
@@ -156,6 +156,7 @@ class Manifest(BaseModel):
     config_digest: str = ""
     source_digest: str = ""
     plugins: tuple[UsedPlugin, ...] = ()
+    table_digest: str = ""
     versions: dict[str, str] = {}
     hardware: dict[str, Scalar] = {}
     models: dict[str, ModelName] = {}

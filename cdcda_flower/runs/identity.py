@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,9 +61,27 @@ def run_identity(config: RunConfig, root: Path) -> dict[str, Any]:
         "config_digest": config_digest(config),
         "source_digest": source_digest(root),
         "plugins": used_plugins(config),
+        "table_digest": table_digest_of(config),
         "versions": versions(),
         "hardware": hardware(),
     }
+
+
+def table_digest_of(config: RunConfig) -> str:
+    """Returns the digest of the table that `data` names, whose path says nothing of what is in it today; "" of other data."""
+    path = Path(config.data)
+    # A folder that `datasets` saved has a fingerprint of its contents in this file.
+    file = path if path.is_file() else path / "state.json"
+    if not file.is_file():
+        return ""
+    stat = file.stat()
+    return _file_digest(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, changed: int, size: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def config_digest(config: RunConfig) -> str:

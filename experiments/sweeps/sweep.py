@@ -16,7 +16,7 @@ from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError, DataError
 from cdcda_flower.files import private_files
 from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
-from cdcda_flower.runs.identity import source_digest, used_plugins, values_digest
+from cdcda_flower.runs.identity import source_digest, table_digest_of, used_plugins, values_digest
 from experiments.launching.checks import check_before_start
 from experiments.launching.launch import Terminated, launch, termination_as_interrupt
 from experiments.launching.staging import App
@@ -143,7 +143,8 @@ class Sweep:
         return finished_runs(self.runs_dir, read_defaults(self.app.pyproject))
 
     def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
-        if finished is not None:
+        # A table that has changed is other data under the same path: its cells are open again.
+        if finished is not None and finished.manifest().table_digest == table_digest_of(cell.config):
             manifest = finished.manifest()
             other = manifest.source_digest != code or manifest.plugins != used_plugins(cell.config)
             if not (self.fresh and other):

@@ -13,7 +13,7 @@ import pytest
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError
 from cdcda_flower.runs.folder import Manifest, RunFolder
-from cdcda_flower.runs.identity import source_digest, used_plugins
+from cdcda_flower.runs.identity import source_digest, table_digest_of, used_plugins
 from experiments.cli import run_command
 from experiments.launching.launch import Terminated
 from experiments.launching.staging import App, find_app
@@ -50,7 +50,7 @@ class Launches:
         folder = RunFolder.create(Path(config.runs_dir), config.run_name)
         self.names.append(config.run_name.rpartition("-")[0] if config.run_name[-2:-1] == "-" else config.run_name)
         started = f"2026-11-21T10:{len(self.names):02d}:00+00:00"
-        digests = {"source_digest": self.code, "plugins": used_plugins(config)}
+        digests = {"source_digest": self.code, "plugins": used_plugins(config), "table_digest": table_digest_of(config)}
         folder.update(config=config.to_flwr(), started=started, **digests)
         created(folder)
         if (error := self.ends.get(config.k)) is not None:
@@ -100,6 +100,20 @@ def test_all_cells_run_in_their_order_and_are_skipped_the_next_time(
     assert "3 cells: 3 finished before\n" in out
     assert len(_folders(tmp_path)) == 3
     assert all(name in out for name in _folders(tmp_path))
+
+
+def test_a_table_that_has_changed_is_other_data(
+    sweep: Callable[..., tuple[int, str, str]], launches: Launches, tmp_path: Path
+) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("user,input,output\na,x,4\n", encoding="utf-8")
+    text = SWEEP.replace("[axes]", 'data = "mine.csv"\n[axes]')
+    assert sweep(text=text)[0] == sweep(text=text)[0] == 0
+    assert len(launches.names) == 3
+    table.write_text("user,input,output\na,x,5\n", encoding="utf-8")
+    code, out, _ = sweep(text=text)
+    assert (code, len(launches.names)) == (0, 6)
+    assert "3 cells: 3 finished\n" in out
 
 
 def test_a_failed_cell_is_gone_past_said_and_tried_again_under_a_new_name(
