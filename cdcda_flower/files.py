@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and that only their user can read."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FOR_THE_USER_ALONE = 0o077
+
+
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 (hex) of the file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

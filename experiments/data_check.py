@@ -10,7 +10,7 @@ from statistics import median
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepare import Prepared, prepare
 from cdcda_flower.data.table import is_table, open_table
-from cdcda_flower.data.table_split import StoredTable, store
+from cdcda_flower.data.table_split import StoredTable, store, stored_table
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.tasks import Task
@@ -29,19 +29,18 @@ def check_table(config: RunConfig, terminal: Terminal) -> bool:
         raise DataError(
             f"data is {config.data!r}, which is no table; `cdcda data prepare` checks files in LaMP's format"
         )
-    table = open_table(config.data, config.columns, config.chosen_task)
-    problems: list[DataError] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        stored = store(table, Path(scratch, "rows"), on_bad=problems.append)
-        _say(
-            terminal,
-            f"{config.data}: {stored.rows().num_rows:,} rows that can be read",
-            _facts(stored, config.chosen_task),
-        )
-    if problems:
-        terminal.say(f"{len(problems):,} rows cannot be read; a run stops at the first:")
-        for problem in problems[:_SHOWN]:
-            terminal.say(f"  {problem}")
+    task = config.chosen_task
+    try:
+        # What a run does first; it finds the rows again.
+        _say_rows(stored_table(config.data, config.columns, task, cache=cache_folder(config)), terminal)
+    except DataError:
+        bad = _Bad()
+        with tempfile.TemporaryDirectory() as scratch:
+            # Raises the same error again where the table as a whole cannot be read.
+            _say_rows(
+                store(open_table(config.data, config.columns, task), Path(scratch, "rows"), on_bad=bad.add), terminal
+            )
+        bad.say(terminal)
         return False
     try:
         prepared = prepare(config, cache_folder(config))
@@ -53,6 +52,29 @@ def check_table(config: RunConfig, terminal: Terminal) -> bool:
     for note in prepared.notes():
         terminal.say(f"Note: {note}")
     return True
+
+
+class _Bad:
+    """The rows that cannot be read: their number, and the first of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: list[str] = []
+
+    def add(self, error: DataError) -> None:
+        self._count += 1
+        if len(self._first) < _SHOWN:
+            self._first.append(str(error))
+
+    def say(self, terminal: Terminal) -> None:
+        terminal.say(f"{self._count:,} rows cannot be read; a run stops at the first:")
+        for problem in self._first:
+            terminal.say(f"  {problem}")
+
+
+def _say_rows(stored: StoredTable, terminal: Terminal) -> None:
+    title = f"{stored.table.source}: {stored.rows().num_rows:,} rows that can be read"
+    _say(terminal, title, _facts(stored, stored.table.task))
 
 
 def _say(terminal: Terminal, title: str, facts: Iterator[tuple[str, str]]) -> None:

@@ -193,7 +193,7 @@ def _check_new(to: Path) -> None:
 
 def _checked(job: _Job, draft: Path) -> tuple[Agreement, Mapping[str, float]]:
     """Returns how what stands in `draft` answers, and its score; raises RunError where that is no longer the run's model."""
-    from cdcda_flower.models.exports.answers import Questions, said, written
+    from cdcda_flower.models.exports.rescoring import Questions, said, written
     from cdcda_flower.models.loading import pick_device, release
 
     order, task = job.order, job.run.task

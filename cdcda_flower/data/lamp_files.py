@@ -3,7 +3,6 @@
 Knows the files' form and nothing of target users. Messages name files, ids and fields, never a user's text.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from cdcda_flower.data.json_stream import stream_values
 from cdcda_flower.data.json_values import check_folder_name, digits, identifier, is_absent, kind, readable
 from cdcda_flower.data.lamp_outputs import read_golds
 from cdcda_flower.errors import DataError
+from cdcda_flower.files import file_digest
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.task import Item
@@ -58,12 +58,6 @@ def check_files(folder: Path, task: Task) -> tuple[Path, ...]:
     if missing:
         raise DataError(f"data lacks {', '.join(missing)}; {remedy}")
     return files
-
-
-def file_digest(file: Path) -> str:
-    """Returns the SHA-256 (hex) of the file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:

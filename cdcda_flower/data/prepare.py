@@ -8,18 +8,14 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.data.arrow import Profile
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.data.json_values import UNREADABLE
-from cdcda_flower.data.lamp_files import check_files, file_digest, read_split
-from cdcda_flower.data.personas import CORPUS_VERSION, write_corpus
+from cdcda_flower.data.origin import Origin, Split, origin_of
 from cdcda_flower.data.prepared import (
     BASE_ROWS_FILE,
     REFERENCES_FILE,
@@ -29,8 +25,6 @@ from cdcda_flower.data.prepared import (
     write_data_file,
 )
 from cdcda_flower.data.references import reference_sums
-from cdcda_flower.data.table import SUFFIXES, is_table, open_table
-from cdcda_flower.data.table_split import stored_table, table_digest, table_splits
 from cdcda_flower.data.targets import (
     MISSING_FIELD,
     HeldOut,
@@ -43,63 +37,26 @@ from cdcda_flower.data.targets import (
 )
 from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.files import private_files, whole_folder
-from cdcda_flower.key_rules import EMBEDDED, expanded
+from cdcda_flower.key_rules import EMBEDDED
 from cdcda_flower.runs.locations import cache_folder
-from cdcda_flower.seeding import Json, derive_seed, digest
-from cdcda_flower.tasks import TASKS, ProfileForm, Task
+from cdcda_flower.seeding import derive_seed, digest
+from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import without_tokens
-from cdcda_flower.tasks.task_file import INPUT_FIELD, OUTPUT_FIELD
 from cdcda_flower.types import Example, UserHistory
 
 __all__ = ["Prepared", "base_rows", "open_prepared", "prepare"]
 
 VERSION = 6  # of the prepared folder's contents; part of its digest
-EMBEDDED_BASE_USERS = 60  # personas beside the targets, from whom M_base learns the task's form
 
 _UNREADABLE = "unreadable"
 
 _log = logging.getLogger(__name__)
 
 
-class Split(Protocol):
-    """One split of a task's data: every user's history, and the questions that the user is asked."""
-
-    @property
-    def file(self) -> Path:
-        """What messages name."""
-        ...
-
-    def profiles(self) -> Iterator[Profile]:
-        """Yields every user's history, one in memory at a time."""
-        ...
-
-    def queries(self, user_id: str) -> tuple[Example, ...]:
-        """Returns a user's held-out examples."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """Data that can be read: `contents` is what their digest is made of, `splits` reads `train` and `dev`.
-
-    `form` makes a profile item an example. `asked_in_train`: whether the users of `train` have questions there that
-    train M_base. `oracle` are the answers that the personas' traits imply, None for real data. `skipped` counts what was left
-    out on reading.
-    """
-
-    contents: Json
-    form: ProfileForm
-    splits: Callable[[], tuple[Split, Split]]
-    asked_in_train: bool
-    oracle: Mapping[str, str] | None = None
-    skipped: int = 0
-
-
 @private_files()
 def prepare(config: RunConfig, cache: Path) -> Prepared:
     """Returns the prepared folder of a config; builds it unless the cache holds one of the same inputs."""
-    task = config.chosen_task
-    source = _source(config, task, cache)
+    source = origin_of(config, cache)
     root = cache / "prepared" / _digest(config, source)
     if not root.is_dir():
         with whole_folder(root) as draft:
@@ -115,72 +72,7 @@ def prepare(config: RunConfig, cache: Path) -> Prepared:
     return prepared
 
 
-def check_data(config: RunConfig) -> None:
-    """Raises DataError where what `data` names is not there; reads no row."""
-    task = config.chosen_task
-    if config.data == EMBEDDED:
-        if task.name not in TASKS:
-            raise DataError(
-                f'data is "embedded", whose personas answer {", ".join(TASKS)}; for {task.name} give a table: '
-                'data = "mine.csv" (docs/how-to/your-own-data.md)'
-            )
-    elif is_table(config.data):
-        open_table(config.data, config.columns, task)
-    elif not task.folder:
-        raise DataError(
-            f"data is {config.data!r}, which is no table, and {task.name} is none of LaMP's tasks; give a "
-            f"{', '.join(SUFFIXES)} file, or a folder that `datasets` saved"
-        )
-    else:
-        check_files(expanded(config.data).absolute(), task)
-
-
-def _source(config: RunConfig, task: Task, cache: Path) -> _Source:
-    check_data(config)
-    if config.data == EMBEDDED:
-        return _embedded(config, task, cache)
-    if is_table(config.data):
-        return _table(config, task, cache)
-    return _folder(config, task, expanded(config.data).absolute(), cache)
-
-
-def _table(config: RunConfig, task: Task, cache: Path) -> _Source:
-    stored = stored_table(config.data, config.columns, task, cache=cache)
-    form = task.form(config.profile_form)
-    query_field = INPUT_FIELD if form.query_field else ""
-    return _Source(
-        contents={"table": table_digest(stored.table), "test-per-user": config.test_per_user},
-        form=replace(form, query_field=query_field, response_field=OUTPUT_FIELD),
-        splits=partial(table_splits, stored, held_out=config.test_per_user),
-        asked_in_train=False,
-        skipped=stored.skipped,
-    )
-
-
-def _folder(
-    config: RunConfig, task: Task, folder: Path, cache: Path, oracle: Mapping[str, str] | None = None
-) -> _Source:
-    return _Source(
-        contents={str(file.relative_to(folder)): file_digest(file) for file in check_files(folder, task)},
-        form=task.form(config.profile_form),
-        splits=lambda: (read_split(folder, task, "train", cache=cache), read_split(folder, task, "dev", cache=cache)),
-        asked_in_train=True,
-        oracle=oracle,
-    )
-
-
-def _embedded(config: RunConfig, task: Task, cache: Path) -> _Source:
-    users = config.num_users + EMBEDDED_BASE_USERS
-    key = digest({"version": CORPUS_VERSION, "task": task.name, "users": users, "seed": config.seed})
-    folder = cache / "corpus" / key
-    if not folder.is_dir():
-        with whole_folder(folder) as draft:
-            write_corpus(draft, task, users=users, seed=config.seed)
-    oracle = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
-    return _folder(config, task, folder, cache, oracle=oracle["answers"])
-
-
-def _digest(config: RunConfig, source: _Source) -> str:
+def _digest(config: RunConfig, source: Origin) -> str:
     return digest(
         {
             "version": VERSION,
@@ -199,7 +91,7 @@ def _digest(config: RunConfig, source: _Source) -> str:
     )
 
 
-def _build(config: RunConfig, source: _Source, draft: Path) -> None:
+def _build(config: RunConfig, source: Origin, draft: Path) -> None:
     task = config.chosen_task
     reading = Reading(task=task, form=source.form, max_words=config.max_words)
     train, dev = source.splits()

@@ -4,7 +4,7 @@ Messages name file, row and column, and never a user's text; a label that is non
 """
 
 import csv
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -78,11 +78,10 @@ def open_table(source: str, columns: str, task: Task) -> Table:
     return Table(source=source, columns=column_names(columns), task=task)
 
 
-def table_rows(table: Table, on_bad: OnBad, skipped: Callable[[], None]) -> Iterator[TableRow]:
-    """Yields the rows that can be read, in the table's order.
+def table_rows(table: Table, on_bad: OnBad) -> Iterator[TableRow | None]:
+    """Yields the rows that can be read, in the table's order; None for one without an output, or an input that the task needs.
 
-    `on_bad` hears of each that cannot, and may raise; `skipped` of each that lacks an output, or an input that the task
-    needs. Raises DataError where the table as a whole cannot be read.
+    `on_bad` hears of each row that cannot be read, and may raise. Raises DataError where the table as a whole cannot be read.
     """
     reader = _Reader(table)
     empty = True
@@ -95,11 +94,7 @@ def table_rows(table: Table, on_bad: OnBad, skipped: Callable[[], None]) -> Iter
         except DataError as error:
             on_bad(error)
             continue
-        for row in rows:
-            if row is None:
-                skipped()
-            else:
-                yield row
+        yield from rows
     if empty:
         raise DataError(f"{table.source} holds no rows")
 
@@ -235,7 +230,7 @@ def _point_in_time(value: object) -> tuple[bool, float | None]:
         value = _number_or_date(value.strip())
     if isinstance(value, datetime):
         return True, (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return False, float(value)
     return False, None
 

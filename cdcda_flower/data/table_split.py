@@ -3,11 +3,9 @@
 Rows lie in Arrow on disk and are read user by user: memory holds the users' ids and places, never the texts.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from cdcda_flower.data.arrow import Profile
 from cdcda_flower.data.table import Table, TableRow, load_dataset, open_table, table_rows
 from cdcda_flower.errors import DataError
-from cdcda_flower.files import whole_folder
+from cdcda_flower.files import file_digest, whole_folder
 from cdcda_flower.key_rules import HUB
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task
@@ -34,7 +32,10 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTable:
-    """A table's checked rows in Arrow; `skipped` counts the rows that lack an output, or an input that the task needs."""
+    """A table's checked rows in Arrow; `skipped` counts the rows that lack an output, or an input that the task needs.
+
+    Its folder is named by the digest of the table's bytes and of all that decides how they are read.
+    """
 
     table: Table
     folder: Path
@@ -47,14 +48,14 @@ class StoredTable:
         return Dataset.from_file(str(self.folder / _ROWS))
 
 
-def table_digest(table: Table) -> str:
+def _digest(table: Table) -> str:
     """Returns the digest of a table's bytes, and of all that decides how they are read."""
     path = table.path
     if table.source.startswith(HUB):
         contents: Any = load_dataset(table.source)._fingerprint
     else:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        contents = {str(file.relative_to(path.parent)): _file_digest(file) for file in files if file.is_file()}
+        contents = {str(file.relative_to(path.parent)): file_digest(file) for file in files if file.is_file()}
     task = table.task
     return digest(
         {
@@ -67,15 +68,10 @@ def table_digest(table: Table) -> str:
     )
 
 
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def stored_table(source: str, columns: str, task: Task, *, cache: Path) -> StoredTable:
     """Returns the table with its rows checked and stored, once per content; the first row that cannot be read is raised."""
     table = open_table(source, columns, task)
-    folder = cache / "arrow" / table_digest(table)
+    folder = cache / "arrow" / _digest(table)
     if not folder.is_dir():
         store(table, folder, on_bad=_raised)
     counts = json.loads((folder / _COUNTS).read_text(encoding="utf-8"))
@@ -95,14 +91,17 @@ def store(table: Table, folder: Path, *, on_bad: Callable[[DataError], None]) ->
     features = Features(
         {"user": text, "id": text, INPUT_FIELD: text, OUTPUT_FIELD: text, "time": number, "role": Value("int8")}
     )
-    skipped: list[None] = []
+    skipped = 0
     with whole_folder(folder) as draft:
         with ArrowWriter(path=str(draft / _ROWS), features=features, writer_batch_size=1000) as writer:
-            for row in table_rows(table, on_bad, partial(skipped.append, None)):
-                writer.write(_record(row))
+            for row in table_rows(table, on_bad):
+                if row is None:
+                    skipped += 1
+                else:
+                    writer.write(_record(row))
             writer.finalize()
-        (draft / _COUNTS).write_text(json.dumps({"skipped": len(skipped)}), encoding="utf-8")
-    return StoredTable(table=table, folder=folder, skipped=len(skipped))
+        (draft / _COUNTS).write_text(json.dumps({"skipped": skipped}), encoding="utf-8")
+    return StoredTable(table=table, folder=folder, skipped=skipped)
 
 
 def _record(row: TableRow) -> dict[str, object]:
@@ -115,7 +114,7 @@ def _record(row: TableRow) -> dict[str, object]:
 class TableSplit:
     """One split of a table: of each user the rows up to a point in time, and the questions behind it.
 
-    `places` has each user's rows, oldest first, by user in the order of first appearance.
+    `_items` and `_asked` say where in `_rows` they are, oldest first, by user in the order of first appearance.
     """
 
     file: Path

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError, ModelError, RunError
@@ -57,38 +57,37 @@ class Choice:
         return f"training {self.fleet:,.0f} tokens/s with the fleet, {self.local:,.0f} with local, measured on this machine"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """Devices that train side by side under "local": so many processes of so many threads."""
+class Clients(NamedTuple):
+    """Client processes that work side by side, and the CPUs of each."""
 
     processes: int
     cpus: int
 
 
-def kept_choice(config: RunConfig, side: Side) -> Choice | None:
+def kept_choice(config: RunConfig, clients: Clients) -> Choice | None:
     """Returns what was chosen here before for such a run; None where nothing was measured yet."""
     if not _measurable(config):
         return Choice(executor="local", fleet=0.0, local=0.0)
-    file = _file(config, side, find_model(config.device_model, "causal"))
+    file = _file(config, clients, find_model(config.device_model, "causal"))
     return Choice(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
-def choose(config: RunConfig, side: Side) -> Choice:
+def choose(config: RunConfig, clients: Clients) -> Choice:
     """Returns the faster way; two runs on one machine choose alike, since the first measurement is kept in the cache.
 
     Where a way cannot be measured, "local", which needs the least; that is not kept.
     """
-    found = kept_choice(config, side)
+    found = kept_choice(config, clients)
     if found:
         return found
     # torch takes seconds to import, and only a measurement needs it.
     from cdcda_flower.models.loading import loadable
 
     model = find_model(config.device_model, "causal")
-    file = _file(config, side, model)
+    file = _file(config, clients, model)
     base = loadable(model, cache_folder(config))
     try:
-        fleet, local = (_rate(config, base, way, side) for way in ("fleet", "local"))
+        fleet, local = (_rate(config, base, way, clients) for way in ("fleet", "local"))
     except RunError as error:
         return Choice(executor="local", fleet=0.0, local=0.0, problem=str(error))
     choice = Choice(executor="fleet" if fleet > local else "local", fleet=round(fleet, 1), local=round(local, 1))
@@ -101,7 +100,7 @@ def _measurable(config: RunConfig) -> bool:
     return config.num_users > 1 and any(method.trains for method in config.chosen_methods)
 
 
-def _file(config: RunConfig, side: Side, model: ModelRef) -> Path:
+def _file(config: RunConfig, clients: Clients, model: ModelRef) -> Path:
     """Returns where the choice of such a run on such a machine is kept."""
     key = digest(
         {
@@ -109,9 +108,10 @@ def _file(config: RunConfig, side: Side, model: ModelRef) -> Path:
             "machine": [
                 platform.node(),
                 _processor(),
-                side.processes,
-                side.cpus,
+                clients.processes,
+                clients.cpus,
                 os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                sorted(device.name for device in Path("/dev").glob("nvidia[0-9]*")),
             ],
             "versions": versions(("torch", "bitsandbytes", "transformers")),
             "model": model.digest,
@@ -137,12 +137,12 @@ def _adapters(config: RunConfig, way: Way) -> int:
     return own if way == "local" else min(config.fleet_slots, own * config.num_users, _MOST_ADAPTERS)
 
 
-def _rate(config: RunConfig, base: ModelRef, way: Way, side: Side) -> float:
+def _rate(config: RunConfig, base: ModelRef, way: Way, clients: Clients) -> float:
     """Returns the tokens that all processes of a way train in a second; they begin together, once each has its model."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
         file = Path(scratch, "measure.json")
         file.write_text(json.dumps({"config": config.to_flwr(), "base": asdict(base)}), encoding="utf-8")
-        count, threads = (side.processes, side.cpus) if way == "local" else (1, side.processes * side.cpus)
+        count, threads = (clients.processes, clients.cpus) if way == "local" else (1, clients.processes * clients.cpus)
         children = [
             opened.enter_context(
                 subprocess.Popen(
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         file, processes, cpus = arguments
         config = RunConfig.from_flwr(json.loads(Path(file).read_text(encoding="utf-8")))
-        choice = choose(config, Side(processes=int(processes), cpus=int(cpus)))
+        choice = choose(config, Clients(int(processes), int(cpus)))
     except (BadInputError, ModelError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,6 +1,5 @@
 """What makes two runs comparable: digests of config and code, versions, hardware."""
 
-import hashlib
 import json
 import os
 import platform
@@ -14,7 +13,8 @@ from typing import Any
 import psutil
 
 from cdcda_flower.config import RunConfig, Scalar
-from cdcda_flower.key_rules import is_reference
+from cdcda_flower.files import file_digest
+from cdcda_flower.key_rules import EMBEDDED, is_reference
 from cdcda_flower.plugins.registry import file_of
 from cdcda_flower.plugins.seams import Plugin, installed, plugins_in
 from cdcda_flower.runs.folder import UsedPlugin
@@ -69,19 +69,21 @@ def run_identity(config: RunConfig, root: Path) -> dict[str, Any]:
 
 def table_digest_of(config: RunConfig) -> str:
     """Returns the digest of the table that `data` names, whose path says nothing of what is in it today; "" of other data."""
+    if config.data == EMBEDDED:
+        return ""
     path = Path(config.data)
     # A folder that `datasets` saved has a fingerprint of its contents in this file.
     file = path if path.is_file() else path / "state.json"
     if not file.is_file():
         return ""
     stat = file.stat()
-    return _file_digest(file, stat.st_mtime_ns, stat.st_size)
+    return _digest_at(file, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _file_digest(file: Path, changed: int, size: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest_at(file: Path, changed: int, size: int) -> str:
+    """Returns a large file's digest, once for each state of it: every cell of a sweep asks."""
+    return file_digest(file)
 
 
 def config_digest(config: RunConfig) -> str:
@@ -115,7 +117,7 @@ def _used(plugin: Plugin, config: RunConfig) -> UsedPlugin:
     """
     seam, name = plugin
     if file := file_of(plugin, config):
-        return UsedPlugin(seam=seam.name, name=name, digest=_content_digest(file))
+        return UsedPlugin(seam=seam.name, name=name, digest=file_digest(file))
     point = installed(seam).get(name)
     module = point.module if point else name.partition(":")[0]
     own = packages_distributions().get(module.partition(".")[0], [""])[0]
@@ -140,7 +142,7 @@ def _package_digests(module: str) -> list[list[str]]:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     found = [(folder, path) for folder in folders for path in source_files(folder, ["."])]
     found += [(Path(spec.origin).parent, Path(spec.origin))] if spec.origin and not folders else []
-    return [[str(path.relative_to(root)), _content_digest(path)] for root, path in found]
+    return [[str(path.relative_to(root)), file_digest(path)] for root, path in found]
 
 
 def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:
@@ -150,7 +152,7 @@ def source_files(root: Path, packages: Iterable[str]) -> tuple[Path, ...]:
 
 def source_digest(root: Path) -> str:
     """Returns the digest of the app's Python files under `root`, by relative path and content."""
-    return digest([[str(path.relative_to(root)), _content_digest(path)] for path in source_files(root, APP)])
+    return digest([[str(path.relative_to(root)), file_digest(path)] for path in source_files(root, APP)])
 
 
 def versions(names: Iterable[str] = _VERSIONED) -> dict[str, str]:
@@ -166,10 +168,6 @@ def hardware() -> dict[str, Scalar]:
         "cores": os.cpu_count() or 0,
         "memory_bytes": psutil.virtual_memory().total,
     }
-
-
-def _content_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version(name: str) -> str:

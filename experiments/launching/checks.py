@@ -13,14 +13,16 @@ from pathlib import Path
 
 from cdcda_flower.cloud_api import api_key, is_this_machine, server_url
 from cdcda_flower.config import RunConfig
-from cdcda_flower.data.prepare import check_data
+from cdcda_flower.data.origin import check_data
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
+from cdcda_flower.models.executor_choice import Clients
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
 from cdcda_flower.plugins.registry import missing
 from cdcda_flower.plugins.seams import CLOUD_ENGINE
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import DamagedTapeError, Tape, replayed_model
+from experiments.launching.machine import clients_at_once, cores, memory_gb
 from experiments.launching.processes import free_port, port_is_free, proxy_problem
 
 PORT_VARIABLE = "CDCDA_PORT"
@@ -68,6 +70,13 @@ def client_gpu_share(config: RunConfig) -> float:
         return 0.0
     wanted = config.device == "cuda" or (config.device == "auto" and shutil.which("nvidia-smi") is not None)
     return config.client_gpu_share if wanted and has_cuda() else 0.0
+
+
+def measured_clients(config: RunConfig) -> Clients:
+    """Returns the clients that "local" would start here: on a GPU no more than their shares of it allow."""
+    clients = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
+    share = client_gpu_share(config)
+    return clients._replace(processes=min(clients.processes, int(1 / share))) if share else clients
 
 
 def has_cuda() -> bool:

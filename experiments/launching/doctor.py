@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import ConfigError, ModelError
-from cdcda_flower.models.executor_choice import Side, kept_choice
+from cdcda_flower.models.executor_choice import kept_choice
 from cdcda_flower.runs.identity import hardware, versions
 from cdcda_flower.runs.locations import cache_folder, runs_folder
+from experiments.launching.checks import measured_clients
 from experiments.launching.machine import clients_at_once, cores, memory_gb
 from experiments.launching.processes import proxy_problem
 from experiments.launching.staging import find_app
@@ -46,9 +47,8 @@ def findings() -> Iterator[tuple[str, str]]:
 
 
 def _executor(config: RunConfig) -> str:
-    side = clients_at_once(config, cores=cores(), memory_gb=memory_gb())
     try:
-        found = kept_choice(config, Side(processes=side.processes, cpus=side.cpus))
+        found = kept_choice(config, measured_clients(config))
     except ModelError as error:
         return str(error)
     return f"{found.executor}: {found.reason}" if found else 'not measured yet; the first run with "auto" does it'

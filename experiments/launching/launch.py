@@ -23,7 +23,7 @@ from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
-from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share
+from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share, measured_clients
 from experiments.launching.machine import clients_at_once, cores, memory_gb
 from experiments.launching.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
 from experiments.launching.staging import App, stage
@@ -166,12 +166,9 @@ def _with_executor(this: Launch) -> tuple[Launch, str]:
     """Returns the launch with what "auto" takes on this machine, and why; as it is where the config names an executor."""
     if this.config.device_executor != "auto":
         return this, "set by device-executor"
-    side = clients_at_once(this.config, cores=cores(), memory_gb=memory_gb())
-    if share := client_gpu_share(this.config):
-        # Ray starts no more clients on a GPU, and more would not fit.
-        side = side._replace(processes=min(side.processes, int(1 / share)))
+    clients = measured_clients(this.config)
     _say(this, "choosing the device executor (measured once on a machine, which takes about two minutes)")
-    said = _run_module(this, "cdcda_flower.models.executor_choice", str(side.processes), str(side.cpus))
+    said = _run_module(this, "cdcda_flower.models.executor_choice", str(clients.processes), str(clients.cpus))
     choice = Choice(**json.loads(said.strip().split("\n")[-1]))
     _say(this, f"device executor: {choice.executor} ({choice.reason})")
     return replace(this, config=this.config.model_copy(update={"device_executor": choice.executor})), choice.reason

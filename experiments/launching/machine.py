@@ -2,23 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.models.executor_choice import Clients
 
 # Where Linux says what a container may use (cgroup v2).
 CGROUP = Path("/sys/fs/cgroup")
 # Of the memory, what client processes may take; the rest is for the cloud's side and the system.
 CLIENTS_SHARE = 0.75
-
-
-class Clients(NamedTuple):
-    """Client processes that work side by side, and the CPUs of each."""
-
-    processes: int
-    cpus: int
 
 
 def cores(cgroup: Path = CGROUP) -> int:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cdcda_flower.models.adapters import load_adapter
-from cdcda_flower.models.exports import answers, folders, write
+from cdcda_flower.models.exports import folders, rescoring, write
 from cdcda_flower.models.exports.personal import PersonalModel
 from cdcda_flower.runs.folder import RunFolder, adapter_folder, predictions_file
 from cdcda_flower.tasks import task_named
@@ -147,7 +147,7 @@ def test_an_export_that_lost_its_adapter_is_removed(
             ).items()
         }
 
-    assert answers.__dict__["adapter_weights"] is not halved
+    assert rescoring.__dict__["adapter_weights"] is not halved
     monkeypatch.setattr(folders, "adapter_weights", halved)
     monkeypatch.setattr(write, "adapter_weights", halved)
     assert _export(run, tmp_path / "mine", form) == 1

@@ -26,15 +26,9 @@ COLUMNS = "user=author,input=mail,output=subject,time=sent"
 
 def _read(source: Path, columns: str = COLUMNS, task: Task = SUBJECTS) -> tuple[list[TableRow], list[str], int]:
     problems: list[str] = []
-    skipped: list[None] = []
-    rows = list(
-        table_rows(
-            open_table(str(source), columns, task),
-            lambda error: problems.append(str(error)),
-            lambda: skipped.append(None),
-        )
-    )
-    return rows, problems, len(skipped)
+    rows = list(table_rows(open_table(str(source), columns, task), lambda error: problems.append(str(error))))
+    read = [row for row in rows if row is not None]
+    return read, problems, len(rows) - len(read)
 
 
 def _csv(path: Path, rows: list[dict[str, Any]], *, separator: str = ",") -> Path:
@@ -221,7 +215,7 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     table = open_table("hf:owner/name", "", SUBJECTS)
     with pytest.raises(DataError, match="data is 'hf:owner/name', which `datasets` cannot load"):
-        list(table_rows(table, lambda _: None, lambda: None))
+        list(table_rows(table, lambda _: None))
 
 
 def test_a_huge_cell_is_read_whole(tmp_path: Path) -> None:
@@ -284,3 +278,9 @@ def test_parquet_cells_of_other_types_are_named(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows[:1]), tmp_path / "d.parquet")
     [problem] = _read(tmp_path / "d.parquet", "")[1]
     assert "row 1: input is a value of type date; it must be a text" in problem
+
+
+@pytest.mark.parametrize("time", [10**400, "1e999", "nan", float("inf"), True])
+def test_a_number_that_no_clock_has_is_no_time(tmp_path: Path, time: object) -> None:
+    [problem] = _read(_jsonl(tmp_path / "m.jsonl", [{"user": "a", "output": "x", "time": time}]), "")[1]
+    assert "that is no time; write a number, or a date" in problem

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.models.executor_choice import Choice, Side, choose, kept_choice, main
+from cdcda_flower.models.executor_choice import Choice, Clients, choose, kept_choice, main
 from lamp_folder import config
 
-SIDE = Side(processes=1, cpus=1)
+CLIENTS = Clients(1, 1)
 
 
 def _config(folder: Path, model: Path, **changes: Any) -> RunConfig:
@@ -24,19 +24,19 @@ def test_both_ways_are_measured_once(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = _config(tmp_path, tiny_llama)
-    assert kept_choice(asked, SIDE) is None
-    chosen = choose(asked, SIDE)
+    assert kept_choice(asked, CLIENTS) is None
+    chosen = choose(asked, CLIENTS)
     assert chosen.fleet > 0
     assert chosen.local > 0
     assert chosen.executor == ("fleet" if chosen.fleet > chosen.local else "local")
     assert "measured on this machine" in chosen.reason
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("measured again"))
-    assert choose(asked, SIDE) == kept_choice(asked, SIDE) == chosen
-    assert choose(_config(tmp_path, tiny_llama, seed=9, k=2), SIDE) == chosen
+    assert choose(asked, CLIENTS) == kept_choice(asked, CLIENTS) == chosen
+    assert choose(_config(tmp_path, tiny_llama, seed=9, k=2), CLIENTS) == chosen
     # What changes the work is another measurement.
     for changes in ({"quantization": "none"}, {"lora_rank": 4}, {"fleet_slots": 1}, {"batch_size": 2}):
-        assert kept_choice(_config(tmp_path, tiny_llama, **changes), SIDE) is None
-    assert kept_choice(asked, Side(processes=2, cpus=1)) is None
+        assert kept_choice(_config(tmp_path, tiny_llama, **changes), CLIENTS) is None
+    assert kept_choice(asked, Clients(2, 1)) is None
     file = tmp_path / "config.json"
     file.write_text(json.dumps(asked.to_flwr()), encoding="utf-8")
     assert main([str(file), "1", "1"]) == 0
@@ -47,7 +47,7 @@ def test_both_ways_are_measured_once(
 def test_where_nothing_is_trained_side_by_side_nothing_is_measured(
     tiny_llama: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    chosen = choose(_config(tmp_path, tiny_llama, **changes), SIDE)
+    chosen = choose(_config(tmp_path, tiny_llama, **changes), CLIENTS)
     assert (chosen.executor, chosen.reason) == ("local", "nothing is trained side by side")
     assert not (tmp_path / "cache").exists()
 
@@ -56,7 +56,7 @@ def test_where_a_way_cannot_be_measured_local_is_taken_and_nothing_kept(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cdcda_flower.models.executor_choice._READY", "something else")
-    chosen = choose(_config(tmp_path, tiny_llama), SIDE)
+    chosen = choose(_config(tmp_path, tiny_llama), CLIENTS)
     assert chosen.executor == "local"
     assert "could not be measured: a process ended early" in chosen.reason
     assert 'set device-executor to "fleet" or "local"' in chosen.reason

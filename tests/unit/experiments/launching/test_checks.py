@@ -10,6 +10,7 @@ from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
 from cdcda_flower.models.model_files import loaded_models
 from cdcda_flower.runs.tape import Tape, TapedModel
+from experiments.launching import checks
 from experiments.launching.checks import check_before_start, chosen_port
 from experiments.launching.processes import port_is_free
 from experiments.launching.staging import find_app
@@ -276,3 +277,14 @@ def test_a_damaged_tape_stops_a_replay_and_no_run_that_records(tmp_path: Path) -
     with recording(_config(tmp_path, tape_mode="record"), lambda use: None) as opened:
         assert opened.use.damaged.startswith(f"{path}.damaged-")
     assert len(path.read_bytes()) > 5000
+
+
+@pytest.mark.parametrize(("share", "processes"), [(0.0, 16), (0.25, 4), (0.3, 3), (1.0, 1)])
+def test_no_more_clients_are_measured_than_a_gpu_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, processes: int
+) -> None:
+    monkeypatch.setattr(checks, "cores", lambda: 16)
+    monkeypatch.setattr(checks, "memory_gb", lambda: 1000.0)
+    monkeypatch.setattr(checks, "client_gpu_share", lambda config: share)
+
+    assert checks.measured_clients(_config(tmp_path)) == (processes, 1)
