@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -97,7 +98,12 @@ def _module(plugin: Plugin, config: RunConfig) -> ModuleType:
                 raise  # found, but what it imports is not
             raise ConfigError(_nowhere(plugin, config)) from error
     # Under a name of its own, so that a file called `random.py` shadows nothing.
-    alias = f"cdcda_plugin_{name.replace('.', '_')}"
+    return _executed(f"cdcda_plugin_{name.replace('.', '_')}", file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _executed(alias: str, file: Path, changed: int) -> ModuleType:
+    """Returns a file as a module, executed once for each state of it: what it loads at import serves all users."""
     spec = importlib.util.spec_from_file_location(alias, file)
     assert spec is not None
     assert spec.loader is not None
