@@ -49,6 +49,16 @@ def whole_file(final: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Waits until the disk holds the files that lie in a folder, and their names."""
+    for path in (*(file for file in folder.iterdir() if file.is_file()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Replaces `path` by `text`; `durable` waits until the disk holds it (a progress display need not wait)."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

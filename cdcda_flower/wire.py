@@ -4,6 +4,7 @@ An object crosses as one JSON string beside its type's name. Flower's records re
 strings in places; one non-empty string has none of these troubles.
 """
 
+import hashlib
 import json
 from functools import lru_cache
 from typing import Any, TypeVar, cast, overload
@@ -78,6 +79,11 @@ def _validated(kind: Any, text: str) -> object:
 def payload_bytes(content: RecordDict) -> int:
     """Returns the bytes of the value's JSON, as UTF-8; Flower's own count fails on empty texts and counts characters."""
     return len(str(content.config_records[_RECORD][_JSON]).encode())
+
+
+def payload_digest(content: RecordDict) -> str:
+    """Returns the digest of the value's JSON."""
+    return hashlib.sha256(str(content.config_records[_RECORD][_JSON]).encode()).hexdigest()
 
 
 def payload_fields(content: RecordDict) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import RunError, coded
-from cdcda_flower.files import private_files
+from cdcda_flower.files import private_files, sync_folder
 from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
@@ -22,14 +22,15 @@ from cdcda_flower.messages import (
     Submitted,
     Workspace,
 )
-from cdcda_flower.runs.identity import source_digest
-from cdcda_flower.seeding import derive_seed
+from cdcda_flower.runs.identity import config_digest, source_digest
+from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
-from cdcda_flower.wire import decode
+from cdcda_flower.wire import decode, encode, payload_digest
 from clients.device import Device, open_device
 from clients.evaluate import ask, asked, evaluate
 from clients.executors import make_executor
+from clients.executors.executor import Executor
 from clients.failures import failed
 from clients.personalize import personalize
 from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
@@ -117,29 +118,69 @@ def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
 
 
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    personalize(device, request.plans, make_executor(config, request.base), config)
+    executor = make_executor(config, request.base)
+    if _trained(device, config, request, executor) is None:
+        personalize(device, request.plans, executor, config)
     return guarded(Submitted(), users=[])
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    reports = personalize(device, request.plans, make_executor(config, request.base), config)()
-    # Methods that share an adapter share its training, whose tokens count once.
-    tokens = {report.adapter.trained_as: report.stats.tokens for report in reports}
-    reply = PersonalizeReply(user_id=device.user_id, reports=tuple(reports))
-    return guarded(reply, users=[device.user_id], tokens=sum(tokens.values()))
+    executor = make_executor(config, request.base)
+    reply, tokens = _trained(device, config, request, executor), 0
+    if reply is None:
+        reports = tuple(personalize(device, request.plans, executor, config)())
+        # Methods that share an adapter share its training, whose tokens count once; what is answered again took none.
+        tokens = sum({report.adapter.trained_as: report.stats.tokens for report in reports}.values())
+        reply = PersonalizeReply(user_id=device.user_id, reports=reports)
+        for adapter in {report.adapter.trained_as for report in reports}:
+            sync_folder(device.adapter_folder(adapter))
+        device.kept.keep("personalize", _asked(device, config, request), reply)
+    return guarded(reply, users=[device.user_id], tokens=tokens)
+
+
+def _trained(
+    device: Device, config: RunConfig, request: PersonalizeRequest, executor: Executor
+) -> PersonalizeReply | None:
+    """Returns what the device answered to the same request before, as long as it holds the adapters."""
+    return device.kept.answer(
+        "personalize",
+        _asked(device, config, request),
+        PersonalizeReply,
+        still_good=lambda reply: all(executor.holds(device.stored(report.adapter)) for report in reply.reports),
+    )
 
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    ask(device, device.history(), request.jobs, make_executor(config, request.base), config)
+    if _answered(device, config, request) is None:
+        ask(device, device.history(), request.jobs, make_executor(config, request.base), config)
     return guarded(Submitted(), users=[])
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    executor = make_executor(config, request.base)
-    results = evaluate(device, request.jobs, executor, config)
+    reply = _answered(device, config, request)
+    if reply is None:
+        results = evaluate(device, request.jobs, make_executor(config, request.base), config)
+        reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
+        device.kept.keep("evaluate", _asked(device, config, request), reply)
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
-    reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
     return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(config.chosen_task))
+
+
+def _answered(device: Device, config: RunConfig, request: EvaluateRequest) -> EvaluateReply | None:
+    """Returns what the device answered to the same request before, as long as its predictions are there."""
+    return device.kept.answer(
+        "evaluate",
+        _asked(device, config, request),
+        EvaluateReply,
+        still_good=lambda reply: all(
+            device.has_predictions(job.method) for job in request.jobs if job.adapter_of in (None, device.user_id)
+        ),
+    )
+
+
+def _asked(device: Device, config: RunConfig, request: PersonalizeRequest | EvaluateRequest) -> str:
+    """Returns the digest of all that a reply depends on: the request with its run and code, the config, the data."""
+    return digest([payload_digest(encode(request)), config_digest(config), device.data_digest])
 
 
 @private_files()

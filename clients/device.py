@@ -1,7 +1,6 @@
 """A device's private folder: the only code that opens a target user's history, and the store of its adapters."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,13 @@ from flwr.app import Context
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import RunError, coded
+from cdcda_flower.files import file_digest, write_atomic
 from cdcda_flower.messages import Workspace
 from cdcda_flower.methods import is_method
 from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.runs.folder import RunFolder, adapter_folder, predictions_file
+from cdcda_flower.runs.kept import Kept
+from cdcda_flower.seeding import digest
 from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
 
 
@@ -38,18 +40,30 @@ class Device:
             queries=read_examples(self.private / "queries.jsonl"),
         )
 
+    @property
+    def data_digest(self) -> str:
+        """The digest of the history and of the held-out queries."""
+        return digest([file_digest(self.private / name) for name in ("history.jsonl", "queries.jsonl")])
+
+    @property
+    def kept(self) -> Kept:
+        """What the device has answered, to be answered again."""
+        return Kept(self.home / "kept")
+
+    def has_predictions(self, method: str) -> bool:
+        """Says whether a method's answers stand on the device."""
+        return predictions_file(self.home, method).is_file()
+
     def write_predictions(self, method: str, predictions: Iterable[Prediction]) -> None:
         """Keeps a method's answers on the device, one JSON object per line."""
         file = predictions_file(self.home, method)
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
-        file.write_text("".join(lines), encoding="utf-8")
+        write_atomic(file, "".join(lines))
 
     def keep_choice(self, run: str, ids: Sequence[str]) -> None:
         """Keeps the ids of what the share policy chose in a run."""
-        file = os.open(self._choice_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            json.dump({"run": run, "ids": list(ids)}, stream)
+        write_atomic(self._choice_file, json.dumps({"run": run, "ids": list(ids)}))
 
     def choice(self, run: str) -> tuple[str, ...] | None:
         """Returns the ids of what the share policy chose in a run, or None where it has not been asked yet."""

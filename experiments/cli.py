@@ -21,7 +21,7 @@ from cdcda_flower.tasks import task_named
 from experiments.dashboard.serving import serve
 from experiments.export import ExportOrder
 from experiments.export import export as write_export
-from experiments.launching.launch import Terminated, launch, prepare_only
+from experiments.launching.launch import Terminated, launch, prepare_only, resume
 from experiments.launching.staging import find_app
 from experiments.new import kinds, usage, write
 from experiments.paper.case import CaseOrder
@@ -61,25 +61,52 @@ Overrides = Annotated[
 
 @app.command()
 def run(
-    conf: Conf,
+    conf: Annotated[
+        Path | None, typer.Argument(help="TOML file with flat keys; `cdcda keys` lists them", show_default=False)
+    ] = None,
     overrides: Overrides = None,
     runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
     name: Annotated[str, typer.Option(help="name of this run's folder")] = "",
+    go_on: Annotated[
+        str, typer.Option("--resume", metavar="RUN", help="carry a run that stopped to its end, instead of a new one")
+    ] = "",
 ) -> None:
-    """Run one configuration; the last line says where its results lie."""
-    config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
+    """Run one configuration, or resume a run; the last line says where its results lie."""
     folders: list[RunFolder] = []
     try:
-        launch(config, find_app(), stderr(), created=folders.append)
-        if config.doubles:
-            _complain(f"no summary: {', '.join(config.doubles)} name test doubles, whose numbers mean nothing")
+        if go_on:
+            if conf or runs_dir or name:
+                raise BadInputError(
+                    "--resume takes its file, its folder and its name from the run; give only --set beside it"
+                )
+            resume(_find_run(go_on), find_app(), stderr(), overrides or [], created=folders.append)
+        elif conf:
+            config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
+            launch(config, find_app(), stderr(), created=folders.append)
         else:
-            show(read_report(folders[0]), stdout())
+            raise BadInputError("nothing to run: give a TOML file, or --resume RUN")
+        _summarise(folders[0])
     finally:
         for folder in folders:
-            if folder.manifest().status == "finished":
-                stdout().write(f"dashboard: cdcda dashboard {shlex.quote(str(folder.path))}\n")
-            stdout().write(f"run: {folder.path}\n")
+            _point_to(folder)
+
+
+def _summarise(folder: RunFolder) -> None:
+    doubles = RunConfig.from_flwr(folder.manifest().config).doubles
+    if doubles:
+        _complain(f"no summary: {', '.join(doubles)} name test doubles, whose numbers mean nothing")
+    else:
+        show(read_report(folder), stdout())
+
+
+def _point_to(folder: RunFolder) -> None:
+    """Says where a run lies, and what can be done with it next."""
+    place, status = shlex.quote(str(folder.path)), folder.manifest().status
+    if status == "finished":
+        stdout().write(f"dashboard: cdcda dashboard {place}\n")
+    elif status in {"failed", "interrupted"}:
+        stdout().write(f"resume: cdcda run --resume {place}\n")
+    stdout().write(f"run: {folder.path}\n")
 
 
 @app.command()

@@ -8,8 +8,12 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import is_supply
-from cdcda_flower.runs.folder import PAIRS, CloudCost, RunFolder
+from cdcda_flower.models.sources import weights_digest
+from cdcda_flower.runs.folder import PAIRS, RunFolder
+from cdcda_flower.runs.identity import config_digest
+from cdcda_flower.runs.kept import Kept
 from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import ModelRef, SyntheticPair, TrainingReport, Upload
 from strategies.augmentation.choices import Pairs, Written, by_user, random_of_size
@@ -54,7 +58,11 @@ class CloudSide:
             return ()
         # Before the first answer is paid for: a scorer that is not there is said now.
         self.models.consistency()
-        with self._counted(PAIRS), self.phases.phase("generate", shared * self.config.k), self._cloud() as cloud:
+        with (
+            self.recording.purpose(PAIRS),
+            self.phases.phase("generate", shared * self.config.k),
+            self._cloud() as cloud,
+        ):
             augmented = augment(uploads, self._task, self.config, cloud, self.phases.advance)
         self.ledger.add_pairs(augmented.pairs)
         self.ledger.add_unparsable(augmented.unparsable)
@@ -98,7 +106,7 @@ class CloudSide:
         with self.phases.phase("answer", total), self._cloud() as cloud:
             for method in sorted({name for own in questions for name in own.prompts}):
                 # One after the other, so that what each one costs is known.
-                with self._counted(method):
+                with self.recording.purpose(method):
                     by_user = answered(
                         questions,
                         method,
@@ -127,28 +135,22 @@ class CloudSide:
         """Returns the training of the global adapter on what all users shared."""
         pairs = pooled_pairs(uploads, self.prepared.asked_elsewhere)
         self.folder.update(asked_elsewhere=sum(len(upload.examples) for upload in uploads) - len(pairs))
+        kept, asked = Kept(self.folder.path / "kept"), digest([config_digest(self.config), base.digest, pairs])
         with self.phases.phase("pooled", self.config.epochs * len(pairs)):
-            return pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
+            report = kept.answer("pooled", asked, TrainingReport, still_good=self._is_there)
+            if report is None:
+                report = pooled_adapter(self.config, base, pairs, self.folder.pooled, self.phases.advance)
+                kept.keep("pooled", asked, report)
+        return report
+
+    def _is_there(self, pooled: TrainingReport) -> bool:
+        """Says whether the global adapter that was trained before lies where it should; a double's weighs nothing."""
+        double = self.config.device_executor == "echo"
+        return double or weights_digest(self.folder.pooled) == pooled.adapter.weights_digest
 
     @property
     def _task(self) -> Task:
         return self.config.chosen_task
-
-    @contextmanager
-    def _counted(self, purpose: str) -> Iterator[None]:
-        """Notes in the manifest what the cloud does in the block for one purpose; each purpose has one block in a run."""
-        before = self.recording.use
-        try:
-            yield
-        finally:
-            use, costs = self.recording.use, self.folder.manifest().cloud_costs
-            spent = CloudCost(
-                calls_taken=use.calls_taken - before.calls_taken,
-                calls_asked=use.calls_asked - before.calls_asked,
-                tokens=use.written + use.tokens_taken - before.written - before.tokens_taken,
-                seconds=use.seconds - before.seconds,
-            )
-            self.folder.update(cloud_costs={**costs, purpose: spent})
 
     @contextmanager
     def _cloud(self) -> Iterator[Engine]:

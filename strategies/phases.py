@@ -17,7 +17,8 @@ class Phases:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._progress = Progress(folder.progress_path)
-        self._costs: tuple[PhaseCost, ...] = ()
+        # Of a run that is resumed, with what its phases took before.
+        self._costs = {cost.name: cost for cost in folder.manifest().phases}
         self._tokens = 0
 
     @contextmanager
@@ -36,8 +37,10 @@ class Phases:
         self._note(name, time.perf_counter() - started)
 
     def _note(self, name: str, seconds: float) -> None:
-        self._costs = (*self._costs, PhaseCost(name=name, seconds=seconds, tokens=self._tokens))
-        self._folder.update(phases=self._costs)
+        before = self._costs.get(name, PhaseCost(name=name, seconds=0.0, tokens=0))
+        self._costs[name] = PhaseCost(name=name, seconds=before.seconds + seconds, tokens=before.tokens + self._tokens)
+        self._folder.update(phases=tuple(self._costs.values()))
+        self._progress.end()
 
     def advance(self, done: int, tokens: int) -> None:
         """Adds finished items and tokens to the current phase."""

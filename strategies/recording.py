@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import DataError, RunError
-from cdcda_flower.runs.folder import TapeUse
+from cdcda_flower.runs.folder import CloudCost, RunFolder, TapeUse
 from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import ROLES, Tape, TapedModel, asked_name, replayed_model
 from cdcda_flower.types import ModelRef
@@ -14,14 +14,35 @@ from cdcda_flower.types import ModelRef
 
 @dataclass(kw_only=True)
 class Recording:
-    """A run's open tape and its account; `note` is told of every change of the account."""
+    """A run's open tape and its account, whole and by purpose; the manifest is told of every change.
+
+    A run that is resumed takes from the tape what it has asked before: that stays in the account as asked, once.
+    """
 
     tape: Tape
     replays: bool
     budget_calls: int
     budget_tokens: int
-    note: Callable[[TapeUse], object]
+    folder: RunFolder
     use: TapeUse = field(repr=False)
+    costs: dict[str, CloudCost] = field(default_factory=dict, repr=False)
+    _own: TapeUse = field(init=False, repr=False)
+    _purpose: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        # What was asked before the run stopped and may come back from the tape.
+        self._own = self.use
+
+    @contextmanager
+    def purpose(self, name: str) -> Iterator[None]:
+        """Notes under `name` what the block takes and asks."""
+        self.costs.setdefault(name, CloudCost())
+        self._purpose = name
+        try:
+            yield
+        finally:
+            self._purpose = ""
+            self._note()
 
     def add(
         self,
@@ -37,20 +58,39 @@ class Recording:
         `written` and `seconds` are those of the calls that were asked: the tokens of their texts alone, which a server counts
         prompts beside.
         """
-        use = self.use
+        use, own = self.use, self._own
+        again = {
+            "calls_asked": min(calls[0], own.calls_asked),
+            "written": min(tokens[0], own.written),
+            "scores_computed": min(scores[0], own.scores_computed),
+        }
+        self._own = own.model_copy(update={name: getattr(own, name) - count for name, count in again.items()})
+        taken, worth = calls[0] - again["calls_asked"], tokens[0] - again["written"]
         self.use = use.model_copy(
             update={
-                "calls_taken": use.calls_taken + calls[0],
+                "calls_taken": use.calls_taken + taken,
                 "calls_asked": use.calls_asked + calls[1],
-                "tokens_taken": use.tokens_taken + tokens[0],
+                "tokens_taken": use.tokens_taken + worth,
                 "tokens": use.tokens + tokens[1],
                 "written": use.written + written,
                 "seconds": use.seconds + seconds,
-                "scores_taken": use.scores_taken + scores[0],
+                "scores_taken": use.scores_taken + scores[0] - again["scores_computed"],
                 "scores_computed": use.scores_computed + scores[1],
             }
         )
-        self.note(self.use)
+        if self._purpose:
+            cost = self.costs[self._purpose]
+            self.costs[self._purpose] = CloudCost(
+                calls_taken=cost.calls_taken + taken,
+                calls_asked=cost.calls_asked + calls[1],
+                tokens=cost.tokens + written + worth,
+                written=cost.written + written,
+                seconds=cost.seconds + seconds,
+            )
+        self._note()
+
+    def _note(self) -> None:
+        self.folder.update(tape=self.use, cloud_costs=self.costs)
 
     def affordable_calls(self, left: int, total: int) -> int:
         """Returns for how many of the next `left` calls, of `total` missing ones, `budget-calls` has room.
@@ -67,13 +107,10 @@ class Recording:
 
     def used_up(self, spent: str, left: int, total: int) -> RunError:
         """Returns the error of a budget that ended before the calls did."""
-        path = self.tape.path
-        kept = (
-            f"tape {path} keeps what was paid for, and only the rest is asked"
-            if path
-            else "without a tape it begins anew"
+        return RunError(
+            f"{spent}; {left} of {total} calls remain; raise the budget and resume the run: tape {self.tape.path} keeps what "
+            "was paid for, and only the rest is asked"
         )
-        return RunError(f"{spent}; {left} of {total} calls remain; raise the budget and run again: {kept}")
 
     def incomplete(self, model: TapedModel, missing: int, total: int) -> DataError:
         """Returns the error of a replay whose tape lacks calls."""
@@ -102,12 +139,13 @@ class Recording:
 
 
 @contextmanager
-def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[Recording]:
-    """Gives the run's tape as `tape` and `tape-mode` say; without one it is kept in memory for as long as the run."""
-    path = None if config.tape_mode == "off" else tape_file(config)
+def recording(config: RunConfig, folder: RunFolder) -> Iterator[Recording]:
+    """Gives the run's tape as `tape` and `tape-mode` say; with "off" it lies in the run's folder, for this run alone."""
+    off, before = config.tape_mode == "off", folder.manifest()
+    path = folder.tape_path if off else tape_file(config)
     with Tape(path, writable=config.tape_mode != "replay") as tape:
-        use = TapeUse(
-            path=str(path or ""),
+        fresh = TapeUse(
+            path="" if off else str(path),
             mode=config.tape_mode,
             calls_taken=0,
             calls_asked=0,
@@ -121,6 +159,17 @@ def recording(config: RunConfig, note: Callable[[TapeUse], object]) -> Iterator[
             replays=config.tape_mode == "replay",
             budget_calls=config.budget_calls,
             budget_tokens=config.budget_tokens,
-            note=note,
-            use=use,
+            folder=folder,
+            # What was taken is taken again, and counted again; what was asked is not.
+            use=_asked_before(before.tape, fresh) if before.tape else fresh,
+            costs={name: _asked(cost) for name, cost in before.cloud_costs.items()},
         )
+
+
+def _asked_before(before: TapeUse, fresh: TapeUse) -> TapeUse:
+    asked = {"calls_asked", "tokens", "written", "seconds", "scores_computed"}
+    return fresh.model_copy(update=before.model_dump(include=asked))
+
+
+def _asked(cost: CloudCost) -> CloudCost:
+    return cost.model_copy(update={"calls_taken": 0, "tokens": cost.written})

@@ -47,7 +47,8 @@ def main(grid: Grid, context: Context) -> None:
     """Runs one federation; the manifest says how it ended, and an error is raised as well."""
     config = RunConfig.from_flwr(context.run_config)
     folder = _run_folder(config)
-    folder.update(status="running", started=_now())
+    # A run that goes on has begun before.
+    folder.update(status="running", **({} if folder.manifest().pauses else {"started": _now()}))
     try:
         failures = run(grid, config, folder)
     except BaseException as error:
@@ -67,6 +68,7 @@ def main(grid: Grid, context: Context) -> None:
         folder.end(status="failed", error_kind="run", error=failures, finished=_now())
         raise RunError(failures)
     folder.end(status="finished", finished=_now())
+    folder.tape_path.unlink(missing_ok=True)
 
 
 @private_files()
@@ -89,7 +91,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         nodes = wait_for_nodes(grid, config.num_users, timeout_s=config.start_timeout_s)
         phases.advance(len(nodes), 0)
     workspace = Workspace(prepared=str(prepared.root), run=str(folder.path), source_digest=source_digest(_root()))
-    with recording(config, lambda use: folder.update(tape=use)) as tape, Ledger(folder.ledger_path) as ledger:
+    with recording(config, folder) as tape, Ledger(folder.ledger_path) as ledger:
         models = Models(config, folder, tape, phases)
         # After the nodes are there: converting a model would take the cores that Ray starts with.
         models.check()

@@ -9,9 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cdcda_flower.errors import DataError, RunError, coded
 from cdcda_flower.files import private_files
-from cdcda_flower.models.sources import files_digest
-
-_WEIGHTS = "adapter_model.safetensors"
+from cdcda_flower.models.sources import ADAPTER_WEIGHTS, weights_digest
 
 
 @private_files()
@@ -20,7 +18,9 @@ def save_adapter(folder: Path, weights: dict[str, torch.Tensor], config: LoraCon
     config.inference_mode = True
     config.save_pretrained(str(folder))
     save_file(
-        {name: tensor.contiguous() for name, tensor in weights.items()}, folder / _WEIGHTS, metadata={"format": "pt"}
+        {name: tensor.contiguous() for name, tensor in weights.items()},
+        folder / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
     )
     return weights_digest(folder)
 
@@ -37,18 +37,13 @@ def check_finite(weights: Iterable[torch.Tensor]) -> None:
         )
 
 
-def weights_digest(folder: Path) -> str:
-    """Returns the digest of a stored adapter's weights."""
-    return files_digest([folder / _WEIGHTS])
-
-
 def load_adapter(folder: Path, *, digest: str) -> dict[str, torch.Tensor]:
     """Returns the weights; raises DataError where they are missing or not the ones that were stored."""
-    if not (folder / _WEIGHTS).is_file():
-        raise DataError(f"adapter {folder} holds no {_WEIGHTS}; train it again")
     found = weights_digest(folder)
+    if not found:
+        raise DataError(f"adapter {folder} holds no {ADAPTER_WEIGHTS}; train it again")
     if found != digest:
         raise DataError(
             f"adapter {folder} has digest {found[:12]}, expected {digest[:12]}; it was changed: train it again"
         )
-    return load_file(folder / _WEIGHTS)
+    return load_file(folder / ADAPTER_WEIGHTS)

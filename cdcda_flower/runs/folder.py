@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -124,14 +125,24 @@ PAIRS = "pairs"
 
 
 class CloudCost(BaseModel):
-    """What the cloud did for one purpose: `tokens` of all its texts, from the tape or not, and `seconds` of the asked ones."""
+    """What the cloud did for one purpose: `tokens` of all its texts, from the tape or not; of the asked ones `written` and `seconds`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls_taken: int = 0
     calls_asked: int = 0
     tokens: int = 0
+    written: int = 0
     seconds: float = 0.0
+
+
+class Pause(BaseModel):
+    """When a run stopped before its end, and when it was resumed (UTC, ISO 8601)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stopped: str
+    resumed: str
 
 
 class Manifest(BaseModel):
@@ -142,7 +153,7 @@ class Manifest(BaseModel):
     `base_weights` is the digest of the weights of an M_base that was trained, `data_digest` of the target users' histories
     and queries. `plugins` are those that the config names, `table_digest` is of a table's file. `asked_elsewhere` counts the history items that another target
     user is asked, without which the global adapter was trained. `cloud_server` is None where the run did not need to know
-    what its server can do.
+    what its server can do. `pauses` are those of a run that was resumed, which `started` and `finished` stand around.
     `cloud_costs` has an entry for each method that the cloud answers, and under "pairs" one for all that train on pairs.
     """
 
@@ -174,8 +185,17 @@ class Manifest(BaseModel):
     synthetic: bool = False
     started: str = ""
     finished: str = ""
+    pauses: tuple[Pause, ...] = ()
     phases: tuple[PhaseCost, ...] = ()
     peak_pss_bytes: int = 0
+
+    @property
+    def minutes(self) -> float | None:
+        """How long the run went on, its pauses not counted; None where it has not ended."""
+        if not (self.started and self.finished):
+            return None
+        spans = [(self.started, self.finished), *((pause.resumed, pause.stopped) for pause in self.pauses)]
+        return sum((_time(end) - _time(begin)).total_seconds() for begin, end in spans) / 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +228,11 @@ class RunFolder:
     def ledger_path(self) -> Path:
         """The SQLite file of uploads, pairs, verdicts and results."""
         return self.path / "ledger.sqlite"
+
+    @property
+    def tape_path(self) -> Path:
+        """The tape of a run that has none in common with other runs; it goes when the run has finished."""
+        return self.path / "tape.sqlite"
 
     @property
     def devices(self) -> Path:
@@ -293,6 +318,10 @@ class RunFolder:
         with (self.path / ".manifest.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 # Beside an adapter: the loss of each training step, as a JSON list.

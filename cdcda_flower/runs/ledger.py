@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from cdcda_flower.errors import DataError
+from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import (
     AdapterRef,
@@ -38,6 +38,18 @@ _SUMS = TypeAdapter(dict[str, float])
 _MANY_SUMS = TypeAdapter(list[dict[str, float]])
 _PROVENANCE = (
     "user_id TEXT NOT NULL, source_id TEXT NOT NULL, generator TEXT, prompt_digest TEXT, seed INTEGER, sample INTEGER"
+)
+# Another program may look at the ledger while the run goes on.
+_WAIT_S = 60.0
+_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {
+        sqlite3.SQLITE_FULL: "free some space",
+        sqlite3.SQLITE_BUSY: f"end the program that has held it for {_WAIT_S:.0f} s",
+        sqlite3.SQLITE_READONLY: "make it writable",
+        sqlite3.SQLITE_CANTOPEN: "make its folder writable",
+        sqlite3.SQLITE_CORRUPT: "nothing in it is needed to go on",
+        sqlite3.SQLITE_NOTADB: "nothing in it is needed to go on",
+    }
 )
 VERSION = 2  # of the tables; another version's ledger is refused
 _SCHEMA = f"""
@@ -90,9 +102,10 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
-        self._connection = sqlite3.connect(self._path)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.executescript(_SCHEMA)
+        with _explained(self._path):
+            self._connection = sqlite3.connect(self._path, timeout=_WAIT_S)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(_SCHEMA)
         return self
 
     def __exit__(
@@ -175,8 +188,21 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._connection is not None, "the ledger is closed; use it as a context manager"
-        with self._connection:
+        with _explained(self._path), self._connection:
             yield self._connection
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what the disk or another program did to a ledger into a RunError; a row that is there already is our fault."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        mend = _REMEDIES.get(code, "see to its disk")
+        raise RunError(f"ledger {path} cannot be written: {error}; {mend}, and resume the run") from None
 
 
 class LedgerReader:

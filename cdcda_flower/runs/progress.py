@@ -15,7 +15,10 @@ WRITES_PER_SECOND = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressState:
-    """The current phase: items done of `total`, tokens so far, and when it started and was last told (Unix seconds)."""
+    """The current phase: items done of `total`, tokens so far, and when it started and was last told (Unix seconds).
+
+    `noted`: it has ended, and the manifest says what it took.
+    """
 
     phase: str
     done: int
@@ -23,6 +26,7 @@ class ProgressState:
     tokens: int
     started: float
     updated: float
+    noted: bool = False
 
 
 class Progress:
@@ -57,6 +61,13 @@ class Progress:
                 self._late = threading.Timer(1 / WRITES_PER_SECOND, self._catch_up)
                 self._late.daemon = True
                 self._late.start()
+
+    def end(self) -> None:
+        """Says that the manifest has what the current phase took."""
+        with self._alone:
+            assert self._state is not None
+            self._state = replace(self._state, noted=True)
+            self._write()
 
     def _catch_up(self) -> None:
         with self._alone:

@@ -91,23 +91,23 @@ class DamagedTapeError(DataError):
 class Tape:
     """An open tape; use it as a context manager. Any thread may call, one at a time.
 
-    Several processes may write one tape at once. Without a path it is kept in memory, and forgotten. `damaged` is where a
-    damaged tape was moved to when this one was opened, None where it was whole.
+    Several processes may write one tape at once. `damaged` is where a damaged tape was moved to when this one was opened,
+    None where it was whole.
     """
 
-    def __init__(self, path: Path | None, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool) -> None:
         self.path, self._writable = path, writable
         self.damaged: Path | None = None
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
-        if self.path is not None and self._writable and not self.path.exists():
+        if self._writable and not self.path.exists():
             create_tape(self.path)
         found = _identity(self.path)
         try:
             self._connection = _open(self.path, writable=self._writable)
         except DamagedTapeError as error:
-            if self.path is None or not self._writable:
+            if not self._writable:
                 raise
             # Where another run was faster, its new tape stands there now.
             if _identity(self.path) == found:
@@ -240,13 +240,11 @@ def create_tape(path: Path) -> None:
         ) from None
 
 
-def _open(path: Path | None, *, writable: bool) -> sqlite3.Connection:
+def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Returns a connection to a whole tape; raises DataError where there is none, or one of another version."""
     with _explained(path):
         connection = _connected(path, writable=writable)
         try:
-            if path is None:
-                connection.executescript(_SCHEMA)
             _check_kind(path, connection)
             (first, *_) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if first != "ok":
@@ -261,11 +259,11 @@ def _open(path: Path | None, *, writable: bool) -> sqlite3.Connection:
     return connection
 
 
-def _connected(path: Path | None, *, writable: bool) -> sqlite3.Connection:
-    place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
-    if path is not None and path.exists() and not path.is_file():
+def _connected(path: Path, *, writable: bool) -> sqlite3.Connection:
+    place = f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    if path.exists() and not path.is_file():
         raise DataError(f"tape {path} is a folder, or no file for another reason; name a file in `tape`")
-    if path is not None and not path.is_file():
+    if not path.is_file():
         raise DataError(
             f'tape {path} does not exist; a run with tape-mode = "record" makes one, or name another in `tape`'
         )
@@ -283,7 +281,7 @@ def _close(connection: sqlite3.Connection, *, writable: bool) -> None:
     connection.close()
 
 
-def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
+def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
     """Raises DataError where the file is no tape, or one of another version."""
     (kind,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -296,9 +294,9 @@ def _check_kind(path: Path | None, connection: sqlite3.Connection) -> None:
         )
 
 
-def _identity(path: Path | None) -> int | None:
+def _identity(path: Path) -> int | None:
     """Returns what tells a file from another one of the same name; None where there is none."""
-    return path.stat().st_ino if path is not None and path.exists() else None
+    return path.stat().st_ino if path.exists() else None
 
 
 def _moved_aside(path: Path) -> Path:
@@ -353,7 +351,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path | None) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     """Turns SQLite's errors into ours, with the file and what to do."""
     try:
         yield
@@ -361,7 +359,7 @@ def _explained(path: Path | None) -> Iterator[None]:
         raise _explanation(path, error) from None
 
 
-def _explanation(path: Path | None, error: sqlite3.Error) -> CdcdaError:
+def _explanation(path: Path, error: sqlite3.Error) -> CdcdaError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_NOTADB:
         return _no_tape(path)
@@ -372,14 +370,14 @@ def _explanation(path: Path | None, error: sqlite3.Error) -> CdcdaError:
     return RunError(f"tape {path} cannot be read or written: {error}; see to its disk, or name another file in `tape`")
 
 
-def _no_tape(path: Path | None) -> DataError:
+def _no_tape(path: Path) -> DataError:
     return DataError(
         f"{path} is no tape, or nothing is left of it; name a tape's file in `tape`, or one that does not exist yet; if it "
         'was one, move it away: lost is only the recording, and the next run with tape-mode = "record" begins a new one'
     )
 
 
-def _damaged(path: Path | None, what: str) -> DamagedTapeError:
+def _damaged(path: Path, what: str) -> DamagedTapeError:
     return DamagedTapeError(
         f"tape {path} is damaged: {what}; bring a copy back, or save what can be read with `cdcda tape export`: the next "
         'run with tape-mode = "record" moves the file aside and begins a new tape'

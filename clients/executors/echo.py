@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.models.requests import Answered, StoredAdapter
@@ -45,6 +46,10 @@ class EchoExecutor:
         if self._task.labels:
             return [rng.choice(self._task.labels) for _ in queries]
         return [" ".join(query.split()[-rng.randint(3, 8) :]) for query in queries]
+
+    def holds(self, adapter: StoredAdapter) -> bool:
+        """A double's adapter is its folder."""
+        return Path(adapter.path).is_dir()
 
     def takes_whole(self, query: str, answer: str = "") -> bool:
         """A double cuts nothing."""

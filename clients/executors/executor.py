@@ -1,6 +1,7 @@
 """What a device can have done with its model, and the training set -> request -> report that every real way shares."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cdcda_flower.config import RunConfig
@@ -16,6 +17,7 @@ from cdcda_flower.models.requests import (
     TrainRequest,
     model_spec,
 )
+from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef, TrainingReport, TrainingSet
 from clients.device import Device
@@ -35,6 +37,10 @@ class Executor(Protocol):
 
     def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Has all queries answered per adapter (None: M_base alone)."""
+        ...
+
+    def holds(self, adapter: StoredAdapter) -> bool:
+        """Says whether an adapter lies where it should, as it was trained."""
         ...
 
     def takes_whole(self, query: str, answer: str = "") -> bool:
@@ -82,6 +88,10 @@ class ModelExecutor:
     def answer(self, queries: Sequence[str], adapters: Sequence[StoredAdapter | None]) -> Pending[Answered]:
         """Returns greedy answers."""
         return self._models.answer(AnswerRequest(tuple(queries), tuple(adapters)))
+
+    def holds(self, adapter: StoredAdapter) -> bool:
+        """Compares the digest of its weights."""
+        return weights_digest(Path(adapter.path)) == adapter.weights_digest
 
     def takes_whole(self, query: str, answer: str = "") -> bool:
         """Counts with the tokenizer of M_base."""

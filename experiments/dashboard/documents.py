@@ -6,7 +6,6 @@ quantity, in the order of `people`; None stands where a person has no value.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, cast
 
 from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in
@@ -363,11 +362,7 @@ def _said(one: Comparison, task: Task) -> Document:
 
 
 def _minutes(manifest: Manifest) -> float | None:
-    try:
-        began, ended = (datetime.fromisoformat(text) for text in (manifest.started, manifest.finished))
-    except ValueError:
-        return None
-    return round((ended - began).total_seconds() / 60, 1)
+    return None if manifest.minutes is None else round(manifest.minutes, 1)
 
 
 def _numbers(document: Document) -> Document:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,8 +24,10 @@ from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader
 from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share, measured_clients
+from experiments.launching.guard import guarded
 from experiments.launching.machine import clients_at_once, cores, memory_gb
 from experiments.launching.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
+from experiments.launching.resuming import reopen, resumable
 from experiments.launching.staging import App, stage
 from experiments.launching.stale_runs import launcher_of
 from experiments.launching.superlink import superlink
@@ -46,7 +48,10 @@ class Terminated(BaseException):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One run in the making: the config, the scratch folder, the environment and the processes that carry it."""
+    """One run in the making: the config, the scratch folder, the environment and the processes that carry it.
+
+    `watch` names the run's folder to the guard, which closes it where this process is killed.
+    """
 
     config: RunConfig
     app: App
@@ -54,6 +59,7 @@ class Launch:
     port: int
     environment: Mapping[str, str]
     processes: RunProcesses
+    watch: Callable[[Path], None]
     terminal: Terminal
 
     @property
@@ -85,11 +91,33 @@ def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable
         prepared = _prepare(this)
         asked = this.config
         this, reason = _with_executor(this)
-        folder = _create_folder(this, prepared, asked=asked)
-        folder.update(cloud_server=server, device_executor=this.config.device_executor, executor_reason=reason)
-        with launcher_of(folder, this.scratch):
-            created(folder)
-            return _carry(this, folder, memory)
+        found = {"cloud_server": server, "device_executor": this.config.device_executor, "executor_reason": reason}
+        folder = _create_folder(this, asked=asked, prepared=str(prepared), **found)
+        return _carry(this, folder, memory, created)
+
+
+@private_files()
+def resume(
+    folder: RunFolder,
+    app: App,
+    terminal: Terminal,
+    overrides: Sequence[str] = (),
+    *,
+    created: Callable[[RunFolder], None],
+) -> Manifest:
+    """Carries a run that stopped to its end, in its own folder; returns and raises as `launch` does.
+
+    Raises BadInputError where the run is not one that stopped, or something that it depends on has changed.
+    """
+    config = resumable(folder, app, overrides)
+    check_before_start(config.model_copy(update={"run_name": ""}))  # its folder is there
+    with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
+        if str(prepared := _prepare(this)) != folder.manifest().prepared:
+            raise BadInputError(
+                f"run {config.run_name} cannot be resumed: its data have changed ({prepared}); start it anew"
+            )
+        reopen(folder)
+        return _carry(this, folder, memory, created)
 
 
 @private_files()
@@ -106,12 +134,14 @@ def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Laun
         stack.enter_context(termination_as_interrupt())
         port = chosen_port()
         scratch = temporary_folder()
+        watch = stack.enter_context(guarded(scratch))
         this = Launch(
             config=config,
             app=app,
             scratch=scratch,
             port=port,
             processes=RunProcesses(scratch),
+            watch=watch,
             terminal=terminal,
             environment=environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable}),
         )
@@ -203,17 +233,25 @@ def _run_module(this: Launch, module: str, *arguments: str, **environment: str) 
     return done.stdout
 
 
-def _create_folder(this: Launch, prepared: Path, *, asked: RunConfig) -> RunFolder:
+def _create_folder(this: Launch, *, asked: RunConfig, **found: object) -> RunFolder:
     """Returns the run's folder; its manifest has the config as it was asked for, so that a sweep knows it again."""
-    name = {"run_name": run_name(asked)}
-    config = this.config.model_copy(update=name)
-    folder = RunFolder.create(Path(config.runs_dir), config.run_name)
-    folder.update(**run_identity(asked.model_copy(update=name), this.staged), prepared=str(prepared), started=_now())
-    (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
+    named = asked.model_copy(update={"run_name": run_name(asked)})
+    folder = RunFolder.create(Path(named.runs_dir), named.run_name)
+    folder.update(**run_identity(named, this.staged), **found, started=_now())
     return folder
 
 
-def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
+def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch, created: Callable[[RunFolder], None]) -> Manifest:
+    """Runs the federation in a folder that no other launcher holds."""
+    config = this.config.model_copy(update={"run_name": folder.path.name})
+    (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
+    with launcher_of(folder, this.scratch):
+        this.watch(folder.path)
+        created(folder)
+        return _carried(this, folder, memory)
+
+
+def _carried(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
     """Runs the federation and writes down how it ended, whatever happens."""
     try:
         manifest = _federate(this, folder)
@@ -231,6 +269,7 @@ def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
 
 def _federate(this: Launch, folder: RunFolder) -> Manifest:
     """Runs Flower, and again where Ray gave up before anything had begun."""
+    before = folder.manifest().phases
     for start in range(1, STARTS + 1):
         try:
             manifest, failure = _run_flower(this, folder), None
@@ -244,7 +283,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         folder.progress_path.unlink(missing_ok=True)
         for ending in ("", "-wal", "-shm"):
             Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
-        folder.update(status="created", phases=(), error="", error_kind="")
+        folder.update(status="created", phases=before, error="", error_kind="")
         folder.keep_reserve()
     if failure:
         raise failure
@@ -346,7 +385,8 @@ def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) 
         if folder.manifest().status == "finished":
             ending = {}  # it was done before it was stopped
         try:
-            folder.end(peak_pss_bytes=memory.peak_bytes, finished=_now(), **ending)
+            peak = max(memory.peak_bytes, folder.manifest().peak_pss_bytes)
+            folder.end(peak_pss_bytes=peak, finished=_now(), **ending)
         except OSError as unwritten:
             # What ended the run is what must be said last.
             _say(

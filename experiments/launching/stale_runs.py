@@ -61,8 +61,10 @@ def clear(folder: RunFolder) -> int:
     if scratch.name.startswith(SCRATCH_PREFIX):
         shutil.rmtree(scratch, ignore_errors=True)
     if folder.manifest().status in {"created", "running"}:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        folder.end(status="interrupted", error="its launcher was killed", error_kind="run", finished=now)
+        # When it was killed nobody noted; it last told of its progress then.
+        seen = folder.progress_path if folder.progress_path.is_file() else lock
+        last = datetime.fromtimestamp(seen.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        folder.end(status="interrupted", error="its launcher was killed", error_kind="run", finished=last)
     lock.unlink(missing_ok=True)
     return ended
 

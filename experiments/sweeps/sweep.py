@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +17,8 @@ from cdcda_flower.files import private_files
 from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
 from cdcda_flower.runs.identity import source_digest, table_digest_of, used_plugins, values_digest
 from experiments.launching.checks import check_before_start
-from experiments.launching.launch import Terminated, launch, termination_as_interrupt
+from experiments.launching.launch import Terminated, launch, resume, termination_as_interrupt
+from experiments.launching.resuming import resumable
 from experiments.launching.staging import App
 from experiments.launching.stale_runs import clear, launcher_state, only_one
 from experiments.sweeps.sweep_cells import Cell, together
@@ -58,15 +58,6 @@ def free_name(runs_dir: Path, name: str) -> str:
     while (runs_dir / (candidate := name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return candidate
-
-
-def minutes_of(manifest: Manifest) -> float | None:
-    """Returns how long a run took, or None where its manifest does not say."""
-    try:
-        took = datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)
-    except ValueError:
-        return None
-    return took.total_seconds() / 60
 
 
 def _run_folders(runs_dir: Path) -> Iterator[RunFolder]:
@@ -148,8 +139,9 @@ class Sweep:
             manifest = finished.manifest()
             other = manifest.source_digest != code or manifest.plugins != used_plugins(cell.config)
             if not (self.fresh and other):
-                minutes = minutes_of(manifest)
-                return Outcome(cell=cell, status="skipped", folder=finished.path, minutes=minutes, other_code=other)
+                return Outcome(
+                    cell=cell, status="skipped", folder=finished.path, minutes=manifest.minutes, other_code=other
+                )
         for folder in attempts(self.runs_dir, cell.name):
             if launcher_state(folder) == "alive":
                 return Outcome(cell=cell, status="busy", folder=folder.path, reason="another command runs it now")
@@ -198,7 +190,11 @@ class Sweep:
             return Outcome(cell=cell, status=status, folder=folder, minutes=minutes, reason=reason)
 
         try:
-            launch(config, self.app, terminal, created=folders.append)
+            if (stopped := self._stopped(cell)) is not None:
+                terminal.say(f"going on with {stopped.path.name}, which stopped")
+                resume(stopped, self.app, terminal, created=folders.append)
+            else:
+                launch(config, self.app, terminal, created=folders.append)
         except CdcdaError as error:
             return ended("failed", str(error))
         except (KeyboardInterrupt, SystemExit, Terminated):
@@ -208,6 +204,16 @@ class Sweep:
             terminal.say(traceback.format_exc())
             return ended("failed", f"{type(error).__name__}: {error}")
         return ended("finished")
+
+    def _stopped(self, cell: Cell) -> RunFolder | None:
+        """Returns the cell's last attempt, if it stopped and nothing has changed since."""
+        for folder in attempts(self.runs_dir, cell.name)[-1:]:
+            try:
+                resumable(folder, self.app)
+            except BadInputError:
+                return None
+            return folder if folder.manifest().config_digest == cell.digest else None
+        return None
 
 
 def _told(outcome: Outcome) -> str:

@@ -22,6 +22,8 @@ from strategies.recording import Recording
 
 # Of the way engines read a request; a change makes what was recorded stale.
 _VERSION = 4
+# How much of the account a killed run may lose; each note writes the manifest.
+_NOTED_EVERY_S = 5.0
 # What a chat template writes around a prompt: roles, marks, the default system turn of some models.
 _TEMPLATE_TOKENS = 64
 # What a JSON schema adds, written and read: its own words, and what stands around each choice.
@@ -135,7 +137,15 @@ class TapedGenerator:
         Samples that a smaller k has `known` stay the first ones: what was recorded is what a replay of it gives.
         """
         keys, done, written, before = list(asked), 0, 0, _counted(engine.usage)
-        started = time.perf_counter()
+        noted = time.perf_counter()
+
+        def note() -> None:
+            nonlocal done, written, before, noted
+            # A server counts what a failed request cost too.
+            counted, now = _counted(engine.usage), time.perf_counter()
+            spent = counted - before if engine.usage else written
+            self._recording.add(calls=(0, done), tokens=(0, spent), written=written, seconds=now - noted)
+            done, written, before, noted = 0, 0, counted, now
 
         def keep(index: int, samples: tuple[Sample, ...], tokens: int) -> None:
             nonlocal done, written
@@ -143,6 +153,8 @@ class TapedGenerator:
             every = (*first, *samples[len(first) :])
             tape, key = self._recording.tape, keys[index]
             done, written = done + 1, written + tokens
+            if time.perf_counter() - noted > _NOTED_EVERY_S:
+                note()
             if any(sample.cut == "no-answer" for sample in every):
                 # The server may answer another day: a later run asks again.
                 hand_over(key, every, tokens)
@@ -154,10 +166,7 @@ class TapedGenerator:
         try:
             engine.generate(list(asked.values()), on_answer=keep)
         finally:
-            # A server counts what a failed request cost too.
-            spent = _counted(engine.usage) - before if engine.usage else written
-            seconds = time.perf_counter() - started
-            self._recording.add(calls=(0, done), tokens=(0, spent), written=written, seconds=seconds)
+            note()
 
     def _affordable(self, requests: Sequence[GenerationRequest], total: int) -> int:
         """Returns how many of the next requests the budget has room for, whatever they write; raises where it is none."""

@@ -95,14 +95,6 @@ def test_what_was_added_outlives_a_process_that_never_closed(path: Path) -> None
     tape.__exit__(None, None, None)
 
 
-def test_a_tape_in_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with Tape(None, writable=True) as tape:
-        tape.add_call("a", CLOUD, call_of("x"))
-        assert len(tape.calls(["a"])) == 1
-    assert not any(tmp_path.iterdir())
-
-
 def test_stats_count_by_model(path: Path) -> None:
     with Tape(path, writable=False) as tape:
         cloud, judge = tape.stats()

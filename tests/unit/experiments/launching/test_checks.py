@@ -9,6 +9,7 @@ import pytest
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
 from cdcda_flower.models.model_files import loaded_models
+from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.tape import Tape, TapedModel
 from experiments.launching import checks
 from experiments.launching.checks import check_before_start, chosen_port
@@ -274,7 +275,7 @@ def test_a_damaged_tape_stops_a_replay_and_no_run_that_records(tmp_path: Path) -
     check_before_start(_config(tmp_path, tape_mode="record"), free_bytes=_plenty)
     with pytest.raises(BadInputError, match=r"tape\.sqlite is damaged"):
         check_before_start(_config(tmp_path, tape_mode="replay"), free_bytes=_plenty)
-    with recording(_config(tmp_path, tape_mode="record"), lambda use: None) as opened:
+    with recording(_config(tmp_path, tape_mode="record"), RunFolder.create(tmp_path, "run")) as opened:
         assert opened.use.damaged.startswith(f"{path}.damaged-")
     assert len(path.read_bytes()) > 5000
 

@@ -33,6 +33,7 @@ def this(tmp_path: Path, said: io.StringIO) -> Launch:
         port=1,
         environment={},
         processes=RunProcesses(tmp_path / "scratch"),
+        watch=lambda folder: None,
         terminal=Terminal(said),
     )
 

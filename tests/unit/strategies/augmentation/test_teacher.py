@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -11,6 +12,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError, DataError, ModelError, RunError
 from cdcda_flower.models.loading import load_tokenizer
 from cdcda_flower.models.tokens import tokenize
+from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.tape import Tape
 from cdcda_flower.types import Example, ModelRef, Upload
 from repository import ROOT
@@ -35,7 +37,7 @@ def supplied(
 ) -> tuple[Mapping[str, Targets], Recording]:
     """Returns the supply and the run's account; without a `tape` it keeps none."""
     config = config_with(**{"tape_mode": "record" if "tape" in changes else "off", **changes})
-    with recording(config, lambda use: None) as taped:
+    with TemporaryDirectory() as runs, recording(config, RunFolder.create(Path(runs), "run")) as taped:
         return teacher_supply(uploads, config, teacher, student, taped, on_progress), taped
 
 

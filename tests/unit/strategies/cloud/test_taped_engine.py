@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from cdcda_flower.config import RunConfig, Scalar, read_defaults
 from cdcda_flower.errors import ConfigError, DataError, RunError
 from cdcda_flower.models.generation import CausalGenerator
 from cdcda_flower.plugins import GenerationRequest, OnAnswer
-from cdcda_flower.runs.folder import CloudUsage, TapeUse
+from cdcda_flower.runs.folder import CloudUsage, RunFolder, TapeUse
 from cdcda_flower.runs.tape import Tape, TapedCall
 from cdcda_flower.types import ModelRef, Sample
 from repository import ROOT
@@ -82,7 +83,13 @@ class Opened:
     cloud: Engine
     recording: Recording
     engine: Counting
-    uses: list[TapeUse]
+
+    @property
+    def use(self) -> TapeUse:
+        """The account as the manifest has it."""
+        found = self.recording.folder.manifest().tape
+        assert found is not None
+        return found
 
     def samples(self, *requests: GenerationRequest) -> list[tuple[Sample, ...]]:
         return answers(self.cloud, requests or REQUESTS, on_answer=lambda *_: None)
@@ -95,19 +102,20 @@ class Opened:
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Opens taped clouds over one tape; closing one ends its run."""
     with ExitStack() as stack:
+        numbers = count()
 
         def start(engine: Counting | None = None, model: ModelRef = MODEL, **keys: Scalar) -> Opened:
             stack.pop_all().close()
-            used, config, uses = engine or Counting(), config_of(tmp_path, **keys), list[TapeUse]()
+            used, config = engine or Counting(), config_of(tmp_path, **keys)
 
             @contextmanager
             def counting(config: RunConfig, model: ModelRef) -> Iterator[Engine]:
                 yield used
 
             monkeypatch.setattr(cloud_taped, "cloud_engine", counting)
-            tape = stack.enter_context(recording(config, uses.append))
+            tape = stack.enter_context(recording(config, RunFolder.create(tmp_path / "runs", f"run-{next(numbers)}")))
             found = tape.model("cloud-model", config.cloud_engine, config.cloud_model, lambda: model)
-            return Opened(stack.enter_context(taped_cloud(config, found, tape)), tape, used, uses)
+            return Opened(stack.enter_context(taped_cloud(config, found, tape)), tape, used)
 
         yield start
 
@@ -130,11 +138,11 @@ def test_what_is_on_the_tape_is_not_asked_again(opened: Open, monkeypatch: pytes
     second = opened()
     assert second.samples() == first
     assert second.engine.asked == []
-    assert (second.uses[-1].calls_taken, second.uses[-1].calls_asked, second.uses[-1].tokens) == (10, 0, 0)
-    assert second.uses[-1].tokens_taken == 10 * 5
+    assert (second.use.calls_taken, second.use.calls_asked, second.use.tokens) == (10, 0, 0)
+    assert second.use.tokens_taken == 10 * 5
     fewer = opened()
     fewer.texts(replace(REQUESTS[0], samples=2))
-    assert fewer.uses[-1].tokens_taken == 5 * 2 // 3
+    assert fewer.use.tokens_taken == 5 * 2 // 3
     replay = opened(tape_mode="replay")
     monkeypatch.setattr(cloud_taped, "cloud_engine", nothing)
     told: list[int] = []
@@ -170,7 +178,7 @@ def test_what_a_server_did_not_answer_is_handed_over_and_asked_again_by_the_next
     got = first.samples()
     lost = [(n, place) for n, row in enumerate(got) for place, one in enumerate(row) if one.cut == "no-answer"]
     assert lost == [(2, 2)]
-    assert (first.uses[-1].calls_asked, first.uses[-1].tokens) == (10, 50)
+    assert (first.use.calls_asked, first.use.tokens) == (10, 50)
     with pytest.raises(DataError):
         opened(tape_mode="replay").samples()
     again = opened()
@@ -249,7 +257,7 @@ def test_equal_requests_are_asked_once_with_the_most_samples(opened: Open) -> No
     assert [len(row) for row in texts] == [3, 5, 1]
     assert texts[1][:3] == texts[0]
     assert run.engine.asked == [replace(ASKED, samples=5)]
-    assert run.uses[-1].calls_asked == 1
+    assert run.use.calls_asked == 1
 
 
 def test_a_replay_says_what_is_missing_before_anything_is_handed_over(opened: Open) -> None:
@@ -319,20 +327,20 @@ def test_a_servers_prompts_count_for_the_budget_and_not_as_written(opened: Open)
     assert (again.recording.use.written, again.recording.use.tokens_taken) == (0, 10 * 5)
 
 
-def test_without_a_tape_everything_is_asked_and_nothing_kept(opened: Open, tmp_path: Path) -> None:
+def test_without_a_common_tape_every_run_asks_anew(opened: Open, tmp_path: Path) -> None:
     for _ in range(2):
         run = opened(tape_mode="off")
         run.texts()
         assert len(run.engine.asked) == 10
-        assert run.uses[-1].path == ""
-    assert not any(tmp_path.iterdir())
+        assert run.use.path == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_what_was_answered_before_a_failure_stays(opened: Open) -> None:
     failing = opened(Counting(fails_at=6))
     with pytest.raises(RunError, match="the server died"):
         failing.texts()
-    assert (failing.uses[-1].calls_asked, failing.uses[-1].tokens) == (6, 30)
+    assert (failing.use.calls_asked, failing.use.tokens) == (6, 30)
     again = opened()
     again.texts()
     assert again.engine.asked == REQUESTS[6:]
@@ -359,7 +367,7 @@ def test_a_budget_in_tokens_is_never_exceeded(opened: Open, server: bool, each: 
     with pytest.raises(RunError, match=rf"budget-tokens is {budget}, \d+ tokens were spent on \d+ calls") as caught:
         run.texts(*requests)
     done = len(run.engine.asked)
-    assert run.uses[-1].tokens == done * each <= budget
+    assert run.use.tokens == done * each <= budget
     assert f"{100 - done} of 100 calls remain" in str(caught.value)
     again = opened(Counting(server=server))
     again.texts(*requests)

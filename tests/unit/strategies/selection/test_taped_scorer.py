@@ -11,10 +11,10 @@ import pytest
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import DataError
 from cdcda_flower.plugins import ConsistencyScorer
-from cdcda_flower.runs.folder import TapeUse
+from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.types import ModelRef
 from repository import ROOT
-from strategies.recording import recording
+from strategies.recording import Recording, recording
 from strategies.selection import taped_scorer as scorer_taped
 from strategies.selection.scorers import EchoScorer
 from strategies.selection.taped_scorer import taped_scorer
@@ -41,18 +41,19 @@ def _config(tmp_path: Path, mode: str = "record") -> RunConfig:
 @contextmanager
 def _judging(
     config: RunConfig, model: ModelRef, judge: Judge, patch: pytest.MonkeyPatch
-) -> Iterator[tuple[ConsistencyScorer, list[TapeUse]]]:
+) -> Iterator[tuple[ConsistencyScorer, Recording]]:
     @contextmanager
     def given(config: RunConfig) -> Iterator[ConsistencyScorer]:
         yield judge
 
     patch.setattr(scorer_taped, "make_scorer", given)
-    uses: list[TapeUse] = []
-    with recording(config, uses.append) as tape:
+    runs = Path(config.tape).parent / "runs"
+    folder = RunFolder.create(runs, f"run-{len(list(runs.iterdir())) if runs.is_dir() else 0}")
+    with recording(config, folder) as tape:
         key = "consistency-model"
         found = tape.model(key, config.consistency_scorer, config.consistency_model, lambda: model)
         with taped_scorer(config, found, tape) as scorer:
-            yield scorer, uses
+            yield scorer, tape
 
 
 def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +61,12 @@ def test_scores_are_computed_once_in_both_directions(tmp_path: Path, monkeypatch
     first, second = ["a b", "c d", "a b", "e f", "g"], ["a c", "d c", "a c", "f", ""]
     both = [*first, *second], [*second, *first]
     config, judge = _config(tmp_path), Judge()
-    with _judging(config, MODEL, judge, monkeypatch) as (scorer, uses):
+    with _judging(config, MODEL, judge, monkeypatch) as (scorer, tape):
         scores = scorer.score(*both)
         assert scorer.score(first[:1], second[:1]) == scores[:1]
     assert scores == EchoScorer().score(*both)
     assert judge.calls == [4, 4]
-    assert (uses[-1].scores_computed, uses[-1].scores_taken) == (8, 1)
+    assert (tape.use.scores_computed, tape.use.scores_taken) == (8, 1)
     replay, idle = _config(tmp_path, "replay"), Judge()
     with _judging(replay, MODEL, idle, monkeypatch) as (scorer, _):
         assert scorer.score(*both) == scores

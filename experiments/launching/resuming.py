@@ -1,0 +1,94 @@
+"""What a run that stopped must be to go on, and its folder made ready for it.
+
+A resumed run goes through all its steps again. What was finished is not done twice: devices answer what they were asked
+before from their own store, the cloud's answers come from the tape, M_base from the cache. So only the work that was in
+flight is lost, and the ledger, which is written anew, is that of a run that never stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cdcda_flower.config import RunConfig
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import Manifest, Pause, PhaseCost, RunFolder
+from cdcda_flower.runs.identity import config_digest, source_digest, table_digest_of, used_plugins, versions
+from cdcda_flower.runs.progress import read_progress
+from experiments.launching.staging import App
+from experiments.launching.stale_runs import clear, launcher_state
+from experiments.settings import Layer, config_of, override_layer
+
+
+def resumable(folder: RunFolder, app: App, overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns the config with which a run goes on, after ending what a killed launcher left of it.
+
+    `overrides` may change what cannot change a result: budgets, the tape, where the cache lies, the key's variable.
+    Raises BadInputError with everything that stands against it.
+    """
+    clear(folder)
+    manifest = folder.manifest()
+    if problem := _state_problem(folder, manifest):
+        raise BadInputError(f"run {manifest.run}: {problem}")
+    layers = [Layer(values=manifest.config, folder=folder.path), override_layer(overrides)]
+    config = config_of(layers, runs_dir=folder.path.parent, name=folder.path.name)
+    problems = [*_problems(manifest, config, app)]
+    if problems:
+        raise BadInputError("\n".join(f"run {manifest.run} cannot be resumed: {problem}" for problem in problems))
+    # What "auto" found then: its results are not to depend on what the machine does now.
+    return config.model_copy(update={"device_executor": manifest.device_executor})
+
+
+def _state_problem(folder: RunFolder, manifest: Manifest) -> str:
+    """Returns why a run is none that stopped and can go on; "" where it is one."""
+    if launcher_state(folder) == "alive":
+        return "it goes on at this moment, in another process; wait for its end"
+    if manifest.status == "finished":
+        return f"it has finished and nothing is left to do; `cdcda report {manifest.run}` shows its results"
+    if not manifest.config:
+        return "it stopped before anything had begun; start it anew"
+    if manifest.status not in {"failed", "interrupted"}:
+        return f'its status is "{manifest.status}", and no `cdcda run` carries it (plain `flwr run`?); start it anew'
+    return ""
+
+
+def _problems(manifest: Manifest, config: RunConfig, app: App) -> Iterator[str]:
+    """Yields what has changed since the run stopped: a run is one code on one set of data."""
+    if config_digest(config) != config_digest(config_of([Layer(values=manifest.config, folder=Path("/"))])):
+        yield "--set changes a key that can change a result; start a new run with it"
+    if source_digest(app.root) != manifest.source_digest:
+        yield f"the code has changed since (digest {manifest.source_digest[:12]}); bring that version back, or start it anew"
+    now = versions()
+    changed = {
+        name: f"{was} to {now.get(name, 'none')}" for name, was in manifest.versions.items() if now.get(name) != was
+    }
+    if changed:
+        installed = ", ".join(f"{name} {change}" for name, change in changed.items())
+        yield f"installed versions have changed since ({installed}); install those again, or start it anew"
+    if used_plugins(config) != manifest.plugins:
+        yield "a plug-in's code has changed since; bring that version back, or start it anew"
+    if table_digest_of(config) != manifest.table_digest:
+        yield f"the table {config.data} has changed since; bring it back, or start it anew"
+
+
+def reopen(folder: RunFolder) -> None:
+    """Makes the folder ready to go on: status, pause, what the phase in flight took; a new ledger, and logs of their own."""
+    manifest = folder.manifest()
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
+    for log in (*folder.logs.glob("flwr.log"), *folder.logs.glob("superlink.log")):
+        log.rename(log.with_stem(f"{log.stem}-{len(manifest.pauses) + 1}"))
+    pause = Pause(stopped=manifest.finished, resumed=datetime.now(UTC).isoformat(timespec="seconds"))
+    changes = {"status": "created", "error": "", "error_kind": "", "finished": ""}
+    folder.update(**changes, pauses=(*manifest.pauses, pause), phases=_with_the_last(folder, manifest.phases))
+    folder.progress_path.unlink(missing_ok=True)
+    folder.keep_reserve()
+
+
+def _with_the_last(folder: RunFolder, phases: Sequence[PhaseCost]) -> tuple[PhaseCost, ...]:
+    """Returns the phases with what the one in flight had taken, which a killed server could not note."""
+    last, costs = read_progress(folder.progress_path), {cost.name: cost for cost in phases}
+    if last and not last.noted:
+        before = costs.get(last.phase, PhaseCost(name=last.phase, seconds=0.0, tokens=0))
+        seconds = before.seconds + last.updated - last.started
+        costs[last.phase] = PhaseCost(name=last.phase, seconds=seconds, tokens=before.tokens + last.tokens)
+    return tuple(costs.values())
