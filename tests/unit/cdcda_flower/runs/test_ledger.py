@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cdcda_flower.errors import DataError
+from cdcda_flower.errors import DataError, RunError
+from cdcda_flower.runs import ledger as ledger_module
 from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.types import (
     AdapterRef,
@@ -133,3 +134,45 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(DataError, match=r"is a ledger of version 1, this is 2; read it with the version of the code"):
         LedgerReader(path).trainings()
+
+
+def test_a_ledger_that_another_program_holds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_WAIT_S", 0.05)
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RunError, match=r"ledger .*ledger\.sqlite cannot be written: database is locked; end the"):
+            ledger.add_lengths({"A": 3})
+        other.rollback()
+        ledger.add_lengths({"A": 3})
+    assert LedgerReader(path).lengths() == {"A": 3}
+
+
+def test_a_ledger_on_a_full_disk_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.add_lengths({"A": 3})
+        assert ledger._connection is not None
+        (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
+        ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(RunError, match=r"cannot be written: .*full; free some space, and resume the run"):
+            ledger.add_lengths({f"user-{number}": number for number in range(5000)})
+    assert LedgerReader(path).lengths() == {"A": 3}
+
+
+@pytest.mark.parametrize(
+    "damage", [b"no SQLite file at all, and long enough to be one" * 40, b"SQLite format 3\0" * 300]
+)
+def test_a_damaged_ledger_is_not_written_over(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(damage)
+    with pytest.raises(RunError, match="nothing in it is needed to go on, and resume the run"):
+        Ledger(path).__enter__()
+    assert path.read_bytes() == damage
+
+
+def test_a_row_that_is_there_already_is_no_matter_of_the_disk(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add_lengths({"A": 3})
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.add_lengths({"A": 3})
