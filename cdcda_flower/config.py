@@ -112,6 +112,7 @@ class RunConfig(BaseModel):
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
     share_policy: str = Field(description=_choices(SHARE_POLICY))
     share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
+    egress_bytes: Count = Field(description="most bytes of replies that may leave one device in a run; 0 = no bound")
     retriever: str = Field(description=f"what ranks a history for a question: {_choices(RETRIEVER)}")
     rag_items: Positive = Field(
         description="history items before a question, and with NAME+rag before a training input"

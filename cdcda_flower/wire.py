@@ -81,6 +81,11 @@ def payload_bytes(content: RecordDict) -> int:
     return len(str(content.config_records[_RECORD][_JSON]).encode())
 
 
+def payload_kind(content: RecordDict) -> str:
+    """Returns the name of the value's type."""
+    return str(content.config_records[_RECORD][_KIND])
+
+
 def payload_digest(content: RecordDict) -> str:
     """Returns the digest of the value's JSON."""
     return hashlib.sha256(str(content.config_records[_RECORD][_JSON]).encode()).hexdigest()

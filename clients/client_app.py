@@ -33,7 +33,7 @@ from clients.executors import make_executor
 from clients.executors.executor import Executor
 from clients.failures import failed
 from clients.personalize import personalize
-from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
+from clients.sharing.egress import checked_examples, counted, guarded, guarded_questions, guarded_upload
 from clients.sharing.policies import make_policy
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -197,7 +197,8 @@ def _reply(
         request = decode(message.content, kind)
         device = open_device(context, request.workspace)
         _check_source(request.workspace.source_digest)
-        content = work(device, RunConfig.from_flwr(context.run_config), request)
+        config, phase = RunConfig.from_flwr(context.run_config), message.metadata.message_type
+        content = counted(work(device, config, request), device, config, run=request.workspace.run, phase=phase)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever a policy or a model raises is answered
         content = guarded(
             failed(error, message.metadata.message_type, device), users=[device.user_id] if device else []

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flwr.app import Context
@@ -49,6 +50,24 @@ class Device:
     def kept(self) -> Kept:
         """What the device has answered, to be answered again."""
         return Kept(self.home / "kept")
+
+    def note_sent(self, run: str, phase: str, reply: str, size: int) -> None:
+        """Adds a reply to the device's own account, before it leaves: when, in which phase, of which type, how many bytes."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"run": run, "at": at, "phase": phase, "reply": reply, "bytes": size}
+        write_atomic(self._sent_file, f"{self._sent()}{json.dumps(line, ensure_ascii=False)}\n")
+
+    def bytes_sent(self, run: str) -> int:
+        """Returns how many bytes have left the device in a run."""
+        lines = map(json.loads, self._sent().splitlines())
+        return sum(line["bytes"] for line in lines if line["run"] == run)
+
+    def _sent(self) -> str:
+        return self._sent_file.read_text(encoding="utf-8") if self._sent_file.is_file() else ""
+
+    @property
+    def _sent_file(self) -> Path:
+        return self.home / "sent.jsonl"
 
     def has_predictions(self, method: str) -> bool:
         """Says whether a method's answers stand on the device."""

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -14,14 +15,17 @@ from strategies.phases import Phases
 
 log = logging.getLogger(__name__)
 
-_PHASES = {
-    "query.share": "share",
-    "query.ask": "ask",
-    "train.submit": "submit",
-    "train.personalize": "personalize",
-    "evaluate.submit": "submit queries",
-    "evaluate.personal": "evaluate",
-}
+# What a phase is called, by the type of its messages.
+PHASES: Mapping[str, str] = MappingProxyType(
+    {
+        "query.share": "share",
+        "query.ask": "ask",
+        "train.submit": "submit",
+        "train.personalize": "personalize",
+        "evaluate.submit": "submit queries",
+        "evaluate.personal": "evaluate",
+    }
+)
 _PAUSE_S = 0.2
 # Asking for 100 replies takes Flower some 50 ms, on the cores on which the devices train.
 _POLL_S = 1.0
@@ -75,7 +79,7 @@ class PatientGrid(Grid):
         asked = list(messages)
         if not asked:
             return []
-        with self._phases.phase(_PHASES[asked[0].metadata.message_type], len(asked)):
+        with self._phases.phase(PHASES[asked[0].metadata.message_type], len(asked)):
             return self._collected(asked)
 
     def _collected(self, asked: Sequence[Message]) -> list[Message]:

@@ -7,6 +7,7 @@ in a step is recorded, left out of later steps, and fails the run at its end.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 from flwr.app import Message
@@ -27,7 +28,7 @@ from cdcda_flower.messages import (
     Workspace,
 )
 from cdcda_flower.methods import Method
-from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.ledger import Egress, Ledger
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import AdapterRef, ModelRef, Upload, UserFailure
@@ -35,6 +36,7 @@ from cdcda_flower.wire import encode, payload_bytes
 from strategies.augmentation.choices import Pairs
 from strategies.augmentation.teacher import Targets
 from strategies.cloud_side import CloudSide
+from strategies.delivery import PHASES
 from strategies.replies import (
     Asked,
     Reply,
@@ -282,6 +284,7 @@ class Round:
         """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
         arrived = sorted_out(replies, asked)
         self._fail(arrived.failures)
+        self.ledger.add_egress([_egress(reply, message) for reply, message in arrived.good.values()])
         # Bad input is said in its own words, by whoever called.
         if not arrived.good and not any(failure.bad_input for failure in self.failures):
             reason = self.failures[-1].reason if self.failures else "nobody was asked"
@@ -293,6 +296,17 @@ class Round:
             self.failures.append(failure)
             self.ledger.add_failure(failure)
             self._node_of.pop(failure.user_id, None)
+
+
+def _egress(reply: Upload | Questions | PersonalizeReply | EvaluateReply, message: Message) -> Egress:
+    at = datetime.fromtimestamp(message.metadata.created_at, UTC).isoformat(timespec="seconds")
+    return Egress(
+        user_id=reply.user_id,
+        at=at,
+        phase=PHASES[message.metadata.message_type],
+        reply=type(reply).__name__,
+        bytes=payload_bytes(message.content),
+    )
 
 
 def _unanswered(

@@ -51,7 +51,7 @@ _REMEDIES: Mapping[int, str] = MappingProxyType(
         sqlite3.SQLITE_NOTADB: "nothing in it is needed to go on",
     }
 )
-VERSION = 2  # of the tables; another version's ledger is refused
+VERSION = 3  # of the tables; another version's ledger is refused
 _SCHEMA = f"""
 PRAGMA user_version = {VERSION};
 CREATE TABLE IF NOT EXISTS uploads (
@@ -79,6 +79,7 @@ CREATE TABLE IF NOT EXISTS results (
     user_id TEXT, method TEXT, adapter_of TEXT, queries INTEGER, unparsed INTEGER, sums TEXT, seconds REAL);
 CREATE UNIQUE INDEX IF NOT EXISTS one_result ON results (user_id, method, ifnull(adapter_of, ''));
 CREATE TABLE IF NOT EXISTS failures (user_id TEXT, phase TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS egress (user_id TEXT, at TEXT, phase TEXT, reply TEXT, bytes INTEGER);
 """
 
 
@@ -92,6 +93,17 @@ class UploadRow:
     query_count: int
     shared: int
     bytes_up: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """One reply that left a device: when the cloud had it (UTC, ISO 8601), its type, and its size as UTF-8."""
+
+    user_id: str
+    at: str
+    phase: str
+    reply: str
+    bytes: int
 
 
 class Ledger:
@@ -177,6 +189,10 @@ class Ledger:
         r, sums = result, json.dumps(dict(result.sums), sort_keys=True)
         self._add("results", [(r.user_id, r.method, r.adapter_of, r.queries, r.unparsed, sums, r.seconds)])
 
+    def add_egress(self, replies: Sequence[Egress]) -> None:
+        """Adds replies that left devices."""
+        self._add("egress", [(r.user_id, r.at, r.phase, r.reply, r.bytes) for r in replies])
+
     def add_failure(self, failure: UserFailure) -> None:
         """Adds a user whose phase did not finish."""
         self._add("failures", [(failure.user_id, failure.phase, failure.reason)])
@@ -200,9 +216,30 @@ def _explained(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        mend = _REMEDIES.get(code, "see to its disk")
-        raise RunError(f"ledger {path} cannot be written: {error}; {mend}, and resume the run") from None
+        raise _explanation(path, error) from None
+
+
+def _explanation(path: Path, error: sqlite3.DatabaseError) -> RunError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return RunError(
+        f"ledger {path} cannot be written: {error}; {_REMEDIES.get(code, 'see to its disk')}, and resume the run"
+    )
+
+
+def begin_anew(path: Path) -> None:
+    """Empties a ledger for a run that goes through its steps again, but for what has left the devices; a damaged one goes."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection, connection:
+            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name != 'egress'")
+            for (table,) in tables.fetchall():
+                connection.execute(f"DELETE FROM {table}")
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise _explanation(path, error) from None
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 class LedgerReader:
@@ -316,6 +353,11 @@ class LedgerReader:
     def reasons(self) -> dict[str, int]:
         """Returns why cloud outputs are no pairs, and how many are none for that reason."""
         return dict(self._rows("SELECT reason, count(*) FROM unparsable GROUP BY reason"))
+
+    def egress(self) -> tuple[Egress, ...]:
+        """Returns every reply that left a device, in the order of arrival, those before a resumed run's stop included."""
+        rows = self._rows("SELECT user_id, at, phase, reply, bytes FROM egress ORDER BY rowid")
+        return tuple(Egress(user_id=u, at=a, phase=p, reply=r, bytes=b) for u, a, p, r, b in rows)
 
     def failures(self) -> tuple[UserFailure, ...]:
         """Returns the users whose phase did not finish."""

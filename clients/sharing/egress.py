@@ -8,12 +8,32 @@ from collections.abc import Collection, Sequence
 
 from flwr.app import RecordDict
 
+from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ShareError, coded
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import method_named
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.what_leaves import unfit
-from cdcda_flower.wire import encode, is_bare, payload_fields
+from cdcda_flower.wire import encode, is_bare, payload_bytes, payload_fields, payload_kind
+from clients.device import Device
+
+
+def counted(content: RecordDict, device: Device, config: RunConfig, *, run: str, phase: str) -> RecordDict:
+    """Returns the content of a reply that may leave, after writing it into the device's own account of what left it.
+
+    Raises ShareError where the replies of a run would come to more than `egress-bytes`.
+    """
+    size, sent = payload_bytes(content), device.bytes_sent(run)
+    if config.egress_bytes and sent + size > config.egress_bytes:
+        raise coded(
+            "egress-bytes",
+            ShareError(
+                f"egress-bytes is {config.egress_bytes:,}; {sent:,} bytes have left the device in this run, and the reply of "
+                f"phase {phase} has {size:,} more"
+            ),
+        )
+    device.note_sent(run, phase, payload_kind(content), size)
+    return content
 
 
 def checked_examples(chosen: object, history: Sequence[Example], *, policy: str) -> tuple[Example, ...]:

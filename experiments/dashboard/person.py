@@ -11,7 +11,7 @@ from cdcda_flower.config import FILTERS
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import is_method
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
-from cdcda_flower.runs.ledger import UploadRow
+from cdcda_flower.runs.ledger import Egress, UploadRow
 from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import values
 from cdcda_flower.types import Example, Prediction, SyntheticPair, TrainingReport, Unparsable, UserFailure, Verdict
@@ -45,6 +45,7 @@ class _Tables:
     asked: Mapping[tuple[str, str], tuple[int, int]]
     answers: Mapping[tuple[str, str], int]
     taught: Mapping[str, tuple[int, int]]
+    egress: Mapping[str, Sequence[Egress]]
     trainings: Mapping[str, Sequence[TrainingReport]]
     results: Mapping[str, int]
     swapped: Mapping[str, Answers]
@@ -70,6 +71,7 @@ def _tables(folder: RunFolder) -> _Tables:
         asked=ledger.questions(),
         answers=ledger.answers(),
         taught=ledger.taught(),
+        egress=_by((one.user_id, one) for one in ledger.egress()),
         trainings=_by((report.adapter.user_id, report) for report in ledger.trainings()),
         results=Counter(result.user_id for result in run.results),
         swapped=run.swapped(),
@@ -130,9 +132,7 @@ def _messages(tables: _Tables, user: str) -> list[Document]:
     """Returns what went between the device and the cloud, in the order of the phases; bytes are None where nobody counts them."""
     found = []
     if upload := tables.uploads.get(user):
-        found.append(
-            _up("Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts", upload.bytes_up)
-        )
+        found.append(_up(tables, user, "Upload", "share", f"{_counted(upload.shared, 'shared example')}, and counts"))
     found += [*_asked(tables, user), *_pairs(tables, user)]
     if any(map(starts_globally, tables.run.own)) and user in tables.results:
         found.append(_down("personalize", "the global adapter", bytes_in(tables.run.folder.pooled)))
@@ -140,16 +140,19 @@ def _messages(tables: _Tables, user: str) -> list[Document]:
         found.append(_down("personalize", f"a teacher's distributions over {_counted(taught[0], 'answer')}", taught[1]))
     if trainings := tables.trainings.get(user):
         losses = f"counts and losses of {_counted(len(trainings), 'adapter')}"
-        found.append(_up("PersonalizeReply", "personalize", losses, None))
+        found.append(_up(tables, user, "PersonalizeReply", "personalize", losses))
     if results := tables.results.get(user):
-        found.append(_up("EvaluateReply", "evaluate", f"metric sums of {_counted(results, 'set')} of answers", None))
+        sets = f"metric sums of {_counted(results, 'set')} of answers"
+        found.append(_up(tables, user, "EvaluateReply", "evaluate", sets))
     return found
 
 
 def _asked(tables: _Tables, user: str) -> Iterator[Document]:
-    for method in tables.run.own:
-        if asked := tables.asked.get((user, method)):
-            yield _up("Questions", "cloud answers", f"{_counted(asked[0], 'question')} of {method}", asked[1])
+    asked = {method: count for method in tables.run.own if (count := tables.asked.get((user, method)))}
+    if asked:
+        said = " and ".join(f"{_counted(count, 'question')} of {method}" for method, (count, _) in asked.items())
+        yield _up(tables, user, "Questions", "cloud answers", said)
+        for method in asked:
             yield _down("cloud answers", f"answers for {method}", tables.answers.get((user, method)))
 
 
@@ -164,13 +167,24 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _up(reply: str, phase: str, what: str, size: int | None) -> Document:
+def _up(tables: _Tables, user: str, reply: str, phase: str, what: str) -> Document:
+    """Returns what one kind of reply let go, and when: more than once where a resumed run asked again."""
     fields = [{"path": field.path, "kind": field.kind, "why": field.why} for field in TABLE[reply]]
-    return {"direction": "up", "phase": phase, "what": what, "bytes": size, "reply": reply, "fields": fields}
+    sent = [one for one in tables.egress.get(user, ()) if one.reply == reply]
+    size, times = sum(one.bytes for one in sent) if sent else None, [one.at for one in sent]
+    return {
+        "direction": "up",
+        "phase": phase,
+        "what": what,
+        "bytes": size,
+        "at": times,
+        "reply": reply,
+        "fields": fields,
+    }
 
 
 def _down(phase: str, what: str, size: int | None) -> Document:
-    return {"direction": "down", "phase": phase, "what": what, "bytes": size, "reply": "", "fields": []}
+    return {"direction": "down", "phase": phase, "what": what, "bytes": size, "at": [], "reply": "", "fields": []}
 
 
 def _shared(tables: _Tables, user: str, *, texts: bool) -> list[Document]:

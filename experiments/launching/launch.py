@@ -22,7 +22,7 @@ from cdcda_flower.models.executor_choice import Choice
 from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
-from cdcda_flower.runs.ledger import LedgerReader
+from cdcda_flower.runs.ledger import LedgerReader, begin_anew
 from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share, measured_clients
 from experiments.launching.guard import guarded
 from experiments.launching.machine import clients_at_once, cores, memory_gb
@@ -281,8 +281,7 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         this.processes.stop()
         shutil.rmtree(this.scratch / "home", ignore_errors=True)
         folder.progress_path.unlink(missing_ok=True)
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
+        begin_anew(folder.ledger_path)
         folder.update(status="created", phases=before, error="", error_kind="")
         folder.keep_reserve()
     if failure:

@@ -13,6 +13,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import Manifest, Pause, PhaseCost, RunFolder
 from cdcda_flower.runs.identity import config_digest, source_digest, table_digest_of, used_plugins, versions
+from cdcda_flower.runs.ledger import begin_anew
 from cdcda_flower.runs.progress import read_progress
 from experiments.launching.staging import App
 from experiments.launching.stale_runs import clear, launcher_state
@@ -71,10 +72,9 @@ def _problems(manifest: Manifest, config: RunConfig, app: App) -> Iterator[str]:
 
 
 def reopen(folder: RunFolder) -> None:
-    """Makes the folder ready to go on: status, pause, what the phase in flight took; a new ledger, and logs of their own."""
+    """Makes the folder ready to go on: status, pause, what the phase in flight took; an empty ledger, and logs of their own."""
     manifest = folder.manifest()
-    for ending in ("", "-wal", "-shm"):
-        Path(f"{folder.ledger_path}{ending}").unlink(missing_ok=True)
+    begin_anew(folder.ledger_path)
     for log in (*folder.logs.glob("flwr.log"), *folder.logs.glob("superlink.log")):
         log.rename(log.with_stem(f"{log.stem}-{len(manifest.pauses) + 1}"))
     pause = Pause(stopped=manifest.finished, resumed=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -18,7 +18,16 @@ from experiments.reports.costs import Measured, costs_of, measured
 from experiments.reports.history import by_history
 from experiments.reports.paired import Answers, compare, is_own, swaps
 from experiments.reports.recorded import RecordedConfig, recorded_config, shares, trains_on_pairs
-from experiments.reports.results import GlobalStage, Lenient, MethodReport, Metric, PairCounts, Report, UserRow
+from experiments.reports.results import (
+    EgressSum,
+    GlobalStage,
+    Lenient,
+    MethodReport,
+    Metric,
+    PairCounts,
+    Report,
+    UserRow,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +99,21 @@ def read_report(folder: RunFolder) -> Report:
             f: tuple(v.score for v in verdicts if v.filter == f) for f in dict.fromkeys(v.filter for v in verdicts)
         },
         bytes_up=sum(upload.bytes_up for upload in found.uploads),
+        egress=_egress(ledger),
         failures=dict(Counter(failure.phase for failure in ledger.failures())),
         dropped=_dropped(found.trainings),
         history=by_history(task, own, ledger.lengths()),
         costs={name: costs_of(name, by_user, found) for name, by_user in own.items()},
         global_stage=_global_stage(found, run.manifest),
     )
+
+
+def _egress(ledger: LedgerReader) -> EgressSum:
+    by_user = Counter[str]()
+    for one in (rows := ledger.egress()):
+        by_user[one.user_id] += one.bytes
+    most = max(by_user, key=lambda user: (by_user[user], user), default="")
+    return EgressSum(replies=len(rows), bytes=by_user.total(), most_from=most, most=by_user[most])
 
 
 def _global_stage(found: Measured, manifest: Manifest) -> GlobalStage | None:

@@ -290,7 +290,10 @@ def _costs(report: Report) -> Iterator[str]:
         )
     for method, count in report.dropped.items():
         yield f"{method}: trained without {count:,} pairs that equal a held-out query of their user"
-    yield f"uploads: {report.bytes_up:,} bytes"
+    sent = report.egress
+    yield f"left the devices: {sent.bytes:,} bytes in {sent.replies:,} replies" + (
+        f", {report.bytes_up:,} of them uploads; the most, {sent.most:,}, from {sent.most_from}" if sent.replies else ""
+    )
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
     yield from map(_plugin, manifest.plugins)

@@ -133,6 +133,15 @@ class MethodCosts(_Value):
     seconds_per_query: float | None
 
 
+class EgressSum(_Value):
+    """What left all devices in a run: replies and their bytes, and the person of whom most left."""
+
+    replies: int
+    bytes: int
+    most_from: str
+    most: int
+
+
 class GlobalStage(_Value):
     """What the global adapter was trained on, once for all methods, and what that took in the cloud.
 
@@ -183,6 +192,7 @@ class Report(_Value):
     users: tuple[UserRow, ...]
     scores: dict[str, tuple[float, ...]]
     bytes_up: int
+    egress: EgressSum
     failures: dict[str, int]
     dropped: dict[str, int]
     history: tuple[HistoryGroup, ...]
@@ -207,5 +217,6 @@ class Report(_Value):
             "history": [group.model_dump() for group in self.history],
             "costs": {name: costs.model_dump() for name, costs in self.costs.items()},
             "dropped": self.dropped,
+            "egress": self.egress.model_dump(),
             "global_stage": self.global_stage.model_dump() if self.global_stage else None,
         }

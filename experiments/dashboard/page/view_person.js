@@ -31,6 +31,7 @@ function messages(person) {
   if (!person.messages.length) return h("p", {}, "Nothing yet.");
   return h("ol", { class: "story" }, person.messages.map((one) => h("li", { class: one.direction },
     h("b", {}, one.direction === "up" ? "↑ left the device" : "↓ came from the cloud"), ` in ${one.phase}: ${one.what}`, one.bytes === null ? "" : `, ${number(one.bytes)} bytes in all`,
+    one.at.length > 0 && h("span", { class: "hint" }, ` at ${one.at.map((at) => new Date(at).toLocaleTimeString()).join(", ")}`),
     one.fields.length > 0 && h("details", { "data-key": one.reply }, h("summary", { class: "hint" }, `${one.reply}: every field and why it leaves`),
       table(["field", "bound", "why"], one.fields.map((field) => [field.path, field.kind, field.why]))))));
 }

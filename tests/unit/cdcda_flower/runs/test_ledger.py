@@ -10,7 +10,7 @@ import pytest
 
 from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.runs import ledger as ledger_module
-from cdcda_flower.runs.ledger import Ledger, LedgerReader
+from cdcda_flower.runs.ledger import Egress, Ledger, LedgerReader, begin_anew
 from cdcda_flower.types import (
     AdapterRef,
     Example,
@@ -132,7 +132,7 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     assert LedgerReader(path).trainings() == (TRAINING,)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(DataError, match=r"is a ledger of version 1, this is 2; read it with the version of the code"):
+    with pytest.raises(DataError, match=r"is a ledger of version 1, this is 3; read it with the version of the code"):
         LedgerReader(path).trainings()
 
 
@@ -169,6 +169,21 @@ def test_a_damaged_ledger_is_not_written_over(tmp_path: Path, damage: bytes) -> 
     with pytest.raises(RunError, match="nothing in it is needed to go on, and resume the run"):
         Ledger(path).__enter__()
     assert path.read_bytes() == damage
+
+
+def test_a_ledger_that_begins_anew_keeps_what_left_the_devices(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    begin_anew(path)
+    assert not path.exists()
+    sent = Egress(user_id="A", at="2026-11-28T10:00:00+00:00", phase="share", reply="Upload", bytes=12)
+    with Ledger(path) as ledger:
+        ledger.add_lengths({"A": 3})
+        ledger.add_egress([sent])
+    begin_anew(path)
+    assert (LedgerReader(path).lengths(), LedgerReader(path).egress()) == ({}, (sent,))
+    path.write_bytes(b"damaged" * 1000)
+    begin_anew(path)
+    assert not path.exists()
 
 
 def test_a_row_that_is_there_already_is_no_matter_of_the_disk(tmp_path: Path) -> None:

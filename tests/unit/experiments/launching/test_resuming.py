@@ -11,7 +11,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import PhaseCost, RunFolder
 from cdcda_flower.runs.identity import run_identity
-from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.runs.progress import Progress
 from experiments.launching.resuming import reopen, resumable
 from experiments.launching.staging import find_app
@@ -113,7 +113,7 @@ def test_a_folder_that_is_reopened_keeps_what_was_paid_and_begins_a_new_ledger(s
         ("share", 2.0, 0),
         ("personalize", 30.0, 500),
     ]
-    assert not stopped.ledger_path.exists()
+    assert LedgerReader(stopped.ledger_path).lengths() == {}
     assert not stopped.progress_path.exists()
     assert (stopped.logs / "flwr-1.log").read_text(encoding="utf-8") == "of the first attempt"
 
