@@ -59,7 +59,7 @@ class Device:
 
     def bytes_sent(self, run: str) -> int:
         """Returns how many bytes have left the device in a run."""
-        lines = map(json.loads, self._sent().splitlines())
+        lines = map(json.loads, self._sent().split("\n")[:-1])
         return sum(line["bytes"] for line in lines if line["run"] == run)
 
     def _sent(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cdcda_flower.config import Scalar, read_defaults
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.runs.folder import LOSSES, RunFolder, adapter_folder, predictions_file
-from cdcda_flower.runs.ledger import Ledger
+from cdcda_flower.runs.ledger import Egress, Ledger
 from cdcda_flower.types import (
     AdapterRef,
     Example,
@@ -79,6 +79,10 @@ def _share(ledger: Ledger, user: str, number: int) -> None:
     text = HOSTILE_TEXT if user == HOSTILE else f"review {number}"
     shared = Example(id=f"{user}-item", query=text, response="4")
     ledger.add_upload(Upload(user_id=user, policy="ratio", history_size=10, query_count=2, examples=(shared,)), 120)
+    sent = [(10, "share", "Upload", 120), (11, "share", "Upload", 120), (12, "personalize", "PersonalizeReply", 310)]
+    ledger.add_egress(
+        [Egress(user_id=user, at=f"2026-01-01T10:{m}:00+00:00", phase=p, reply=r, bytes=b) for m, p, r, b in sent]
+    )
     pairs = [_pair(user, sample, text) for sample in range(2)]
     ledger.add_pairs(pairs)
     ledger.add_unparsable([Unparsable(id=f"{user}-odd", reason="loop", provenance=_origin(user, 2))])

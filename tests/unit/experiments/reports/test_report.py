@@ -42,6 +42,7 @@ def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
         "history",
         "costs",
         "dropped",
+        "egress",
         "global_stage",
     ]
     assert json.loads(json.dumps(document)) == document
