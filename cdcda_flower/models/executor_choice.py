@@ -1,4 +1,4 @@
-"""What `device-executor = "auto"` takes: both ways of training are timed once on this machine, with the run's own model.
+"""What `device-executor = "auto"` takes: both ways of training are timed once on this machine for a model.
 
 `python -m cdcda_flower.models.executor_choice CONFIG.json PROCESSES CPUS` prints the choice as JSON. PROCESSES devices of
 CPUS threads each would train side by side under "local". Each way works in child processes of its own, as in a run.
@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from cdcda_flower.config import RunConfig
@@ -29,9 +30,13 @@ from cdcda_flower.seeding import digest
 from cdcda_flower.types import ModelRef
 
 Way = Literal["fleet", "local"]
-VERSION = 1  # of what is measured; part of the key of a choice that was kept
+VERSION = 2  # of what is measured; part of the key of a choice that was kept
 _WORDS = 48  # of one example's x, about as many tokens
-_MOST_ADAPTERS = 8  # that the fleet trains at once here: more take longer and tell the same
+# Adapters that one process trains at once here, of a batch each: more take longer and tell the same.
+_ADAPTERS: Mapping[Way, int] = MappingProxyType({"fleet": 8, "local": 2})
+_BATCH = 4
+# Measuring takes two minutes, as much as so many adapters on a small machine.
+_WORTH = 32
 _READY = "ready"
 
 
@@ -53,7 +58,7 @@ class Choice:
         if self.problem:
             return f"the machine could not be measured: {self.problem}"
         if not self.fleet:
-            return "nothing is trained side by side"
+            return f"fewer than {_WORTH} adapters to train, too few to measure for"
         return f"training {self.fleet:,.0f} tokens/s with the fleet, {self.local:,.0f} with local, measured on this machine"
 
 
@@ -66,7 +71,7 @@ class Clients(NamedTuple):
 
 def kept_choice(config: RunConfig, clients: Clients) -> Choice | None:
     """Returns what was chosen here before for such a run; None where nothing was measured yet."""
-    if not _measurable(config):
+    if not _worth_measuring(config):
         return Choice(executor="local", fleet=0.0, local=0.0)
     file = _file(config, clients, find_model(config.device_model, "causal"))
     return Choice(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
@@ -96,12 +101,15 @@ def choose(config: RunConfig, clients: Clients) -> Choice:
     return choice
 
 
-def _measurable(config: RunConfig) -> bool:
-    return config.num_users > 1 and any(method.trains for method in config.chosen_methods)
+def _worth_measuring(config: RunConfig) -> bool:
+    return config.num_users * sum(method.trains for method in config.chosen_methods) >= _WORTH
 
 
 def _file(config: RunConfig, clients: Clients, model: ModelRef) -> Path:
-    """Returns where the choice of such a run on such a machine is kept."""
+    """Returns where the choice for a model on such a machine is kept.
+
+    Batches and methods are none of it: whoever changes those would wait again, and get other last digits.
+    """
     key = digest(
         {
             "version": VERSION,
@@ -115,8 +123,7 @@ def _file(config: RunConfig, clients: Clients, model: ModelRef) -> Path:
             ],
             "versions": versions(("torch", "bitsandbytes", "transformers")),
             "model": model.digest,
-            "keys": [config.device, config.quantization, config.lora_rank, config.batch_size, config.max_tokens],
-            "adapters": [_adapters(config, way) for way in ("fleet", "local")],
+            "keys": [config.device, config.quantization],
         }
     )
     return cache_folder(config) / "executors" / f"{key[:32]}.json"
@@ -129,12 +136,6 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features")))
-
-
-def _adapters(config: RunConfig, way: Way) -> int:
-    """Returns how many adapters one process trains at once: all of one user's, or as many users' as the fleet has slots."""
-    own = sum(method.trains for method in config.chosen_methods)
-    return own if way == "local" else min(config.fleet_slots, own * config.num_users, _MOST_ADAPTERS)
 
 
 def _rate(config: RunConfig, base: ModelRef, way: Way, clients: Clients) -> float:
@@ -193,7 +194,7 @@ def _measure(file: str, way: Way, threads: int) -> None:
 
     given = json.loads(Path(file).read_text(encoding="utf-8"))
     config, base = RunConfig.from_flwr(given["config"]), ModelRef(**given["base"])
-    adapters = _adapters(config, way)
+    adapters = _ADAPTERS[way]
     spec = model_spec(config, base, slots=adapters, dequantised=way == "fleet" and config.quantization == "nf4")
     model = DeviceModel(replace(spec, threads=threads))
     with tempfile.TemporaryDirectory() as scratch:
@@ -211,12 +212,12 @@ def _measure(file: str, way: Way, threads: int) -> None:
 
 def _requests(config: RunConfig, adapters: int, folder: Path) -> list[TrainRequest]:
     """Returns one step's work for each adapter, on words that mean nothing."""
-    recipe = replace(user_recipe(config), steps=1, epochs=1)
+    recipe = replace(user_recipe(config), steps=1, epochs=1, batch_size=_BATCH)
     return [
         TrainRequest(
             [
                 (" ".join(f"word{(row + place) % 97}" for place in range(_WORDS // 2)), "an answer")
-                for row in range(config.batch_size)
+                for row in range(_BATCH)
             ],
             recipe,
             adapter,
