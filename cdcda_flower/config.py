@@ -28,6 +28,8 @@ from cdcda_flower.plugins.seams import (
     check_name,
     plugins_in,
 )
+from cdcda_flower.redaction import KINDS
+from cdcda_flower.share_rules import excluding, inline_ratios, lets_none_go, redacted_kinds
 from cdcda_flower.tasks import TASKS, Task, inline, task_named
 from cdcda_flower.tasks.metrics import LAMP_METRICS, with_metrics
 
@@ -110,8 +112,23 @@ class RunConfig(BaseModel):
     seed: Count = Field(description="root of every derived seed")
     methods: str = Field(description="comma-separated, paired in one federation: " + KNOWN_METHODS)
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
-    share_policy: str = Field(description=_choices(SHARE_POLICY))
-    share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
+    share_policy: str = Field(
+        description=f"{_choices(SHARE_POLICY)}; or several, such as redact+ratio: each works on what the one before it let through"
+    )
+    share_ratio: Ratio = Field(
+        description="share of the history that the policy `ratio`, `recent` or `diverse` lets go"
+    )
+    share_ratios: str = Field(
+        description="each person's share with `per-user`: a .csv file with the columns user,ratio, or LOW..HIGH to draw from"
+    )
+    share_items: Count = Field(description="most items that `budget` or `diverse` lets go; 0 = any number")
+    share_bytes: Count = Field(
+        description="most bytes (UTF-8, x and y of all items together) that `budget` lets go; 0 = any number"
+    )
+    share_exclude: str = Field(
+        description="regular expression; no item whose x or y it matches passes `exclude`; case does not count"
+    )
+    share_redact: str = Field(description="what `redact` replaces, comma-separated: " + ", ".join(KINDS))
     retriever: str = Field(description=f"what ranks a history for a question: {_choices(RETRIEVER)}")
     rag_items: Positive = Field(
         description="history items before a question, and with NAME+rag before a training input"
@@ -240,6 +257,16 @@ class RunConfig(BaseModel):
         return "local" if self.device_executor == "auto" else self.device_executor
 
     @property
+    def share_policies(self) -> tuple[str, ...]:
+        """The names in `share-policy`, in the order in which they work."""
+        return SHARE_POLICY.names(self.share_policy)
+
+    @property
+    def redacts(self) -> tuple[str, ...]:
+        """What is redacted in all that is shared; nothing where `redact` is none of the share policies."""
+        return redacted_kinds(self.share_redact) if "redact" in self.share_policies else ()
+
+    @property
     def filter_names(self) -> tuple[str, ...]:
         """The filters that select, the paper's first and in its order; none keeps every pair."""
         return filters_in(self.filters)
@@ -323,25 +350,77 @@ class RunConfig(BaseModel):
             check_name(METRIC, name)
         return value
 
+    @field_validator("share_policy")
+    @classmethod
+    def _known_policies(cls, value: str, info: ValidationInfo) -> str:
+        names = SHARE_POLICY.names(value) or ("",)
+        for name in names:
+            check_name(SHARE_POLICY, name)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"share-policy is {value!r}; name each policy once")
+        if "redact" in names and "budget" in names[: names.index("redact")]:
+            raise ConfigError(f"share-policy is {value!r}; redact can make a text longer: write it before budget")
+        taught = [method.name for method in _methods(info) if method.supply == "teacher"]
+        labelled = (
+            "task" in info.data and task_named(info.data["task"]).form(info.data.get("profile_form", "")).labelled
+        )
+        if "redact" in names and taught and not labelled:
+            raise ConfigError(
+                f"share-policy is {value!r}; {taught[0]}'s teacher speaks of y as it is shared, which redact changes in "
+                "this task, and the device trains on y as it stands: leave one of the two out"
+            )
+        return value
+
     @field_validator("share_ratio")
     @classmethod
     def _enough_is_shared(cls, value: float, info: ValidationInfo) -> float:
-        policy = info.data.get("share_policy")
-        share = {"none": 0.0, "all": 1.0, "ratio": value, "recent": value}.get(str(policy))
-        if share is None:  # a policy of one's own: what it lets go is known when it was asked
+        policy = str(info.data.get("share_policy", ""))
+        if not lets_none_go(SHARE_POLICY.names(policy), value):
             return value
         for method in _methods(info):
             said = f"share-policy is {policy!r} and share-ratio {value:g}; {method.name}"
-            if method.start == "global" and share == 0:
+            if method.start == "global":
                 raise ConfigError(
                     f"{said} begins with the global adapter, which is trained on what all users share, and the policy "
                     "lets nothing go: share some, or leave the method out"
                 )
-            if method.answers == "cloud" and method.retrieval and share == 0:
+            if method.answers == "cloud" and method.retrieval:
                 raise ConfigError(
                     f"{said} sends history items that the policy lets go, and it lets none go: share some, or take "
                     "the method without retrieval"
                 )
+        return value
+
+    @field_validator("share_ratios")
+    @classmethod
+    def _own_ratios(cls, value: str, info: ValidationInfo) -> str:
+        _check_use("share_ratios", value, info, ("per-user",))
+        return inline_ratios(value) if value else value
+
+    @field_validator("share_items")
+    @classmethod
+    def _counted_items(cls, value: int, info: ValidationInfo) -> int:
+        _check_use("share_items", value, info, ("budget", "diverse"), needed=False)
+        return value
+
+    @field_validator("share_bytes")
+    @classmethod
+    def _counted_bytes(cls, value: int, info: ValidationInfo) -> int:
+        _check_use("share_bytes", value, info, ("budget",), needed=info.data.get("share_items") == 0)
+        return value
+
+    @field_validator("share_exclude")
+    @classmethod
+    def _a_pattern(cls, value: str, info: ValidationInfo) -> str:
+        _check_use("share_exclude", value, info, ("exclude",))
+        if value:
+            excluding(value)
+        return value
+
+    @field_validator("share_redact")
+    @classmethod
+    def _known_kinds(cls, value: str) -> str:
+        redacted_kinds(value)
         return value
 
     @field_validator("cloud_model")
@@ -392,7 +471,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
-    @field_validator("share_policy", "cloud_engine", "consistency_scorer", "retriever")
+    @field_validator("cloud_engine", "consistency_scorer", "retriever")
     @classmethod
     def _known_name(cls, value: str, info: ValidationInfo) -> str:
         key = _kebab(str(info.field_name))
@@ -486,6 +565,26 @@ def _methods(info: ValidationInfo) -> list[Method]:
     """Returns the known methods of a config in the making; unknown ones are said by their own rule."""
     names = [name.strip() for name in info.data.get("methods", "").split(",")]
     return [method_named(name) for name in names if is_method(name)]
+
+
+def _check_use(
+    name: str, value: object, info: ValidationInfo, policies: tuple[str, ...], *, needed: bool = True
+) -> None:
+    """Raises ConfigError where a key of share policies is empty and one of them needs it, or is given and none reads it."""
+    policy = info.data.get("share_policy")
+    if policy is None:
+        return
+    named, key = SHARE_POLICY.names(policy), _kebab(name)
+    used = [one for one in policies if one in named]
+    if used and needed and not value:
+        also = "share-items or " if name == "share_bytes" else ""
+        raise ConfigError(f"{key} is {value!r}; share-policy is {policy!r}, and {used[0]} needs {also}{key}: give it")
+    # Whoever sets a bound believes in it. Where nothing is shared it holds.
+    if value and not used and "none" not in named:
+        raise ConfigError(
+            f'{key} is {value!r}, and share-policy {policy!r} does not use it; write share-policy = "{policies[0]}+{policy}", '
+            "or leave the key out"
+        )
 
 
 def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> str:
