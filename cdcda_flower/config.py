@@ -361,10 +361,8 @@ class RunConfig(BaseModel):
         if "redact" in names and "budget" in names[: names.index("redact")]:
             raise ConfigError(f"share-policy is {value!r}; redact can make a text longer: write it before budget")
         taught = [method.name for method in _methods(info) if method.supply == "teacher"]
-        labelled = (
-            "task" in info.data and task_named(info.data["task"]).form(info.data.get("profile_form", "")).labelled
-        )
-        if "redact" in names and taught and not labelled:
+        task, form = info.data.get("task"), info.data.get("profile_form")  # none where a rule of theirs is broken
+        if "redact" in names and taught and task and form and not task_named(task).form(form).labelled:
             raise ConfigError(
                 f"share-policy is {value!r}; {taught[0]}'s teacher speaks of y as it is shared, which redact changes in "
                 "this task, and the device trains on y as it stands: leave one of the two out"

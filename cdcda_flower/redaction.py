@@ -16,7 +16,7 @@ _AT, _OF_ADDRESS = "@\uff20\ufe6b", r"\w.+\-"
 _RUN = rf"(?<![{_OF_ADDRESS}{_AT}])"
 _REST = rf"[{_AT}][{_OF_ADDRESS}{_AT}]*\w"
 # A host's labels are at most 63 characters long; few of them bound the work on a text of a million dots.
-_HOST = r"(?<![\w-])(?:\w[\w-]{0,62}\.){1,8}"
+_HOST = rf"(?<![\w{_AT}\-])(?:\w[\w-]{{0,62}}\.){{1,8}}"
 
 # In the order in which they are tried at one place. Each pattern takes time in proportion to the text.
 _PATTERNS = {

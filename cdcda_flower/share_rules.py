@@ -108,7 +108,7 @@ def _ratios(value: str) -> dict[str, float] | tuple[float, float]:
 
 def _checked(table: Mapping[str, object]) -> dict[str, float]:
     for user, ratio in table.items():
-        if not isinstance(ratio, float | int) or not 0 <= ratio <= 1:
+        if isinstance(ratio, bool) or not isinstance(ratio, float | int) or not 0 <= ratio <= 1:
             raise ConfigError(f"share-ratios gives {user!r} {ratio!r}; a ratio is a number between 0 and 1")
     return {user: float(ratio) for user, ratio in table.items() if isinstance(ratio, float | int)}
 

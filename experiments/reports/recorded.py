@@ -12,6 +12,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.methods import Method, is_method, method_named
 from cdcda_flower.plugins.seams import METRIC, SHARE_POLICY
+from cdcda_flower.redaction import KINDS
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task, task_named
@@ -103,12 +104,13 @@ class RecordedConfig(BaseModel):
         percent = f"{100 * self.share_ratio:.6g}"
         recent = percent if self.share_ratio in {0, 1} else f"{percent}-recent"
         known = {"ratio": percent, "recent": recent, "none": "0", "all": "100"}
-        told = {
-            "per-user": {"ratios": self.share_ratios if ".." in self.share_ratios else digest(self.share_ratios)[:8]},
+        ratios = self.share_ratios if ".." in self.share_ratios else digest(self.share_ratios)[:8]
+        told: dict[str, dict[str, object]] = {
+            "per-user": {"ratios": ratios},
             "diverse": {"percent": percent, "items": self.share_items},
             "budget": {"items": self.share_items, "bytes": self.share_bytes},
             "exclude": {"pattern": self.share_exclude},
-            "redact": {"kinds": self.share_redact},
+            "redact": {"kinds": "" if set(self.share_redact.split(",")) == set(KINDS) else self.share_redact},
         }
         arguments = {key: value for key, value in told.get(policy, {}).items() if value}
         arguments |= json.loads(self.plugin_args or "{}").get(policy, {})
