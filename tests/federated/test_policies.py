@@ -371,11 +371,16 @@ def test_each_person_shares_an_own_ratio(four: Federation, tmp_path: Path) -> No
 
 
 def test_a_pattern_that_takes_too_long_ends_the_run_before_the_cloud_writes(
-    four: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(policies, "PATTERN_SECONDS", 0.1)
-    # Of a text's end it knows nothing, so it tries every way to read the letters before.
-    ways = "|".join([r"\w"] * 9 + [r"\s"] * 9)
-    config = four.config(share_policy="exclude+ratio", share_exclude=f"^(?:{ways})+#", runs_dir=str(tmp_path / "runs"))
-    with pytest.raises(ShareError, match="the pattern in share-exclude takes too long"):
-        four.run(config)
+    own = {user: [{"id": f"{user}-0", "text": f"{'a' * 50}{user}!", "score": "4"}] for user in "AB"}
+    for split in ("train", "dev"):
+        write_split(tmp_path / "lamp", split, [row(user, f"{split}-{user}", own[user]) for user in own])
+    two = Federation(tmp_path, str(tmp_path / "lamp"))
+    config = two.config(share_policy="exclude+ratio", share_exclude="(a|a)+$", num_users=2)
+    with pytest.raises(ShareError, match="the pattern in share-exclude takes too long") as caught:
+        two.run(config)
+    assert isinstance(caught.value, BadInputError)
+    (path,) = (tmp_path / "runs").iterdir()
+    assert not LedgerReader(RunFolder(path).ledger_path).shared()
