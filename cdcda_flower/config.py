@@ -55,6 +55,15 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "device-executor": (("auto", "local", "fleet"), "a double learns nothing from distributions"),
     }
 )
+# What bounds what is shared, and the share policies that keep to it.
+_BOUNDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "share-ratios": ("per-user",),
+        "share-items": ("budget", "diverse"),
+        "share-bytes": ("budget",),
+        "share-exclude": ("exclude",),
+    }
+)
 _FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_tokens", "seed", "n", "stream"})
 _FIELDS_OF_A_GUIDED_ANSWER = frozenset(
     {"continue_final_message", "add_generation_prompt", "stop", "structured_outputs", "guided_choice", "grammar"}
@@ -389,28 +398,35 @@ class RunConfig(BaseModel):
                 )
         return value
 
+    @field_validator("share_ratios", "share_items", "share_bytes", "share_exclude")
+    @classmethod
+    def _bound_of_a_policy(cls, value: str | int, info: ValidationInfo) -> str | int:
+        key, policy = _kebab(str(info.field_name)), info.data.get("share_policy")
+        if policy is None:  # its own rule is broken
+            return value
+        named, keeping = SHARE_POLICY.names(policy), _BOUNDS[key]
+        kept_by = [name for name in keeping if name in named]
+        # Whoever sets a bound believes in it. Where nothing is shared it holds.
+        if value and not kept_by and "none" not in named:
+            chain = f"{keeping[0]}+{policy}" if keeping[0] == "exclude" else f"{policy}+{keeping[0]}"
+            raise ConfigError(
+                f"{key} is {value!r}; share-policy {policy!r} does not use it: write {chain!r}, or leave {key} out"
+            )
+        other = "share-items or " if key == "share-bytes" else ""
+        if kept_by and not value and key != "share-items" and not (other and info.data.get("share_items", 1)):
+            raise ConfigError(
+                f"{key} is {value!r}; share-policy {policy!r} needs it: give {other}{key}, or leave {kept_by[0]} out"
+            )
+        return value
+
     @field_validator("share_ratios")
     @classmethod
-    def _own_ratios(cls, value: str, info: ValidationInfo) -> str:
-        _check_use("share_ratios", value, info, ("per-user",))
+    def _own_ratios(cls, value: str) -> str:
         return inline_ratios(value) if value else value
-
-    @field_validator("share_items")
-    @classmethod
-    def _counted_items(cls, value: int, info: ValidationInfo) -> int:
-        _check_use("share_items", value, info, ("budget", "diverse"), needed=False)
-        return value
-
-    @field_validator("share_bytes")
-    @classmethod
-    def _counted_bytes(cls, value: int, info: ValidationInfo) -> int:
-        _check_use("share_bytes", value, info, ("budget",), needed=info.data.get("share_items") == 0)
-        return value
 
     @field_validator("share_exclude")
     @classmethod
-    def _a_pattern(cls, value: str, info: ValidationInfo) -> str:
-        _check_use("share_exclude", value, info, ("exclude",))
+    def _a_pattern(cls, value: str) -> str:
         if value:
             excluding(value)
         return value
@@ -563,26 +579,6 @@ def _methods(info: ValidationInfo) -> list[Method]:
     """Returns the known methods of a config in the making; unknown ones are said by their own rule."""
     names = [name.strip() for name in info.data.get("methods", "").split(",")]
     return [method_named(name) for name in names if is_method(name)]
-
-
-def _check_use(
-    name: str, value: object, info: ValidationInfo, policies: tuple[str, ...], *, needed: bool = True
-) -> None:
-    """Raises ConfigError where a key of share policies is empty and one of them needs it, or is given and none reads it."""
-    policy = info.data.get("share_policy")
-    if policy is None:
-        return
-    named, key = SHARE_POLICY.names(policy), _kebab(name)
-    used = [one for one in policies if one in named]
-    if used and needed and not value:
-        also = "share-items or " if name == "share_bytes" else ""
-        raise ConfigError(f"{key} is {value!r}; share-policy is {policy!r}, and {used[0]} needs {also}{key}: give it")
-    # Whoever sets a bound believes in it. Where nothing is shared it holds.
-    if value and not used and "none" not in named:
-        raise ConfigError(
-            f'{key} is {value!r}, and share-policy {policy!r} does not use it; write share-policy = "{policies[0]}+{policy}", '
-            "or leave the key out"
-        )
 
 
 def _problem(key: str, message: str, value: object, known: tuple[str, ...]) -> str:

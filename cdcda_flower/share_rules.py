@@ -114,6 +114,10 @@ def _checked(table: Mapping[str, object]) -> dict[str, float]:
 
 
 def _read(file: Path) -> dict[str, float]:
+    if not file.is_absolute():
+        raise ConfigError(
+            f"share-ratios is {str(file)!r}; its path must be absolute: both sides of a run start in other folders"
+        )
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]

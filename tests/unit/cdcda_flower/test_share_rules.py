@@ -50,6 +50,8 @@ def test_a_bad_range_is_said_with_the_rule(value: str) -> None:
 def test_files_that_cannot_be_read_and_json_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory; give LOW"):
         inline_ratios(str(tmp_path / "none.csv"))
+    with pytest.raises(ConfigError, match=r"share-ratios is 'ratios\.csv'; its path must be absolute"):
+        inline_ratios("ratios.csv")
     (tmp_path / "latin.csv").write_bytes(b"user,ratio\n\xe9,0.5\n")
     with pytest.raises(ConfigError, match="no CSV in UTF-8"):
         inline_ratios(str(tmp_path / "latin.csv"))
