@@ -128,5 +128,10 @@ def test_names_hold_only_what_every_tracker_takes() -> None:
 
 
 def test_what_names_people_or_places_goes_to_no_tracker() -> None:
-    values = {"k": 2, "runs-dir": "/home/ann/runs", "share-ratios": '{"Ann": 0.5}', "share-exclude": "clinic|/x"}
+    values: dict[str, Scalar] = {
+        "k": 2,
+        "runs-dir": "/home/ann/runs",
+        "share-ratios": '{"Ann": 0.5}',
+        "share-exclude": "clinic|/x",
+    }
     assert without_places(values) == {"k": 2, "share-exclude": "clinic|/x"}
