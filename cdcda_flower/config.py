@@ -28,6 +28,8 @@ from cdcda_flower.plugins.seams import (
     check_name,
     plugins_in,
 )
+from cdcda_flower.redaction import KINDS
+from cdcda_flower.share_rules import excluding, inline_ratios, lets_none_go, redacted_kinds
 from cdcda_flower.tasks import TASKS, Task, inline, task_named
 from cdcda_flower.tasks.metrics import LAMP_METRICS, with_metrics
 
@@ -51,6 +53,15 @@ _OF_A_TEACHER: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             "the other engines give texts, not the distributions behind them (a .gguf file as cloud-model is fine)",
         ),
         "device-executor": (("auto", "local", "fleet"), "a double learns nothing from distributions"),
+    }
+)
+# What bounds what is shared, and the share policies that keep to it.
+_BOUNDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "share-ratios": ("per-user",),
+        "share-items": ("budget", "diverse"),
+        "share-bytes": ("budget",),
+        "share-exclude": ("exclude",),
     }
 )
 _FIELDS_OF_THE_ENGINE = frozenset({"model", "messages", "temperature", "max_tokens", "seed", "n", "stream"})
@@ -110,8 +121,23 @@ class RunConfig(BaseModel):
     seed: Count = Field(description="root of every derived seed")
     methods: str = Field(description="comma-separated, paired in one federation: " + KNOWN_METHODS)
     swap_test: bool = Field(description="each trained adapter also answers another user's queries")
-    share_policy: str = Field(description=_choices(SHARE_POLICY))
-    share_ratio: Ratio = Field(description="share of the history that the policy `ratio` or `recent` lets go")
+    share_policy: str = Field(
+        description=f"{_choices(SHARE_POLICY)}; or several, such as redact+ratio: each works on what the one before it let through"
+    )
+    share_ratio: Ratio = Field(
+        description="share of the history that the policy `ratio`, `recent` or `diverse` lets go"
+    )
+    share_ratios: str = Field(
+        description="each person's share with `per-user`: a .csv file with the columns user,ratio, or LOW..HIGH to draw from"
+    )
+    share_items: Count = Field(description="most items that `budget` or `diverse` lets go; 0 = any number")
+    share_bytes: Count = Field(
+        description="most bytes (UTF-8, x and y of all items together) that `budget` lets go; 0 = any number"
+    )
+    share_exclude: str = Field(
+        description="regular expression; no item whose x or y it matches passes `exclude`; case does not count"
+    )
+    share_redact: str = Field(description="what `redact` replaces, comma-separated: " + ", ".join(KINDS))
     egress_bytes: Count = Field(description="most bytes of replies that may leave one device in a run; 0 = no bound")
     retriever: str = Field(description=f"what ranks a history for a question: {_choices(RETRIEVER)}")
     rag_items: Positive = Field(
@@ -241,6 +267,16 @@ class RunConfig(BaseModel):
         return "local" if self.device_executor == "auto" else self.device_executor
 
     @property
+    def share_policies(self) -> tuple[str, ...]:
+        """The names in `share-policy`, in the order in which they work."""
+        return SHARE_POLICY.names(self.share_policy)
+
+    @property
+    def redacts(self) -> tuple[str, ...]:
+        """What is redacted in all that is shared; nothing where `redact` is none of the share policies."""
+        return redacted_kinds(self.share_redact) if "redact" in self.share_policies else ()
+
+    @property
     def filter_names(self) -> tuple[str, ...]:
         """The filters that select, the paper's first and in its order; none keeps every pair."""
         return filters_in(self.filters)
@@ -324,25 +360,82 @@ class RunConfig(BaseModel):
             check_name(METRIC, name)
         return value
 
+    @field_validator("share_policy")
+    @classmethod
+    def _known_policies(cls, value: str, info: ValidationInfo) -> str:
+        names = SHARE_POLICY.names(value) or ("",)
+        for name in names:
+            check_name(SHARE_POLICY, name)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"share-policy is {value!r}; name each policy once")
+        if "redact" in names and "budget" in names[: names.index("redact")]:
+            raise ConfigError(f"share-policy is {value!r}; redact can make a text longer: write it before budget")
+        taught = [method.name for method in _methods(info) if method.supply == "teacher"]
+        task, form = info.data.get("task"), info.data.get("profile_form")  # none where a rule of theirs is broken
+        if "redact" in names and taught and task and form and not task_named(task).form(form).labelled:
+            raise ConfigError(
+                f"share-policy is {value!r}; {taught[0]}'s teacher speaks of y as it is shared, which redact changes in "
+                "this task, and the device trains on y as it stands: leave one of the two out"
+            )
+        return value
+
     @field_validator("share_ratio")
     @classmethod
     def _enough_is_shared(cls, value: float, info: ValidationInfo) -> float:
-        policy = info.data.get("share_policy")
-        share = {"none": 0.0, "all": 1.0, "ratio": value, "recent": value}.get(str(policy))
-        if share is None:  # a policy of one's own: what it lets go is known when it was asked
+        policy = str(info.data.get("share_policy", ""))
+        if not lets_none_go(SHARE_POLICY.names(policy), value):
             return value
         for method in _methods(info):
             said = f"share-policy is {policy!r} and share-ratio {value:g}; {method.name}"
-            if method.start == "global" and share == 0:
+            if method.start == "global":
                 raise ConfigError(
                     f"{said} begins with the global adapter, which is trained on what all users share, and the policy "
                     "lets nothing go: share some, or leave the method out"
                 )
-            if method.answers == "cloud" and method.retrieval and share == 0:
+            if method.answers == "cloud" and method.retrieval:
                 raise ConfigError(
                     f"{said} sends history items that the policy lets go, and it lets none go: share some, or take "
                     "the method without retrieval"
                 )
+        return value
+
+    @field_validator("share_ratios", "share_items", "share_bytes", "share_exclude")
+    @classmethod
+    def _bound_of_a_policy(cls, value: str | int, info: ValidationInfo) -> str | int:
+        key, policy = _kebab(str(info.field_name)), info.data.get("share_policy")
+        if policy is None:  # its own rule is broken
+            return value
+        named, keeping = SHARE_POLICY.names(policy), _BOUNDS[key]
+        kept_by = [name for name in keeping if name in named]
+        # Whoever sets a bound believes in it. Where nothing is shared it holds.
+        if value and not kept_by and "none" not in named:
+            chain = f"{keeping[0]}+{policy}" if keeping[0] == "exclude" else f"{policy}+{keeping[0]}"
+            raise ConfigError(
+                f"{key} is {value!r}; share-policy {policy!r} does not use it: write {chain!r}, or leave {key} out"
+            )
+        other = "share-items or " if key == "share-bytes" else ""
+        if kept_by and not value and key != "share-items" and not (other and info.data.get("share_items", 1)):
+            raise ConfigError(
+                f"{key} is {value!r}; share-policy {policy!r} needs it: give {other}{key}, or leave {kept_by[0]} out"
+            )
+        return value
+
+    @field_validator("share_ratios")
+    @classmethod
+    def _own_ratios(cls, value: str) -> str:
+        return inline_ratios(value) if value else value
+
+    @field_validator("share_exclude")
+    @classmethod
+    def _a_pattern(cls, value: str) -> str:
+        if value:
+            excluding(value)
+        return value
+
+    @field_validator("share_redact")
+    @classmethod
+    def _known_kinds(cls, value: str) -> str:
+        redacted_kinds(value)
         return value
 
     @field_validator("cloud_model")
@@ -393,7 +486,7 @@ class RunConfig(BaseModel):
             raise ConfigError(f"cloud-body names {', '.join(taken)}; the engine sets these itself: leave them out")
         return value
 
-    @field_validator("share_policy", "cloud_engine", "consistency_scorer", "retriever")
+    @field_validator("cloud_engine", "consistency_scorer", "retriever")
     @classmethod
     def _known_name(cls, value: str, info: ValidationInfo) -> str:
         key = _kebab(str(info.field_name))

@@ -156,6 +156,10 @@ FAILURES: Mapping[str, Failure] = MappingProxyType(
             "leave cloud methods out",
             bad_input=True,
         ),
+        "slow-pattern": Failure(
+            says="the pattern in share-exclude takes too long for a text; simplify it: no repetition within a repetition",
+            bad_input=True,
+        ),
         "policy-raised": Failure(says="the share policy raised an error"),
         "retriever": Failure(says="the retriever raised an error, or returned no ranking of the history per question"),
         "metric": Failure(says="a metric raised an error, or returned no finite number for an answer"),

@@ -57,8 +57,16 @@ TABLE: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field(path="history_size", kind="count", why="the shared part is a part of it"),
             Field(path="query_count", kind="count", why="answers and results are compared with it"),
             Field(path="examples[].id", kind="text", why="pairs are credited to it"),
-            Field(path="examples[].query", kind="text", why="what the policy shares: x of an item of the history"),
-            Field(path="examples[].response", kind="text", why="what the policy shares: y of an item of the history"),
+            Field(
+                path="examples[].query",
+                kind="text",
+                why="what the policy shares: x of an item of the history, as it stands or redacted",
+            ),
+            Field(
+                path="examples[].response",
+                kind="text",
+                why="what the policy shares: y of an item of the history, as it stands or redacted",
+            ),
         ),
         "Questions": (
             _USER,

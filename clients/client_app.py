@@ -1,7 +1,6 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +22,7 @@ from cdcda_flower.messages import (
     Workspace,
 )
 from cdcda_flower.runs.identity import config_digest, source_digest
-from cdcda_flower.seeding import derive_seed, digest
+from cdcda_flower.seeding import digest
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.wire import decode, encode, payload_digest
@@ -33,8 +32,8 @@ from clients.executors import make_executor
 from clients.executors.executor import Executor
 from clients.failures import failed
 from clients.personalize import personalize
-from clients.sharing.egress import checked_examples, counted, guarded, guarded_questions, guarded_upload
-from clients.sharing.policies import make_policy
+from clients.sharing.egress import as_it_leaves, counted, guarded, guarded_questions, guarded_upload
+from clients.sharing.policies import choose
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,24 +88,17 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
         query_count=len(history.queries),
         examples=_chosen(device, history, config, request.workspace) if request.wanted else (),
     )
-    return guarded_upload(upload, history.examples)
+    return guarded_upload(upload, as_it_leaves(history.examples, config))
 
 
 def _chosen(device: Device, history: UserHistory, config: RunConfig, workspace: Workspace) -> tuple[Example, ...]:
-    """Returns what the policy lets go; it is asked once in a run, since one that draws without the seed chooses anew."""
+    """Returns what the policies let go; they are asked once in a run, since one that draws without the seed chooses anew."""
     ids = device.choice(workspace.run)
     if ids is None:
-        policy, seed = make_policy(config), derive_seed(config.seed, "share", history.user_id)
-        try:
-            # A copy: what the policy changes in place is then none of the history.
-            selected: object = policy.select(deepcopy(history.examples), seed=seed)
-        except Exception as error:
-            # Whatever it raises may quote the history, our own types of error too.
-            raise coded("policy-raised", RunError("the share policy raised an error")) from error
-        chosen = checked_examples(selected, history.examples, policy=config.share_policy)
+        chosen = choose(config, history)
         device.keep_choice(workspace.run, [example.id for example in chosen])
         return chosen
-    by_id = {example.id: example for example in history.examples}
+    by_id = {example.id: example for example in as_it_leaves(history.examples, config)}
     return tuple(by_id[example_id] for example_id in ids)
 
 

@@ -9,6 +9,7 @@ from cdcda_flower.methods import method_named
 from cdcda_flower.types import Example, SyntheticPair, TrainingReport, TrainingSet, UserHistory, same_text
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
+from clients.sharing.egress import as_it_leaves
 
 
 def personalize(
@@ -66,7 +67,8 @@ def _behind_history(
     from clients.retrieval import Question, behind_history
 
     alike: dict[tuple[bool, str], set[str]] = {}
-    for example in private:
+    # A pair can also be a copy of an item as it was shared.
+    for example in (*private, *as_it_leaves(private, config)):
         alike.setdefault(_text(example), set()).add(example.id)
     apart = {example.id: alike[_text(example)] for example in private}
     questions = [Question(example.query, example.response, apart[example.id]) for example in private]

@@ -10,10 +10,11 @@ from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import EMBEDDED, HUB, expanded
 from cdcda_flower.models.sources import is_path
 from cdcda_flower.runs.locations import cache_folder, runs_folder
+from cdcda_flower.share_rules import RATIOS_SUFFIX
 from cdcda_flower.tasks.task_file import SUFFIX
 from experiments.launching.staging import find_app
 
-PLACE_KEYS = ("task", "data", "runs-dir", "cache-dir", "plugin-dir", "tape")
+PLACE_KEYS = ("task", "data", "share-ratios", "runs-dir", "cache-dir", "plugin-dir", "tape")
 MODEL_KEYS = ("device-model", "cloud-model", "consistency-model", "bertscore-model")
 
 
@@ -135,6 +136,8 @@ def _is_path(key: str, value: Scalar) -> bool:
         return False
     if key == "task":
         return value.endswith(SUFFIX)
+    if key == "share-ratios":
+        return value.endswith(RATIOS_SUFFIX)
     if key == "data":
         return value != EMBEDDED and not value.startswith(HUB)
     return key in PLACE_KEYS or (key in MODEL_KEYS and is_path(value))

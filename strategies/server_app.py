@@ -25,6 +25,7 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity, source_digest
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.locations import runs_folder
+from cdcda_flower.share_rules import check_everybody_has_a_ratio
 from strategies.cloud.openai_abilities import check_server
 from strategies.cloud_side import CloudSide
 from strategies.collaboration import CollaborationStrategy
@@ -85,6 +86,7 @@ def run(grid: Grid, config: RunConfig, folder: RunFolder) -> str:
         found = folder.manifest().prepared
         prepared = open_prepared(Path(found)) if found else _prepared(config)
         phases.advance(1, 0)
+    check_everybody_has_a_ratio(config.share_ratios, prepared.user_ids)
     shutil.copyfile(prepared.references_file, folder.references_path)
     folder.update(synthetic=prepared.synthetic, base_rows=prepared.base_row_count, data_digest=prepared.contents)
     with phases.phase("connect", config.num_users):

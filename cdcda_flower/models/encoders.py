@@ -11,7 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cdcda_flower.errors import ModelError
@@ -40,13 +42,24 @@ class SentenceEncoder:
         if not texts:
             return []
         place = {text: index for index, text in enumerate(texts)}
-        vectors_TE = self._model.encode(
-            texts, batch_size=_BATCH, show_progress_bar=False, convert_to_tensor=True, normalize_embeddings=True
-        )
+        vectors_TE = self._encoded(texts)
         first_PE = vectors_TE[[place[text] for text in premises]]
         second_PE = vectors_TE[[place[text] for text in hypotheses]]
         cosines: list[float] = (first_PE * second_PE).sum(dim=-1).clamp(0, 1).tolist()
         return cosines
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Returns a unit vector per text, in their order; equal texts have equal ones."""
+        unique = sorted(set(texts))
+        place = {text: index for index, text in enumerate(unique)}
+        found: NDArray[np.float32] = self._encoded(unique).float().cpu().numpy()
+        return found[[place[text] for text in texts]]
+
+    def _encoded(self, texts: Sequence[str]) -> torch.Tensor:
+        vectors_TE: torch.Tensor = self._model.encode(
+            list(texts), batch_size=_BATCH, show_progress_bar=False, convert_to_tensor=True, normalize_embeddings=True
+        )
+        return vectors_TE
 
 
 class NliEncoder:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ModelError
+from cdcda_flower.share_rules import lets_none_go
 
 Kind = Literal["causal", "gguf", "nli", "sentence", "encoder"]
 """What a model must do: continue text (also from a GGUF file, or from one alone, read by llama.cpp), judge entailment, embed texts, embed tokens."""
@@ -314,6 +315,5 @@ def asks_cloud(config: RunConfig) -> bool:
 
 def judges(config: RunConfig) -> bool:
     """Says whether the run may write pairs, which the consistency scorer judges."""
-    by_ratio = config.share_policy in {"ratio", "recent"}
-    shares = config.share_policy != "none" and (config.share_ratio > 0 or not by_ratio)
-    return shares and any(method.augmented for method in config.chosen_methods)
+    shares_none = lets_none_go(config.share_policies, config.share_ratio)
+    return not shares_none and any(method.augmented for method in config.chosen_methods)

@@ -19,7 +19,8 @@ from cdcda_flower.plugins import ConsistencyScorer, Filter, Metric, Retriever, S
 class Seam:
     """A place where a run's config says what to use: in messages, in the config, as entry points, in code, and built in.
 
-    `side` says who runs it. `many`: its key lists names, separated by commas; "none" and "" name none.
+    `side` says who runs it. `many`: its key lists names, separated by commas; "none" and "" name none. `chained`: its key
+    is names joined by "+", of which each works on what the one before it let through.
     """
 
     name: str
@@ -29,11 +30,14 @@ class Seam:
     side: Literal["device", "cloud"]
     built_in: tuple[str, ...]
     many: bool = False
+    chained: bool = False
 
     def names(self, value: str) -> tuple[str, ...]:
         """Returns the names in a value of the key, as they were written."""
         if self is SUPPLY:
             return tuple(dict.fromkeys(filter(is_supply, map(base_of, map(str.strip, value.split(","))))))
+        if self.chained:
+            return tuple(map(str.strip, value.split("+"))) if value else ()
         if not self.many:
             return (value,) if value else ()
         return tuple(name for part in value.split(",") if (name := part.strip()) not in {"", "none"})
@@ -45,7 +49,8 @@ SHARE_POLICY = Seam(
     group="cdcda_flower.share_policies",
     protocol=SharePolicy,
     side="device",
-    built_in=("ratio", "recent", "all", "none"),
+    built_in=("ratio", "recent", "per-user", "diverse", "budget", "exclude", "redact", "all", "none"),
+    chained=True,
 )
 FILTER = Seam(
     name="filter",
@@ -128,7 +133,7 @@ def check_name(seam: Seam, name: str) -> None:
     if name in seam.built_in or is_reference(name) or name in (offered := installed(seam)):
         return
     known = ", ".join([*seam.built_in, *sorted(offered)]) or "none is installed"
-    says = "names" if seam.many else "is"
+    says = "names" if seam.many or seam.chained else "is"
     raise ConfigError(
         f"{seam.key} {says} {name!r}; known: {known}; or give module:Class of a file beside the run's TOML file"
     )

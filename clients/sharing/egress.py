@@ -12,6 +12,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.errors import ShareError, coded
 from cdcda_flower.messages import Questions
 from cdcda_flower.methods import method_named
+from cdcda_flower.redaction import redacted
 from cdcda_flower.types import Example, Upload, UserHistory
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import encode, is_bare, payload_bytes, payload_fields, payload_kind
@@ -36,8 +37,17 @@ def counted(content: RecordDict, device: Device, config: RunConfig, *, run: str,
     return content
 
 
+def as_it_leaves(history: Sequence[Example], config: RunConfig) -> tuple[Example, ...]:
+    """Returns a user's history in the form in which alone its items may be shared: as they stand, or as `redact` leaves them.
+
+    The guard compares with it what would leave, so that nobody is believed who says that a text was redacted.
+    """
+    task, kinds = config.chosen_task, config.redacts
+    return tuple(redacted(example, task, kinds) for example in history)
+
+
 def checked_examples(chosen: object, history: Sequence[Example], *, policy: str) -> tuple[Example, ...]:
-    """Returns what a policy chose as a tuple; raises ShareError where it is no subset of the user's history.
+    """Returns what a policy chose as a tuple; raises ShareError where it is no subset of the history that may leave.
 
     The error's text is for the device's own log; the cloud learns its code.
     """
@@ -90,7 +100,7 @@ def guarded(reply: object, *, users: Collection[str], sums: Collection[str] = ()
 
 
 def guarded_upload(upload: Upload, history: Sequence[Example]) -> RecordDict:
-    """Returns the upload as Flower content, after checking that every example in the bytes is one of the history."""
+    """Returns the upload as Flower content, after checking that every example in the bytes is one of `history`, as it leaves."""
     content = guarded(upload, users=[upload.user_id])
     own = {(e.id, e.query, e.response) for e in history}
     if not own.issuperset((e["id"], e["query"], e["response"]) for e in payload_fields(content)["examples"]):

@@ -15,6 +15,7 @@ from cdcda_flower.cloud_api import api_key, is_this_machine, server_url
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.origin import check_data
 from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, DataError, ModelError
+from cdcda_flower.key_rules import EMBEDDED
 from cdcda_flower.models.executor_choice import Clients
 from cdcda_flower.models.model_files import asks_cloud, judges, kinds_of, loaded_models
 from cdcda_flower.models.sources import is_local, local_path
@@ -131,6 +132,11 @@ def _model_problems(config: RunConfig) -> Iterator[str]:
                 local_path(name, kinds[key])
             except (ModelError, ConfigError) as error:
                 yield f"{key} is {name!r}; {error}"
+    if "diverse" in config.share_policies:
+        try:
+            local_path(EMBEDDED, "sentence")
+        except ModelError as error:
+            yield f"share-policy is {config.share_policy!r}; {error}"
 
 
 def _engine_problems(config: RunConfig) -> Iterator[str]:

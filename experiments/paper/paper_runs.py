@@ -1,11 +1,12 @@
 """Runs that may stand in one table: finished, of the same data and the same settings but for the table's own axes."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from cdcda_flower.config import Scalar
+from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.plugins.seams import SHARE_POLICY, plugins_in
 from cdcda_flower.runs.folder import Manifest, RunFolder
@@ -19,7 +20,7 @@ from experiments.reports.report import open_run
 from experiments.reports.results import MethodReport
 
 # What every table may vary: its rows, its columns, its seeds.
-_AXES = frozenset({"task", "methods", "seed", "share-policy", "share-ratio"})
+_AXES = frozenset({"task", "methods", "seed", *filter(re.compile("share-").match, RunConfig.keys())})
 # What says where and how fast a run runs, not what it measures.
 _OPERATION = frozenset(
     {

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cdcda_flower.config import Scalar
 from cdcda_flower.errors import DataError
 from cdcda_flower.methods import Method, is_method, method_named
-from cdcda_flower.plugins.seams import METRIC
+from cdcda_flower.plugins.seams import METRIC, SHARE_POLICY
+from cdcda_flower.redaction import KINDS
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.seeding import digest
 from cdcda_flower.tasks import Task, task_named
 from cdcda_flower.tasks.metrics import with_metrics
 
@@ -20,6 +22,8 @@ from cdcda_flower.tasks.metrics import with_metrics
 METHOD, UNSHARED = "cdcda", "direct-ft"
 
 _PLACES = ("runs-dir", "run-name", "cache-dir", "tape", "plugin-dir", "cloud-url")
+# It names people.
+_PERSONAL = "share-ratios"
 
 # A run of another version may hold a method that this version does not know: nothing is said of what it sends.
 
@@ -71,6 +75,11 @@ class RecordedConfig(BaseModel):
     methods: str
     share_policy: str
     share_ratio: float
+    share_ratios: str = ""
+    share_items: int = 0
+    share_bytes: int = 0
+    share_exclude: str = ""
+    share_redact: str = ""
     plugin_args: str = ""
     metrics: str = ""
     k: int
@@ -88,13 +97,25 @@ class RecordedConfig(BaseModel):
 
     @property
     def share(self) -> str:
-        """What the policy lets go: a percentage of the history where it is one, else the policy's name and arguments."""
+        """What the policies let go, joined by "+": a percentage of the history, or a policy's name and what it is told."""
+        return "+".join(map(self._share_of, SHARE_POLICY.names(self.share_policy)))
+
+    def _share_of(self, policy: str) -> str:
         percent = f"{100 * self.share_ratio:.6g}"
         recent = percent if self.share_ratio in {0, 1} else f"{percent}-recent"
         known = {"ratio": percent, "recent": recent, "none": "0", "all": "100"}
-        arguments = json.loads(self.plugin_args or "{}").get(self.share_policy)
+        ratios = self.share_ratios if ".." in self.share_ratios else digest(self.share_ratios)[:8]
+        told: dict[str, dict[str, object]] = {
+            "per-user": {"ratios": ratios},
+            "diverse": {"percent": percent, "items": self.share_items},
+            "budget": {"items": self.share_items, "bytes": self.share_bytes},
+            "exclude": {"pattern": self.share_exclude},
+            "redact": {"kinds": "" if set(self.share_redact.split(",")) == set(KINDS) else self.share_redact},
+        }
+        arguments = {key: value for key, value in told.get(policy, {}).items() if value}
+        arguments |= json.loads(self.plugin_args or "{}").get(policy, {})
         said = json.dumps(arguments, sort_keys=True) if arguments else ""
-        return known.get(self.share_policy, f"{self.share_policy} {said}".strip())
+        return known.get(policy, f"{policy} {said}".strip())
 
 
 def recorded_config(folder: RunFolder, config: dict[str, Scalar]) -> RecordedConfig:
@@ -111,7 +132,7 @@ def without_places(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     shown = {
         key: last_part(value) if isinstance(value, str) else value
         for key, value in values.items()
-        if key not in _PLACES
+        if key not in (*_PLACES, _PERSONAL)
     }
     return shown | ({"task": task_named(str(values["task"])).name} if "task" in values else {})
 

@@ -27,6 +27,8 @@ LAYERS = {
     "cdcda_flower.plugins": 1,
     "cdcda_flower.plugins.registry": 2,
     "cdcda_flower.plugins.preflight": 4,
+    "cdcda_flower.redaction": 1,
+    "cdcda_flower.share_rules": 1,
     "cdcda_flower.what_leaves": 1,
     "cdcda_flower.words": 1,
     "cdcda_flower.wire": 2,

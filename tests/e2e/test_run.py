@@ -237,19 +237,14 @@ def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done,
     assert [name for name in phases[0] if name not in phases[1]] == ["submit", "submit queries"]
 
 
-def test_auto_takes_what_is_faster_here_and_says_why(place: Place, real_conf: Path) -> None:
+def test_auto_says_what_it_takes_and_why(place: Place, real_conf: Path) -> None:
     done = cdcda(place, "run", str(real_conf), "--name", "chosen", "--set", "device-executor=auto")
     assert done.code == 0, done.err
     manifest = done.folder.manifest()
     assert manifest.config["device-executor"] == "auto"
-    assert manifest.device_executor in {"fleet", "local"}
+    assert manifest.device_executor == "local"
     assert "too few to measure for" in manifest.executor_reason
     assert f"device executor: {manifest.device_executor} ({manifest.executor_reason})" in done.err
-    # The measurement is kept: another run on this machine chooses alike.
-    [kept] = (place.cache / "executors").iterdir()
-    assert json.loads(kept.read_text(encoding="utf-8"))["executor"] == manifest.device_executor
-    phases = [phase.name for phase in manifest.phases]
-    assert ("submit" in phases) == (manifest.device_executor == "fleet")
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(place: Place, slow_conf: Path) -> None:

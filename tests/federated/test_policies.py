@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import pytest
 from flwr.app import RecordDict
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.errors import BadInputError, CdcdaError, ShareError
+from cdcda_flower.errors import BadInputError, CdcdaError, ConfigError, ShareError
 from cdcda_flower.messages import Questions
 from cdcda_flower.runs.folder import RunFolder, UsedPlugin
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.types import Example, Upload, UserHistory
+from cdcda_flower.wire import payload_fields
 from clients import client_app
 from clients.evaluate import asked
-from clients.sharing.egress import guarded_upload
+from clients.sharing import policies
+from clients.sharing.egress import guarded_questions, guarded_upload
 from fakes import Fault
 from federation import Federation, Outcome
+from lamp_folder import RATING, items, row, rows, write_split
 from strategies import server_app
 from strategies.round import SHARE
 
@@ -284,3 +288,99 @@ def test_a_reply_that_is_lost_is_sent_again_with_the_same_choice(four: Federatio
     assert len(chosen) == 2
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 4
+
+
+def test_with_redact_nothing_unredacted_leaves_and_the_device_trains_on_its_history_as_it_stands(
+    four: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_of_cloud: list[str] = []
+
+    def noted(questions: Questions, own: UserHistory, methods: Sequence[str]) -> RecordDict:
+        asked_of_cloud.extend(questions.prompts["cloud+rag"])
+        return guarded_questions(questions, own, methods)
+
+    monkeypatch.setattr(client_app, "guarded_questions", noted)
+    methods = "cloud+rag,direct-ft,eda-ft,cdcda,cdcda+rag,global-ft"
+    plain, outcome = (
+        four.run(four.config(methods=methods, share_policy=policy)) for policy in ("ratio", "redact+ratio")
+    )
+    assert plain.failures == outcome.failures == ""
+    shared = outcome.ledger.shared()
+    assert list(shared) == list(plain.ledger.shared())
+    assert {RATING.free_text(e.query, "") for e in shared.values()} == {f"review [number] by {user}" for user in "ABCD"}
+    half = len(asked_of_cloud) // 2
+    assert all("review 0" not in prompt and "review [number] by" in prompt for prompt in asked_of_cloud[half:])
+    assert any(PRIVATE in prompt or "review 1 by" in prompt for prompt in asked_of_cloud[:half])
+    # All that the cloud knows and makes: its ledger.
+    rows = outcome.rows()
+    assert not any(re.search(r"review \d", str(rows[table])) for table in ("shared", "pairs", "variants", "sent"))
+    trained = [
+        {t.adapter.user_id: t.adapter.weights_digest for t in run.ledger.trainings() if t.adapter.method == "direct-ft"}
+        for run in (plain, outcome)
+    ]
+    assert len(trained[0]) == 4
+    assert trained[0] == trained[1]
+    assert {pair.provenance.source_id for pair in outcome.ledger.pairs()} <= {example_id for _, example_id in shared}
+
+
+def test_a_lost_reply_is_redacted_to_the_same_bytes_again(four: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, left = four.config(share_policy="redact+ratio"), []
+    grid = four.grid(config, faults=[Fault(partition=0, phase=SHARE, kind="lost", times=1)])
+
+    def noted(upload: Upload, history: Sequence[Example]) -> RecordDict:
+        content = guarded_upload(upload, history)
+        left.append((upload.user_id, payload_fields(content)))
+        return content
+
+    monkeypatch.setattr(client_app, "guarded_upload", noted)
+    assert server_app.run(grid, config, four.folder(config)) == ""
+    first, again = [fields for user, fields in left if user == "A"]
+    assert first == again
+    assert "[number]" in str(first)
+
+
+def test_the_pool_leaves_out_what_another_user_is_asked_also_where_it_is_redacted(tmp_path: Path) -> None:
+    asked_of_a = {"id": "x", "text": "asked 5 times", "score": "4"}
+    write_split(tmp_path / "lamp", "train", rows({"A": 3, "B": 3}, "t-"))
+    questions = [row("A", "d-A", items("A", 3), text="asked 5 times"), row("B", "d-B", [*items("B", 3), asked_of_a])]
+    write_split(tmp_path / "lamp", "dev", questions)
+    two = Federation(tmp_path, str(tmp_path / "lamp"))
+    outcome = two.run(two.config(methods="global-ft", share_policy="redact+all", num_users=2))
+    assert outcome.folder.manifest().asked_elsewhere == 1
+    [pooled] = outcome.ledger.trainings()
+    assert pooled.private == 6
+
+
+def test_each_person_shares_an_own_ratio(four: Federation, tmp_path: Path) -> None:
+    (tmp_path / "ratios.csv").write_text("user,ratio\nA,1\nB,0.5\n*,0\n", encoding="utf-8")
+    ratios = str(tmp_path / "ratios.csv")
+    outcome = four.run(four.config(share_policy="per-user", share_ratios=ratios))
+    assert outcome.failures == ""
+    assert [(upload.user_id, upload.shared) for upload in outcome.ledger.uploads()] == [
+        ("A", 9),
+        ("B", 4),
+        ("C", 0),
+        ("D", 0),
+    ]
+    (tmp_path / "ratios.csv").write_text("user,ratio\nA,1\n", encoding="utf-8")
+    config = four.config(share_policy="per-user", share_ratios=ratios)
+    grid = four.grid(config)
+    with pytest.raises(ConfigError, match=r"no ratio for 3 of the target users \(B, C, D\)"):
+        server_app.run(grid, config, four.folder(config))
+    assert not grid.sent
+
+
+def test_a_pattern_that_takes_too_long_ends_the_run_before_the_cloud_writes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(policies, "PATTERN_SECONDS", 0.1)
+    own = {user: [{"id": f"{user}-0", "text": f"{'a' * 50}{user}!", "score": "4"}] for user in "AB"}
+    for split in ("train", "dev"):
+        write_split(tmp_path / "lamp", split, [row(user, f"{split}-{user}", own[user]) for user in own])
+    two = Federation(tmp_path, str(tmp_path / "lamp"))
+    config = two.config(share_policy="exclude+ratio", share_exclude="(a|a)+$", num_users=2)
+    with pytest.raises(ShareError, match="the pattern in share-exclude takes too long") as caught:
+        two.run(config)
+    assert isinstance(caught.value, BadInputError)
+    (path,) = (tmp_path / "runs").iterdir()
+    assert not LedgerReader(RunFolder(path).ledger_path).shared()

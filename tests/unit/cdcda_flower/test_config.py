@@ -83,8 +83,56 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"methods": "global-ft", "share_ratio": 0}, "share-ratio 0; global-ft begins with the global adapter"),
         ({"methods": "global>rkd-ft", "device_executor": "echo"}, "device-executor is 'echo'; global>rkd-ft needs"),
         ({"methods": "device,device"}, "name each method once"),
-        ({"share_policy": "newest"}, "share-policy is 'newest'; known: ratio, recent, all, none; or give module:Class"),
-        ({"share_policy": "a b:C"}, "share-policy is 'a b:C'; known: ratio"),
+        (
+            {"share_policy": "newest"},
+            "share-policy names 'newest'; known: ratio, recent, per-user, diverse, budget, exclude, redact, all, none; or give",
+        ),
+        ({"share_policy": "a b:C"}, "share-policy names 'a b:C'; known: ratio"),
+        ({"share_policy": "redact+newest"}, "share-policy names 'newest'; known: ratio"),
+        ({"share_policy": "redact+"}, "share-policy names ''; known: ratio"),
+        ({"share_policy": ""}, "share-policy names ''; known: ratio"),
+        ({"share_policy": "ratio+redact+ratio"}, "name each policy once"),
+        ({"share_policy": "budget+redact", "share_items": 1}, "redact can make a text longer: write it before budget"),
+        ({"share_policy": "redact+ratio", "methods": "rkd-ft", "task": "lamp-7"}, "rkd-ft's teacher speaks of y as it"),
+        (
+            {"share_policy": "diverse", "share_ratio": 0, "methods": "global-ft"},
+            "global-ft begins with the global adapter",
+        ),
+        (
+            {"share_policy": "redact+none", "methods": "cloud+rag"},
+            "cloud+rag sends history items that the policy lets go",
+        ),
+        (
+            {"share_policy": "budget"},
+            "share-bytes is 0; share-policy 'budget' needs it: give share-items or share-bytes",
+        ),
+        (
+            {"share_policy": "exclude+ratio"},
+            "share-exclude is ''; share-policy 'exclude+ratio' needs it: give share-exclude, or leave exclude out",
+        ),
+        ({"share_policy": "per-user"}, "share-ratios is ''; share-policy 'per-user' needs it"),
+        (
+            {"share_items": 3},
+            "share-items is 3; share-policy 'ratio' does not use it: write 'ratio+budget', or leave share-items out",
+        ),
+        (
+            {"share_bytes": 3, "share_policy": "diverse"},
+            "share-bytes is 3; share-policy 'diverse' does not use it: write 'diverse+budget'",
+        ),
+        (
+            {"share_exclude": "x"},
+            "share-exclude is 'x'; share-policy 'ratio' does not use it: write 'exclude+ratio', or",
+        ),
+        ({"share_ratios": "0..1"}, "share-ratios is '0..1'; share-policy 'ratio' does not use it"),
+        ({"share_policy": "exclude", "share_exclude": "(a"}, "share-exclude is '(a', no regular expression: missing )"),
+        ({"share_policy": "exclude", "share_exclude": "a*"}, "share-exclude is 'a*', which matches the empty text"),
+        ({"share_policy": "per-user", "share_ratios": "0.5"}, "share-ratios is '0.5'; give LOW..HIGH"),
+        (
+            {"share_redact": "email,names"},
+            "share-redact is 'email,names'; name some of email, url, phone, handle, number",
+        ),
+        ({"share_redact": ""}, "share-redact is ''; name some of"),
+        ({"share_items": -1}, "share-items is -1"),
         ({"plugin_args": "[1]"}, "write a JSON object"),
         ({"plugin_args": '{"a:B": {}}'}, "plugin-args names 'a:B', no plug-in of this run; it names no plug-in"),
         ({"plugin_args": '{"a:B": {}}', "share_policy": "a:C"}, "no plug-in of this run; its plug-ins are a:C"),
@@ -167,3 +215,15 @@ def test_composed_methods_are_chosen_by_name_in_the_order_written() -> None:
         ("base", False),
         ("base", True),
     ]
+
+
+def test_share_policies_are_chained_and_say_what_is_redacted() -> None:
+    chained = _config(share_policy="exclude + redact+ratio", share_exclude=r"clinic|\bDr\.", share_redact="email, url")
+    assert chained.share_policies == ("exclude", "redact", "ratio")
+    assert chained.redacts == ("email", "url")
+    assert _config().redacts == ()
+    assert _config(share_policy="a:B+redact+c:D", plugin_args='{"c:D": {}}').share_policies == ("a:B", "redact", "c:D")
+    # A bound on what leaves holds where nothing does.
+    assert _config(share_policy="none", share_exclude="x", share_items=3, methods="cdcda").share_items == 3
+    # Labels are not redacted, so a teacher may speak of them.
+    assert _config(share_policy="redact+ratio", methods="rkd-ft", task="lamp-3").redacts

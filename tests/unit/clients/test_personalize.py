@@ -223,3 +223,24 @@ def test_a_start_from_another_global_adapter_is_another_training(reviewer: Devic
     plan = Plan(method="global>direct-ft", synthetic=(), start=START)
     sets = _sets(reviewer, plan, replace(plan, method="global>cdcda", start=replace(START, weights_digest="another")))
     assert len(sets) == 2
+
+
+def test_before_a_pair_stands_no_item_that_it_copies_as_it_was_shared(tmp_path: Path) -> None:
+    """Two items that differ in a number only are the same once redacted: a copy of the one has the other apart, too."""
+    history = [
+        Example(id=str(n), query=f"{RATE}{text}", response="4")
+        for n, text in enumerate(["lamp 12 is fine", "lamp 77 is fine", "a kettle that leaks"])
+    ]
+    write_examples(tmp_path / "history.jsonl", history)
+    write_examples(tmp_path / "queries.jsonl", ASKED)
+    origin = Provenance(user_id="u", source_id="0", generator="g", prompt_digest="d", seed=1, sample=0)
+    pair = SyntheticPair(id="p", query=f"{RATE}lamp [number] is fine", response="4", provenance=origin)
+    keys = {"share-policy": "redact+ratio", "methods": "cdcda+rag"}
+    config = RunConfig.from_flwr(read_defaults(ROOT / "pyproject.toml") | keys)
+    executor = Listener()
+    device = Device(user_id="u", private=tmp_path, home=tmp_path)
+    personalize(device, [Plan(method="cdcda+rag", synthetic=(pair,))], executor, config)()  # type: ignore[arg-type]
+    [written] = executor.sets[0].synthetic
+    assert "kettle" in written.query
+    assert "12" not in written.query
+    assert "77" not in written.query

@@ -122,3 +122,14 @@ def test_a_file_of_a_windows_editor_is_read_and_another_encoding_is_named(tmp_pa
         conf.write_bytes(text.encode(encoding))
         with pytest.raises(ConfigError, match=message):
             read_config(conf)
+
+
+def test_a_file_of_ratios_lies_beside_the_run_file_and_stands_in_the_config(tmp_path: Path) -> None:
+    (tmp_path / "ratios.csv").write_text("user,ratio\n7,0.5\n", encoding="utf-8")
+    text = 'share-policy = "redact+per-user"\nshare-ratios = "ratios.csv"\n'
+    config = _read(tmp_path, text)
+    assert config.share_ratios == '{"7": 0.5}'
+    assert RunConfig.from_flwr(config.to_flwr()) == config
+    assert _read(tmp_path, text, "share-ratios=0.1..0.3").share_ratios == "0.1..0.3"
+    with pytest.raises(ConfigError, match=r"share-ratios is '.*none\.csv': No such file"):
+        _read(tmp_path, text, "share-ratios=none.csv")

@@ -1,4 +1,4 @@
-"""Share policies choose as they say, and the guard lets out nothing else."""
+"""The guard lets nothing out but what a policy may share and a reply may hold."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,56 +12,10 @@ from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Quest
 from cdcda_flower.types import AdapterRef, Example, TrainingReport, TrainingStats, Upload, UserHistory, UserResult
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode
-from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
-from clients.sharing.policies import AllShare, NoShare, RatioShare, RecentShare, make_policy
-from lamp_folder import config
+from clients.sharing.egress import as_it_leaves, checked_examples, guarded, guarded_questions, guarded_upload
+from lamp_folder import RATING, config
 
 HISTORY = tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(10))
-sizes, ratios, seeds = st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**63 - 1)
-
-
-def _history(size: int) -> tuple[Example, ...]:
-    return tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(size))
-
-
-@given(size=sizes, ratio=ratios, seed=seeds)
-def test_ratio_and_recent_share_the_rounded_number_in_the_historys_order(size: int, ratio: float, seed: int) -> None:
-    history = _history(size)
-    for policy in (RatioShare(ratio=ratio), RecentShare(ratio=ratio)):
-        chosen = list(policy.select(history, seed=seed))
-        assert abs(len(chosen) - ratio * size) <= 0.5 + 1e-9
-        assert chosen == [example for example in history if example in chosen]
-        assert checked_examples(chosen, history, policy=type(policy).__name__) == tuple(chosen)
-
-
-@given(size=sizes, low=ratios, high=ratios, seed=seeds)
-def test_a_larger_ratio_shares_all_that_a_smaller_one_shares(size: int, low: float, high: float, seed: int) -> None:
-    low, high = sorted((low, high))
-    history = _history(size)
-    few, many = (set(RatioShare(ratio=ratio).select(history, seed=seed)) for ratio in (low, high))
-    assert few <= many
-
-
-def test_halves_are_rounded_up_as_they_are_written() -> None:
-    # 0.7 * 45 is 31.499999999999996.
-    assert len(RatioShare(ratio=0.7).select(_history(45), seed=0)) == 32
-
-
-def test_ratio_is_drawn_by_the_seed() -> None:
-    policy = RatioShare(ratio=0.5)
-    assert policy.select(HISTORY, seed=1) == policy.select(HISTORY, seed=1)
-    assert len({tuple(e.id for e in policy.select(HISTORY, seed=seed)) for seed in range(20)}) > 10
-
-
-def test_recent_all_and_none() -> None:
-    assert RecentShare(ratio=0.25).select(HISTORY, seed=0) == HISTORY[7:]
-    assert RecentShare(ratio=0.0).select(HISTORY, seed=0) == ()
-    assert AllShare().select(HISTORY, seed=0) == HISTORY
-    assert NoShare().select(HISTORY, seed=0) == ()
-    kinds = {"ratio": RatioShare, "recent": RecentShare, "all": AllShare, "none": NoShare}
-    for name, kind in kinds.items():
-        assert type(make_policy(config(share_policy=name))) is kind
-    assert len(make_policy(config(share_policy="recent", share_ratio=0.3)).select(HISTORY, seed=0)) == 3
 
 
 def _upload(*examples: Example) -> Upload:
@@ -182,3 +136,16 @@ def test_questions_are_the_held_out_queries_of_the_methods_that_ask() -> None:
     ):
         with pytest.raises(ShareError, match="held-out queries"):
             guarded_questions(Questions(user_id="u", prompts=prompts), own, asked)
+
+
+def test_with_redact_an_item_leaves_as_the_guard_redacts_it_and_in_no_other_form() -> None:
+    mine = replace(HISTORY[3], query=f"{RATING.before}write to me@example.org", response="4")
+    gone = replace(mine, query=f"{RATING.before}write to [email]")
+    plain, redacting = config(share_policy="ratio"), config(share_policy="redact+ratio")
+    assert decode(guarded_upload(_upload(gone), as_it_leaves([mine], redacting)), Upload) == _upload(gone)
+    assert decode(guarded_upload(_upload(mine), as_it_leaves([mine], plain)), Upload) == _upload(mine)
+    almost = replace(gone, query=f"{RATING.before}write [email]")
+    for upload, run in ((mine, redacting), (almost, redacting), (gone, plain)):
+        with pytest.raises(ShareError, match="not in this user's history") as caught:
+            guarded_upload(_upload(upload), as_it_leaves([mine], run))
+        assert "me@" not in str(caught.value)

@@ -8,6 +8,7 @@ import pytest
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, ConfigError
+from cdcda_flower.models import sources
 from cdcda_flower.models.model_files import loaded_models
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.tape import Tape, TapedModel
@@ -78,7 +79,15 @@ def test_each_models_files_are_looked_at_for_what_it_must_do(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("policy", "ratio", "loaded"),
-    [("none", 1.0, False), ("ratio", 0.0, False), ("recent", 0.5, True), ("all", 0.0, True), ("own:Own", 0.0, True)],
+    [
+        ("none", 1.0, False),
+        ("ratio", 0.0, False),
+        ("redact+ratio", 0.0, False),
+        ("redact+ratio", 0.5, True),
+        ("recent", 0.5, True),
+        ("all", 0.0, True),
+        ("own:Own", 0.0, True),
+    ],
 )
 def test_the_clouds_model_is_loaded_where_something_may_be_shared(
     tmp_path: Path, policy: str, ratio: float, loaded: bool
@@ -88,6 +97,16 @@ def test_the_clouds_model_is_loaded_where_something_may_be_shared(
     assert ("cloud-model" in loaded_models(shared)) is loaded
     assert ("consistency-model" in loaded_models(shared)) is loaded
     assert "device-model" in loaded_models(shared)
+
+
+def test_the_encoder_of_the_policy_diverse_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"methods": "direct-ft,cdcda", "consistency_scorer": "echo", "bertscore_model": "none"}
+    diverse = _config(tmp_path, share_policy="redact+diverse", **keys)
+    check_before_start(diverse, free_bytes=_plenty)
+    monkeypatch.setattr(sources, "EMBEDDED_ENCODER", ("no_such_package", "model", "no-such-package==1"))
+    with pytest.raises(BadInputError, match=r"share-policy is 'redact\+diverse'; .* needs the package no_such_package"):
+        check_before_start(diverse, free_bytes=_plenty)
+    check_before_start(_config(tmp_path, share_policy="redact", **keys), free_bytes=_plenty)
 
 
 def test_a_data_folder_must_hold_the_tasks_files(tmp_path: Path) -> None:

@@ -198,6 +198,32 @@ def test_different_shared_parts_are_different_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_chained_policies_are_columns_with_what_they_are_told(tmp_path: Path) -> None:
+    runs = [
+        {"share_policy": "redact+ratio"},
+        {"share_policy": "redact+recent", "share_redact": "email"},
+        {"share_policy": "exclude+budget", "share_exclude": "clinic", "share_items": 3},
+        {"share_policy": "diverse"},
+        {"share_policy": "per-user", "share_ratios": "0.1..0.9"},
+        {"share_policy": "per-user", "share_ratios": '{"Ann": 0.5}'},
+    ]
+    own = [
+        make_run(tmp_path, f"r{n}", {"cdcda": [1]}, share_ratio=0.5, **keys)  # type: ignore[arg-type]
+        for n, keys in enumerate(runs)
+    ]
+    columns = [column for column in table(1, *own).columns if column.startswith("cdcda@")]
+    assert set(columns) >= {
+        "cdcda@redact+50",
+        'cdcda@redact {"kinds": "email"}+50-recent',
+        'cdcda@exclude {"pattern": "clinic"}+budget {"items": 3}',
+        'cdcda@diverse {"percent": "50"}',
+        'cdcda@per-user {"ratios": "0.1..0.9"}',
+    }
+    # A file names people.
+    assert not any("Ann" in column for column in columns)
+    assert len({column for column in columns if "per-user" in column}) == 2
+
+
 def test_a_run_without_uploads_knows_nothing_and_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, "a", {"device": [1]}, share_ratio=0.5)
     change_ledger(run, *(f"DELETE FROM {table}" for table in ("uploads", "shared", "pairs", "selected")))

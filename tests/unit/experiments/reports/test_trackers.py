@@ -13,6 +13,7 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.runs.folder import RunFolder
 from dashboard_runs import write_run
 from experiments.cli import run_command
+from experiments.reports.recorded import without_places
 from experiments.reports.trackers import _name, track
 
 
@@ -124,3 +125,13 @@ def test_an_unknown_tracker_is_refused(run: RunFolder, tmp_path: Path, capsys: p
 def test_names_hold_only_what_every_tracker_takes() -> None:
     names = [_name(method) for method in ("cdcda:random", "device+rag", "global>cdcda:random+rag", "global>cdcda")]
     assert names == ["cdcda-random", "device-with-rag", "global-then-cdcda-random-with-rag", "global-then-cdcda"]
+
+
+def test_what_names_people_or_places_goes_to_no_tracker() -> None:
+    values: dict[str, Scalar] = {
+        "k": 2,
+        "runs-dir": "/home/ann/runs",
+        "share-ratios": '{"Ann": 0.5}',
+        "share-exclude": "clinic|/x",
+    }
+    assert without_places(values) == {"k": 2, "share-exclude": "clinic|/x"}
