@@ -18,6 +18,8 @@ from cdcda_flower.models.exports.personal import Dtype, ExportFormat
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
+from experiments.audit.differences import show_differences
+from experiments.audit.repeat import changes, repeated_config
 from experiments.dashboard.serving import serve
 from experiments.export import ExportOrder
 from experiments.export import export as write_export
@@ -61,13 +63,24 @@ Overrides = Annotated[
 
 @app.command()
 def run(
-    conf: Conf,
+    conf: Annotated[Path | None, typer.Argument(help="TOML file with flat keys; `cdcda keys` lists them")] = None,
     overrides: Overrides = None,
     runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
     name: Annotated[str, typer.Option(help="name of this run's folder")] = "",
-) -> None:
+    repeat: Annotated[
+        str, typer.Option(metavar="RUN", help="run a finished run's configuration again, and say what differs")
+    ] = "",
+) -> int:
     """Run one configuration; the last line says where its results lie."""
-    config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
+    first = _find_run(repeat) if repeat else None
+    if conf is not None and first is None:
+        config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
+    elif first is not None and conf is None:
+        config = repeated_config(first, overrides or [], runs_dir=runs_dir, name=name)
+        for change in changes(first, config, find_app().root):
+            _complain(f"warning: not as in {first.manifest().run}: {change}")
+    else:
+        raise BadInputError("give the TOML file of a configuration, or --repeat RUN, and not both")
     folders: list[RunFolder] = []
     try:
         launch(config, find_app(), stderr(), created=folders.append)
@@ -80,6 +93,7 @@ def run(
             if folder.manifest().status == "finished":
                 stdout().write(f"dashboard: cdcda dashboard {shlex.quote(str(folder.path))}\n")
             stdout().write(f"run: {folder.path}\n")
+    return FAILED if first and not show_differences(first, folders[0], stdout()) else 0
 
 
 @app.command()
@@ -209,6 +223,26 @@ def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> No
         stdout().write(csv_text(found))
     elif not csv:
         show(found, stdout())
+
+
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(help="a run's folder, or its name in the runs folder")],
+    against: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="say instead what differs between the run and this one: 0 if nothing, else 1"),
+    ] = "",
+) -> int:
+    """Re-check a run from its files: 0 if all rules hold, 1 if one is violated, 3 if some could not be checked."""
+    from experiments.audit.audit import audit as examine
+    from experiments.audit.audit import exit_code, show_audit
+
+    folder = _find_run(run)
+    if against:
+        return 0 if show_differences(folder, _find_run(against), stdout()) else FAILED
+    reports = examine(folder)
+    show_audit(folder, reports, stdout())
+    return exit_code(reports)
 
 
 @app.command()
