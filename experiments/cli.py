@@ -88,12 +88,13 @@ def run(
             _complain(f"no summary: {', '.join(config.doubles)} name test doubles, whose numbers mean nothing")
         else:
             show(read_report(folders[0]), stdout())
+        same = first is None or show_differences(first, folders[0], stdout())
     finally:
         for folder in folders:
             if folder.manifest().status == "finished":
                 stdout().write(f"dashboard: cdcda dashboard {shlex.quote(str(folder.path))}\n")
             stdout().write(f"run: {folder.path}\n")
-    return FAILED if first and not show_differences(first, folders[0], stdout()) else 0
+    return 0 if same else FAILED
 
 
 @app.command()
