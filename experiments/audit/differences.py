@@ -111,14 +111,21 @@ def circumstances(then: Manifest, now: Manifest) -> Iterator[str]:
     """Yields what two runs stood on and that differs, in a line each: config, code, plug-ins, data, models, versions, machine."""
     if then.config_digest != now.config_digest:
         yield f"config: {', '.join(_odd(then.config, now.config))}"
-    plugins = [{f"{p.seam} {p.name}": (p.version, p.digest) for p in manifest.plugins} for manifest in (then, now)]
-    models = [{role: model.digest for role, model in manifest.models.items()} for manifest in (then, now)]
-    for what, (first, second) in {"plug-ins": plugins, "models": models}.items():
-        if odd := _odd(first, second):
-            yield f"{what}: {', '.join(odd)}"
+    if odd := _odd(_plugins(then), _plugins(now)):
+        yield f"plug-ins: {', '.join(odd)}"
+    if odd := _odd(_models(then), _models(now)):
+        yield f"models: {', '.join(odd)}"
     facts = _facts(then), _facts(now)
     for name in _odd(*facts):
         yield f"{name}: {_brief(facts[0].get(name))} then, {_brief(facts[1].get(name))} now"
+
+
+def _plugins(manifest: Manifest) -> dict[str, object]:
+    return {f"{plugin.seam} {plugin.name}": (plugin.version, plugin.digest) for plugin in manifest.plugins}
+
+
+def _models(manifest: Manifest) -> dict[str, object]:
+    return {role: model.digest for role, model in manifest.models.items()}
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:

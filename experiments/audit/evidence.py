@@ -1,5 +1,6 @@
 """What an audit reads: a run's folder, its prepared data and its M_base, each file once. A file that is not there is a DataError."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import Prepared, open_prepared
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.methods import Method
+from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.models.sources import files_digest
 from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader
@@ -177,6 +179,20 @@ class Evidence:
         """Returns where an adapter must lie."""
         home = self.folder.devices / adapter.user_id
         return adapter_folder(home, adapter.trained_as) if adapter.user_id else self.folder.pooled
+
+    def stored(self, adapter: AdapterRef) -> StoredAdapter:
+        """Returns an adapter with the digest that it must have."""
+        return StoredAdapter(path=str(self.adapter_folder(adapter)), weights_digest=adapter.weights_digest)
+
+    @cached_property
+    def model_folder(self) -> Path:
+        """Where the model lies that adapters stand on: M_base, or the device's model where none was trained."""
+        if self.trains_base:
+            return self.base_folder
+        files = sorted(self.folder.devices.glob("*/adapters/*/adapter_config.json"))
+        if not files:
+            raise DataError(f"{self.folder.devices} holds no adapter that names its model")
+        return Path(json.loads(files[0].read_text(encoding="utf-8"))["base_model_name_or_path"])
 
     @cached_property
     def trains_base(self) -> bool:

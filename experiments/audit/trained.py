@@ -12,6 +12,7 @@ from cdcda_flower.errors import DataError
 from cdcda_flower.methods import Method
 from cdcda_flower.models.recipe import Recipe, pooled_recipe, user_recipe
 from cdcda_flower.runs.folder import LOSSES
+from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import TrainingReport, UserHistory
 from experiments.audit import recomputed
 from experiments.audit.evidence import Checked, Evidence, Finding, Unchecked, Violation, differing, weights_of
@@ -148,6 +149,7 @@ def start(run: Evidence) -> Iterator[Finding]:
     yield from _copies(run)
     if not run.doubled:
         yield from _beside_weights(run)
+        yield from _reached(run)
     yield Checked(len(run.trainings), "adapters")
 
 
@@ -169,6 +171,36 @@ def _copies(run: Evidence) -> Iterator[Finding]:
     for found in places.values():
         for one, other in combinations(sorted(found), 2):
             yield Violation(one, f"its weights are those of another adapter ({other})")
+
+
+def _reached(run: Evidence) -> Iterator[Finding]:
+    """Checks that every weight lies within reach of where its training must have begun.
+
+    From a user's own fresh adapter, which its seed gives, or from the global one: nothing that was trained before fits.
+    """
+    # torch takes seconds to import.
+    from cdcda_flower.models.starts import distance, reach
+
+    pooled = run.trainings.get(GLOBAL)
+    methods = {method.name: method for method in run.config.chosen_methods}
+    for user, name in sorted({(one.adapter.user_id, one.adapter.trained_as) for one in run.trainings.values()}):
+        if (training := run.trainings.get((user, name))) is None:
+            continue  # said by the rule on trainings
+        begins = methods[name].start == "global" if user and name in methods else False
+        recipe = user_recipe(run.config) if user else pooled_recipe(run.config)
+        scope = ("personalize", user) if user else ("pooled",)
+        seed = derive_seed(derive_seed(run.config.seed, *scope), "init")
+        try:
+            start = run.stored(pooled.adapter) if begins and pooled else seed
+            far = distance(run.stored(training.adapter), run.model_folder, rank=run.config.lora_rank, start=start)
+        except DataError as error:
+            yield Unchecked(str(error))  # weights that are not the ledger's are a violation of another rule
+            continue
+        if far > (limit := reach(recipe, training.stats.steps)):
+            said = "the global adapter" if begins else "its own fresh adapter"
+            yield Violation(
+                _who(user, name), f"a weight is {far:.3g} from {said}, and its steps carry it {limit:.3g} at most"
+            )
 
 
 def _beside_weights(run: Evidence) -> Iterator[Finding]:

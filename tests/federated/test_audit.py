@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.methods import METHODS
 from cdcda_flower.models.device_model import device_model
+from cdcda_flower.models.sources import files_digest
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from experiments.audit.audit import HOLDS, RULES, UNCHECKED, VIOLATED, audit, exit_code
@@ -152,7 +154,17 @@ def _lend(copy: Copy) -> None:
     one, other = (copy.device(user, "adapters/direct-ft/adapter_model.safetensors") for user in "AB")
     shutil.copyfile(one, other)
     [digest] = copy.value("SELECT weights_digest FROM trainings WHERE user_id = 'A' AND method = 'direct-ft'")
-    copy.sql("UPDATE trainings SET weights_digest = ? WHERE user_id = 'B' AND method = 'direct-ft'", digest)
+    copy.sql("UPDATE trainings SET weights_digest = ? WHERE user_id = 'B' AND trained_as = 'direct-ft'", digest)
+
+
+def _go_on(copy: Copy) -> None:
+    """Puts an adapter in the place of B's whose training went on from A's, under digests that agree."""
+    one, other = (copy.device(user, "adapters/direct-ft/adapter_model.safetensors") for user in "AB")
+    save_file({name: weight + 1e-5 for name, weight in load_file(one).items()}, other, metadata={"format": "pt"})
+    copy.sql(
+        "UPDATE trainings SET weights_digest = ? WHERE user_id = 'B' AND trained_as = 'direct-ft'",
+        files_digest([other]),
+    )
 
 
 def _unshared(copy: Copy) -> None:
@@ -205,6 +217,7 @@ TAMPERED: dict[str, tuple[str, Callable[[Copy], object]]] = {
     ),
     "another M_base": ("start", lambda c: c.sql("UPDATE trainings SET base_digest = 'x' WHERE user_id = 'A'")),
     "another user's adapter": ("start", _lend),
+    "a training that went on from another user's": ("start", _go_on),
     "losses": ("start", lambda c: c.device("A", "adapters/direct-ft/losses.json").write_text("[1.0, 0.5]")),
     "a lost result": ("results", lambda c: c.sql("DELETE FROM results WHERE user_id = 'A' AND method = 'device'")),
     "a lost swap test": ("results", lambda c: c.sql("DELETE FROM results WHERE user_id = 'A' AND adapter_of <> 'A'")),
@@ -277,7 +290,7 @@ MISSING: dict[str, tuple[set[str], Callable[[Copy], object]]] = {
     "answers": ({"answers"}, lambda c: c.device("A", "predictions/device.jsonl").unlink()),
     "a note": ({"choices"}, lambda c: c.device("A", "shared.json").unlink()),
     "the tape": ({"tape"}, lambda c: (c.cache / "tape.sqlite").unlink()),
-    "M_base": ({"base"}, lambda c: shutil.rmtree(c.cache / "base")),
+    "M_base": ({"base", "start"}, lambda c: shutil.rmtree(c.cache / "base")),
     "rows of M_base": ({"base", "held-out"}, lambda c: (c.prepared / "public" / "base_rows.jsonl").unlink()),
     "references": ({"data"}, lambda c: c.run.references_path.unlink()),
     "the ledger": (RULES.keys() - {"config", "data", "base"}, lambda c: c.run.ledger_path.unlink()),
@@ -307,7 +320,7 @@ def test_a_violation_counts_more_than_a_missing_file(copy: Copy, capsys: pytest.
     assert run_command(["audit", str(copy.run.path)]) == VIOLATED
     said = capsys.readouterr().out
     assert "violated: results: user A, method device: its result is missing" in said
-    assert f"{len(RULES)} rules: 1 violated, 1 not wholly checked" in said
+    assert f"{len(RULES)} rules: 1 violated, 2 not wholly checked" in said
 
 
 def test_a_run_that_has_not_ended_is_refused(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
