@@ -133,7 +133,7 @@ def _flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def _lines(file: Path, change: Callable[[dict[str, str]], object]) -> None:
+def _lines(file: Path, change: Callable[[dict[str, object]], object]) -> None:
     """Changes the first line of a JSON lines file."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     change(rows[0])
