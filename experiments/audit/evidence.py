@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import Prepared, open_prepared
-from cdcda_flower.errors import BadInputError, DataError
+from cdcda_flower.errors import BadInputError, ConfigError, DataError
 from cdcda_flower.methods import Method
 from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.models.sources import files_digest
@@ -67,7 +67,12 @@ class Evidence:
                 f'run {self.manifest.run} cannot be audited: its status is "{self.manifest.status}"; an audit is of a run '
                 "that has ended"
             )
-        self.config = RunConfig.from_flwr(self.manifest.config)
+        try:
+            self.config = RunConfig.from_flwr(self.manifest.config)
+        except ConfigError as error:
+            raise BadInputError(
+                f"run {self.manifest.run} cannot be audited by this version, which reads its config otherwise: {error}"
+            ) from None
         self.ledger = LedgerReader(folder.ledger_path)
 
     @property

@@ -127,6 +127,21 @@ def test_a_whole_run_is_checked_wholly_and_holds(copy: Copy, capsys: pytest.Capt
     assert f"{len(RULES)} rules: all hold" in capsys.readouterr().out
 
 
+def test_data_that_the_server_of_a_plain_flwr_run_prepared_are_found_by_their_digest(copy: Copy) -> None:
+    copy.manifest(prepared="")
+    assert exit_code(audit(copy.run)) == HOLDS
+    copy.manifest(data_digest="0" * 64)
+    assert {"data", "held-out", "answers"} <= set(copy.unchecked())
+
+
+def test_a_manifest_of_another_version_is_refused_in_one_sentence(
+    copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy.manifest(config=copy.run.manifest().config | {"seed": "none"})
+    assert run_command(["audit", str(copy.run.path)]) == BAD_INPUT
+    assert "cannot be audited by this version" in capsys.readouterr().err
+
+
 def _flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
