@@ -105,7 +105,7 @@ def _counts(report: RuleReport) -> str:
 def _outcome(report: RuleReport) -> str:
     if report.violations:
         return f"{len(report.violations)} violations"
-    return "not checked, or not all of it" if report.unchecked else "holds"
+    return "not wholly checked" if report.unchecked else "holds"
 
 
 def _verdict(reports: tuple[RuleReport, ...]) -> str:
