@@ -39,7 +39,7 @@ def personalize(
 
 
 def _training(plan: Plan, history: UserHistory, config: RunConfig, is_whole: Callable[[str, str], bool]) -> TrainingSet:
-    private, synthetic = history.examples, _unasked(plan.synthetic, history.queries)
+    private, synthetic = history.examples, unasked(plan.synthetic, history.queries)
     if method_named(plan.method).retrieval:
         private, synthetic = _behind_history(private, synthetic, config, is_whole)
     return TrainingSet(
@@ -88,7 +88,7 @@ def _text(one: Example | SyntheticPair) -> tuple[bool, str]:
     return bool(one.query), same_text(one.query or one.response)
 
 
-def _unasked(pairs: Sequence[SyntheticPair], queries: Sequence[Example]) -> tuple[SyntheticPair, ...]:
+def unasked(pairs: Sequence[SyntheticPair], queries: Sequence[Example]) -> tuple[SyntheticPair, ...]:
     """Returns the pairs whose x is no query's; of those without x, whose text is y, the ones whose y is no query's answer."""
     asked = {same_text(query.query) for query in queries}
     answers = {same_text(query.response) for query in queries}

@@ -6,7 +6,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import click
 import typer
@@ -18,6 +18,8 @@ from cdcda_flower.models.exports.personal import Dtype, ExportFormat
 from cdcda_flower.runs.folder import MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
+from experiments.audit.differences import show_differences
+from experiments.audit.repeat import changes, repeated_config
 from experiments.dashboard.serving import serve
 from experiments.export import ExportOrder
 from experiments.export import export as write_export
@@ -70,25 +72,40 @@ def run(
     go_on: Annotated[
         str, typer.Option("--resume", metavar="RUN", help="carry a run that stopped to its end, instead of a new one")
     ] = "",
-) -> None:
-    """Run one configuration, or resume a run; the last line says where its results lie."""
+    repeat: Annotated[
+        str, typer.Option(metavar="RUN", help="run a finished run's configuration again, and say what differs")
+    ] = "",
+) -> int:
+    """Run one configuration, resume a run, or repeat one; the last line says where its results lie."""
+    if sum((conf is not None, bool(go_on), bool(repeat))) != 1:
+        raise BadInputError("give one of the three: a TOML file, --resume RUN, or --repeat RUN")
+    if go_on and (runs_dir or name):
+        raise BadInputError("--resume takes the folder and the name from the run; give only --set beside it")
+    first = _find_run(repeat) if repeat else None
     folders: list[RunFolder] = []
     try:
         if go_on:
-            if conf or runs_dir or name:
-                raise BadInputError(
-                    "--resume takes its file, its folder and its name from the run; give only --set beside it"
-                )
             resume(_find_run(go_on), find_app(), stderr(), overrides or [], created=folders.append)
-        elif conf:
-            config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
-            launch(config, find_app(), stderr(), created=folders.append)
         else:
-            raise BadInputError("nothing to run: give a TOML file, or --resume RUN")
+            config = (
+                _repeated(first, overrides or [], runs_dir, name)
+                if first
+                else read_config(cast("Path", conf), overrides or [], runs_dir=runs_dir, name=name)
+            )
+            launch(config, find_app(), stderr(), created=folders.append)
         _summarise(folders[0])
+        same = first is None or show_differences(first, folders[0], stdout())
     finally:
         for folder in folders:
             _point_to(folder)
+    return 0 if same else FAILED
+
+
+def _repeated(first: RunFolder, overrides: list[str], runs_dir: Path | None, name: str) -> RunConfig:
+    config = repeated_config(first, overrides, runs_dir=runs_dir, name=name)
+    for change in changes(first, config, find_app().root):
+        _complain(f"warning: not as in {first.manifest().run}: {change}")
+    return config
 
 
 def _summarise(folder: RunFolder) -> None:
@@ -236,6 +253,26 @@ def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> No
         stdout().write(csv_text(found))
     elif not csv:
         show(found, stdout())
+
+
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(help="a run's folder, or its name in the runs folder")],
+    against: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="say instead what differs between the run and this one: 0 if nothing, else 1"),
+    ] = "",
+) -> int:
+    """Re-check a run from its files: 0 if all rules hold, 1 if one is violated, 3 if some could not be checked."""
+    from experiments.audit.audit import audit as examine
+    from experiments.audit.audit import exit_code, show_audit
+
+    folder = _find_run(run)
+    if against:
+        return 0 if show_differences(folder, _find_run(against), stdout()) else FAILED
+    reports = examine(folder)
+    show_audit(folder, reports, stdout())
+    return exit_code(reports)
 
 
 @app.command()

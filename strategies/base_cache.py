@@ -1,6 +1,6 @@
 """M_base: built once from the non-target users' rows, then taken from the cache by content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cdcda_flower.errors import ConfigError
 from cdcda_flower.files import whole_folder
 from cdcda_flower.models.recipe import base_recipe
 from cdcda_flower.seeding import derive_seed, digest
-from cdcda_flower.types import ModelRef
+from cdcda_flower.types import Example, ModelRef
 
 # Of the way M_base is trained; a change makes cached models stale.
 _VERSION = 3
@@ -31,8 +31,7 @@ def base_model(
             f"no rows for M_base: all users are targets (num-users is {config.num_users}); "
             "lower num-users, or set base-epochs = 0 to personalise the device model itself"
         )
-    recipe = base_recipe(config)
-    content = digest([[asdict(row) for row in rows], asdict(recipe), source.digest, config.seed, _VERSION])
+    recipe, content = base_recipe(config), base_digest(config, source, rows)
     folder = cache / "base" / content[:32]
     if not folder.is_dir():
         # torch takes seconds to import; a run with a cached M_base and an API as cloud needs none here.
@@ -50,3 +49,9 @@ def base_model(
             )
         release()
     return ModelRef(name=f"M_base of {source.name}", path=str(folder), digest=content)
+
+
+def base_digest(config: RunConfig, source: ModelRef, rows: Sequence[Example]) -> str:
+    """Returns the digest of all that M_base is made from, under which the cache holds it."""
+    recipe = base_recipe(config)
+    return digest([[asdict(row) for row in rows], asdict(recipe), source.digest, config.seed, _VERSION])

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def _build(config: RunConfig, source: Origin, draft: Path) -> None:
         user_ids=targets,
         synthetic=source.oracle is not None,
         base_row_count=base_count,
-        contents=_contents(histories),
+        contents=contents_digest({h.user_id: (h.examples, h.queries) for h in histories}),
         removed={
             reason: n for reason, n in sorted(counts.items()) if not reason.endswith((MISSING_FIELD, _UNREADABLE))
         },
@@ -229,12 +229,12 @@ def _golds_without_tokens(task: Task, histories: Sequence[UserHistory]) -> int |
     return without_tokens(query.response for history in histories for query in history.queries)
 
 
-def _contents(histories: Sequence[UserHistory]) -> str:
-    """Returns the digest of who the target users are and what they hold, wherever the files lie."""
+def contents_digest(histories: Mapping[str, tuple[Sequence[Example], Sequence[Example]]]) -> str:
+    """Returns the digest of who the target users are and what they hold (history, queries), wherever the files lie."""
     return digest(
         {
-            h.user_id: [[[e.id, e.query, e.response] for e in examples] for examples in (h.examples, h.queries)]
-            for h in histories
+            user_id: [[[e.id, e.query, e.response] for e in examples] for examples in own]
+            for user_id, own in histories.items()
         }
     )
 

@@ -6,7 +6,7 @@ What a slot computes is what PEFT computes with that adapter alone: y = W x + (a
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -156,12 +156,10 @@ class StackedAdapters:
         if not targets:
             raise ModelError("the model has no torch.nn.Linear layer, the only kind that adapters attach to here")
         self._layers: list[StackedLinear] = []
-        self._shapes: dict[str, tuple[int, int]] = {}
+        self._shapes = weight_shapes(self.model, rank)
         for name, layer in targets:
             self._layers.append(StackedLinear(layer, scale=alpha / rank))
             _replace(self.model, name, self._layers[-1])
-            self._shapes[f"{_PEFT}{name}.lora_A.weight"] = rank, layer.in_features
-            self._shapes[f"{_PEFT}{name}.lora_B.weight"] = layer.out_features, rank
         shape, dtype = (slots, sum(map(math.prod, self._shapes.values()))), self.model.dtype
         # Adapters and their optimiser keep 32 bits at least: an update at a small rate vanishes in 16.
         self._weights = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=self.device)
@@ -211,12 +209,9 @@ class StackedAdapters:
 
     def fresh(self, slot: int, *, seed: int) -> None:
         """Starts a new adapter: A uniform as in PEFT (Kaiming, a = sqrt 5), B zero, so that the update is zero."""
-        generator = torch.Generator().manual_seed(seed)
-        self._weights[slot].zero_()
+        weights = fresh_weights(self._shapes, seed=seed)
         for name, weight in self._named(slot):
-            if ".lora_A." in name:
-                bound = weight.shape[1] ** -0.5
-                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+            weight.copy_(weights[name])
         self.refresh(slot)
 
     def load(self, slot: int, weights: dict[str, torch.Tensor]) -> None:
@@ -288,6 +283,26 @@ class StackedAdapters:
 
     def _named(self, slot: int) -> Iterator[tuple[str, torch.Tensor]]:
         return zip(self._shapes, self._views(self._weights[slot]), strict=True)
+
+
+def weight_shapes(model: Any, rank: int) -> dict[str, tuple[int, int]]:
+    """Returns the shape of each of an adapter's weights, under PEFT's names, in the order of the model's layers."""
+    shapes = {}
+    for name, layer in _linear_layers(model):
+        shapes[f"{_PEFT}{name}.lora_A.weight"] = rank, layer.in_features
+        shapes[f"{_PEFT}{name}.lora_B.weight"] = layer.out_features, rank
+    return shapes
+
+
+def fresh_weights(shapes: Mapping[str, tuple[int, int]], *, seed: int) -> dict[str, torch.Tensor]:
+    """Returns a new adapter: A uniform as in PEFT (Kaiming, a = sqrt 5), B zero, so that the update is zero."""
+    generator, weights = torch.Generator().manual_seed(seed), {}
+    for name, shape in shapes.items():
+        weights[name] = torch.zeros(shape)
+        if ".lora_A." in name:
+            bound = shape[1] ** -0.5
+            weights[name].uniform_(-bound, bound, generator=generator)
+    return weights
 
 
 def _runs(slots: Sequence[int]) -> Iterator[tuple[slice, slice]]:

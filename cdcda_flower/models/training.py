@@ -172,7 +172,9 @@ class _Training:
         self._batches = _batches(rows, recipe, order)
         self._weights, self._clip = adapters.parameters[slot], recipe.max_grad_norm
         self._optimizer = torch.optim.AdamW([self._weights], lr=recipe.learning_rate, weight_decay=0.0, fused=True)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, _linear(len(self._batches), recipe.warmup))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, linear_schedule(len(self._batches), recipe.warmup)
+        )
         self._losses: list[float] = []
         self._tokens = 0
 
@@ -228,7 +230,8 @@ def _batches(rows: Sequence[TokenizedExample], recipe: Recipe, order: random.Ran
     return batches[:steps]
 
 
-def _linear(steps: int, warmup: float) -> Callable[[int], float]:
+def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
+    """Returns the learning rate's factor by step: it rises over the warm-up, then falls to zero."""
     rising = max(int(steps * warmup), 1)
 
     def factor(step: int) -> float:

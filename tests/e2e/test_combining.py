@@ -5,7 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
-from cdcda_flower.models.adapters import weights_digest
+from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.runs.folder import RunFolder, adapter_folder
 from cdcda_flower.runs.ledger import LedgerReader
 from commands import Place, cdcda

@@ -54,5 +54,6 @@ def test_what_cannot_be_resumed_is_said(place: Place, first: Done) -> None:
     finished = cdcda(place, "run", "--resume", "first").message()
     assert f"run {first.folder.path.name}: it has finished and nothing is left to do" in finished
     assert "holds a manifest.json" in cdcda(place, "run", "--resume", "nowhere").message()
-    assert "give only --set beside it" in cdcda(place, "run", "x.toml", "--resume", "first").message()
-    assert "give a TOML file, or --resume RUN" in cdcda(place, "run").message()
+    assert "give only --set beside it" in cdcda(place, "run", "--resume", "first", "--name", "x").message()
+    for arguments in ((), ("x.toml", "--resume", "first"), ("--repeat", "first", "--resume", "first")):
+        assert "give one of the three" in cdcda(place, "run", *arguments).message()

@@ -12,9 +12,10 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from cdcda_flower.config import RunConfig, Scalar
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS, is_method, method_named
-from cdcda_flower.models.adapters import load_adapter, weights_digest
+from cdcda_flower.models.adapters import load_adapter
 from cdcda_flower.models.device_model import DeviceModel, device_model
 from cdcda_flower.models.requests import Trained, TrainRequest
+from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.runs.folder import adapter_folder, predictions_file
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
 from clients import client_app

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cdcda_flower.errors import DataError
-from cdcda_flower.models.adapters import load_adapter, save_adapter, weights_digest
+from cdcda_flower.models.adapters import load_adapter, save_adapter
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import ModelSpec, TrainRequest
+from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
 from tiny_models import load_tiny, tiny_ref

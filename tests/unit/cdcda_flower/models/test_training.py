@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM
 from cdcda_flower.errors import DataError, RunError
 from cdcda_flower.models import loading, tokens
 from cdcda_flower.models import training as language_fleet
-from cdcda_flower.models.adapters import save_adapter, weights_digest
+from cdcda_flower.models.adapters import save_adapter
 from cdcda_flower.models.loading import LoadedModel, load_causal, load_tokenizer
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.requests import StoredAdapter, TrainRequest
-from cdcda_flower.models.training import Fit, Fleet, _linear
+from cdcda_flower.models.sources import weights_digest
+from cdcda_flower.models.training import Fit, Fleet, linear_schedule
 from cdcda_flower.types import ModelRef
 from plain_training import RECIPE, SIZES, WORDS, Plain, assert_plain, fleet, plain_loop, request_of
 from tiny_models import load_tiny, tiny_ref
@@ -189,7 +190,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(folder: Path
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
-    factor = _linear(100, 0.1)
+    factor = linear_schedule(100, 0.1)
     rates = [factor(step) for step in range(100)]
     assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
     assert max(rates) == 1.0

@@ -11,7 +11,6 @@ import torch
 
 from cdcda_flower.errors import DataError
 from cdcda_flower.models import loading, training
-from cdcda_flower.models.adapters import weights_digest
 from cdcda_flower.models.device_model import device_model
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import (
@@ -25,6 +24,7 @@ from cdcda_flower.models.requests import (
     Trained,
     TrainRequest,
 )
+from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.types import ModelRef
 from clients.executors.ray_trainer import Trainer
 from tiny_models import tiny_ref
