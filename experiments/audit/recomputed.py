@@ -15,6 +15,7 @@ from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import Example, ModelRef, SyntheticPair, Unparsable, Upload, UserHistory
 from cdcda_flower.wire import encode, payload_bytes
 from clients import evaluate, personalize
+from clients.sharing import egress
 from clients.sharing.policies import choose
 from strategies import base_cache
 from strategies.augmentation.choices import Written, random_of_size
