@@ -1,0 +1,158 @@
+"""Words that stand in private items only are found nowhere but in their users' own folders, whatever a run does."""
+
+import json
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message
+
+from cdcda_flower.config import RunConfig, read_defaults
+from cdcda_flower.data.prepare import prepare
+from cdcda_flower.methods import METHODS
+from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.locations import cache_folder
+from clients.client_app import app
+from experiments.cli import run_command
+from experiments.launching.resuming import reopen
+from fakes import InProcessGrid, contexts
+from repository import ROOT
+from strategies import server_app
+
+USERS, ITEMS = 12, 7
+TASK = """name = "notes"
+kind = "text"
+input = "Write a headline for: {input}"
+output = "headline"
+"""
+
+
+def _word(user: int, item: int, part: str) -> str:
+    return f"zq{part}{user:02d}x{item}kv"
+
+
+@pytest.fixture
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose every input and output holds a word of its own; the last item of each user is held out."""
+    folder = tmp_path_factory.mktemp("canaries")
+    rows = [
+        json.dumps(
+            {
+                "user": f"person{user:02d}",
+                "input": f"the council met about {_word(user, item, 'in')} and went home again",
+                "output": f"council on {_word(user, item, 'out')}",
+                "time": 2000 + item,
+            }
+        )
+        for user in range(USERS)
+        for item in range(ITEMS)
+    ]
+    (folder / "notes.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def _config(base: Path, **changes: object) -> RunConfig:
+    smoke = {
+        "task": "lamp-4",
+        "data": str(base / "notes.jsonl"),
+        "columns": "user=user,input=input,output=output,time=time",
+        "num-users": USERS,
+        "share-ratio": 0.5,
+        "k": 2,
+        "cloud-engine": "echo",
+        "consistency-scorer": "echo",
+        "device-executor": "echo",
+        "bertscore-model": "none",
+        "tape-mode": "record",
+        "methods": ",".join(name for name in METHODS if name != "rkd-ft") + ",global>cdcda+rag",
+        "cache-dir": str(base / "cache"),
+        "runs-dir": str(base / "runs"),
+    }
+    return RunConfig.from_flwr({**read_defaults(ROOT / "pyproject.toml"), **smoke, **changes})
+
+
+def _holding(words: set[str], files: list[tuple[str, bytes]]) -> dict[str, list[str]]:
+    """Returns where which of the words stand, in whatever case."""
+    found = {}
+    for name, content in files:
+        lower = content.lower()
+        if held := sorted(word for word in words if word.encode() in lower):
+            found[name] = held
+    return found
+
+
+def _files(*roots: Path) -> list[tuple[str, bytes]]:
+    return [(str(path), path.read_bytes()) for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
+
+
+@pytest.mark.parametrize("policy", ["ratio", "none"])
+def test_what_is_not_shared_stands_nowhere_else(
+    base: Path, tmp_path: Path, policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = "device,device+rag,direct-ft,direct-ft+rag" if policy == "none" else None
+    config = _config(base, **{"share-policy": policy, **({"methods": methods} if methods else {})})
+    prepared = prepare(config, cache_folder(config))
+    folder = RunFolder.create(base / "runs", f"run-{policy}")
+    replies: list[tuple[str, bytes]] = []
+
+    def answer(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        replies.append((message.metadata.message_type, str(reply.content).encode()))
+        return reply
+
+    def go() -> None:
+        grid = InProcessGrid(contexts(config, range(USERS)), answer=answer)
+        assert server_app.run(grid, config, folder) == ""
+
+    go()
+    reopen(folder)
+    go()
+    folder.update(status="finished", config=config.to_flwr(), started="2026-01-01T10:00:00+00:00")
+    shared, unshared, golds = set[str](), set[str](), set[str]()
+    for user in range(USERS):
+        home = prepared.private / prepared.user_ids[user]
+        number = int(prepared.user_ids[user].removeprefix("person"))
+        queries = (home / "queries.jsonl").read_text(encoding="utf-8")
+        left = (
+            set(json.loads((folder.devices / prepared.user_ids[user] / "shared.json").read_text())["ids"])
+            if (folder.devices / prepared.user_ids[user] / "shared.json").is_file()
+            else set()
+        )
+        for line in (home / "history.jsonl").read_text(encoding="utf-8").splitlines():
+            example = json.loads(line)
+            words = {w for w in (_word(number, i, p) for i in range(ITEMS) for p in ("in", "out")) if w in line}
+            assert len(words) == 2
+            (shared if example["id"] in left else unshared).update(words)
+        golds |= {w for w in (_word(number, i, "out") for i in range(ITEMS)) if w in queries}
+    assert len(golds) == USERS
+    assert len(unshared) >= USERS * 4
+    assert bool(shared) == (policy == "ratio")
+    private = unshared | golds
+
+    said = []
+    for command in (
+        "report",
+        "report --json",
+        "report --csv -",
+        "report --pairs 50",
+        f"report --html {tmp_path}/r.html",
+    ):
+        run_command([*command.split()[:1], str(folder.path), *command.split()[1:]])
+        output = capsys.readouterr()
+        said.append((command, (output.out + output.err).encode()))
+    run_command(["audit", str(folder.path)])
+    output = capsys.readouterr()
+    said.append(("audit", (output.out + output.err).encode()))
+
+    # The table itself and its copy in the cache are the owner's data, of which each user's folder is a part.
+    own = [base / "cache" / "arrow", *(folder.devices / user for user in prepared.user_ids), prepared.private, base / "notes.jsonl"]
+    files = [
+        (name, content)
+        for name, content in _files(base, tmp_path)
+        if not any(Path(name).is_relative_to(place) for place in own)
+    ]
+    assert _holding(private, [*files, *replies, *said]) == {}
+    # The search does find what may be elsewhere: shared words in the ledger and in the replies, private ones on the devices.
+    if shared:
+        assert "query.share" in _holding(shared, replies)
+        assert any(name.endswith("ledger.sqlite") for name in _holding(shared, files))
+    assert _holding(private, _files(prepared.private)) != {}
