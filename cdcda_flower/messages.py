@@ -208,15 +208,14 @@ FAILURES: Mapping[str, Failure] = MappingProxyType(
         ),
         "other-devices": Failure(
             says="`devices` is not what the device is: set it to real for SuperNodes with folders of their own (private-dir, "
-            "device-dir and user-id in --node-config), to simulated for those of `cdcda run`",
-            bad_input=True,
+            "device-dir and user-id in --node-config), to simulated for those of `cdcda run`"
         ),
         "model-refused": Failure(
             says="the device refused a model's files: a name, size or digest among them is not allowed"
         ),
         "foreign-adapter": Failure(
             says="the device does not hold an adapter that it is to answer with or to start from; only a simulation reads "
-            "those of others (swap-test, global-ft, global>NAME)"
+            "another user's"
         ),
         "not-finite": Failure(says="a number is not finite (a training that diverged?); lower learning-rate"),
         "trainer-died": Failure(

@@ -98,7 +98,8 @@ class PatientGrid(Grid):
             following = [waiting.popleft() for _ in range(min(len(waiting), self._in_flight - len(ids)))]
             if following:
                 pushed = self._grid.push_messages([_fresh(message, deadline) for _, message in following])
-                ids |= zip(pushed, (index for index, _ in following), strict=True)
+                # A message to a node that Flower does not know (any more) has no id, and will have no reply.
+                ids |= {number: index for number, (index, _) in zip(pushed, following, strict=True) if number}
             for reply in self._grid.pull_messages(list(ids)):
                 index = ids.pop(reply.metadata.reply_to_message_id)
                 replies[index] = reply

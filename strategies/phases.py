@@ -36,7 +36,13 @@ class Phases:
         self._note(name, time.perf_counter() - started)
 
     def _note(self, name: str, seconds: float) -> None:
-        self._costs = (*self._costs, PhaseCost(name=name, seconds=seconds, tokens=self._tokens))
+        cost = PhaseCost(name=name, seconds=seconds, tokens=self._tokens)
+        if self._costs and self._costs[-1].name == name:
+            # One phase in several parts, such as a model that is sent in as many messages as it takes.
+            *before, last = self._costs
+            cost = PhaseCost(name=name, seconds=last.seconds + seconds, tokens=last.tokens + self._tokens)
+            self._costs = tuple(before)
+        self._costs = (*self._costs, cost)
         self._folder.update(phases=self._costs)
 
     def advance(self, done: int, tokens: int) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from experiments.deployment.machines import Machines, can_hide
 from experiments.launching.checks import check_before_start
-from experiments.launching.launch import deaf_to_interrupts, prepare_only, run_name, termination_as_interrupt, toml_text
+from experiments.launching.launch import (
+    Terminated,
+    deaf_to_interrupts,
+    prepare_only,
+    run_name,
+    termination_as_interrupt,
+    toml_text,
+)
 from experiments.launching.processes import RunProcesses, environment, free_port, temporary_folder
 from experiments.launching.staging import App, stage
 from experiments.launching.watch import BarDisplay, LineDisplay, Watcher
@@ -34,19 +42,39 @@ def deploy(config: RunConfig, app: App, terminal: Terminal) -> RunFolder:
     config = config.model_copy(update={"run_name": run_name(config)})
     with machines_of(config, app) as machines:
         machines.set_up(prepared)
-        folder = new_run(config, machines, app)
+        folder = new_run(config, machines)
         hidden = "hidden from each other" if can_hide() else "with a folder each"
         terminal.say(f"starting a SuperLink on port {machines.port} and {config.num_users} SuperNodes, {hidden}")
-        machines.start_superlink(timeout_s=config.start_timeout_s)
-        for user_id in prepared.user_ids:
-            machines.register(user_id)
-            machines.start_device(user_id)
-        carry(config, machines, folder, terminal)
+        with _ended_truthfully(folder, machines):
+            machines.start_superlink(timeout_s=config.start_timeout_s)
+            for user_id in prepared.user_ids:
+                machines.register(user_id)
+                machines.start_device(user_id)
+            carry(config, machines, folder, terminal)
     return folder
 
 
 @contextmanager
-def machines_of(config: RunConfig, app: App, *, device_port: int | None = None) -> Iterator[Machines]:
+def _ended_truthfully(folder: RunFolder, machines: Machines) -> Iterator[None]:
+    """Ends every process, and has the manifest say what ended the body, where the server could not say it any more."""
+    ending: dict[str, str] = {"status": "failed", "error_kind": "run"}
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, Terminated):
+        ending |= {"status": "interrupted", "error": "stopped by the user"}
+        raise
+    except Exception as error:
+        ending |= {"error": str(error)}
+        raise
+    finally:
+        with deaf_to_interrupts():
+            RunProcesses(machines.root).stop()
+            if folder.manifest().status in {"created", "running"}:
+                folder.end(**ending, finished=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@contextmanager
+def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
     """Gives machines without data or processes, with the app beside them; at the end neither files nor processes are left."""
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
@@ -57,16 +85,13 @@ def machines_of(config: RunConfig, app: App, *, device_port: int | None = None) 
         own = environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable})
         # Each side loads the app from the bundle that the SuperLink was sent.
         own["PYTHONPATH"] = own["PYTHONPATH"].partition(":")[2]
-        yield Machines(
-            root=scratch,
-            port=port,
-            device_port=device_port or port,
-            environment=own,
-            hidden=(Path(config.runs_dir), Path(config.cache_dir), scratch / "app"),
-        )
+        hidden = (Path(config.runs_dir), Path(config.cache_dir), scratch / "app")
+        for folder in hidden:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield Machines(root=scratch, port=port, device_port=port, environment=own, hidden=hidden)
 
 
-def new_run(config: RunConfig, machines: Machines, app: App) -> RunFolder:
+def new_run(config: RunConfig, machines: Machines) -> RunFolder:
     """Returns the server's folder for a run over the public part of the data."""
     folder = RunFolder.create(Path(config.runs_dir), config.run_name)
     folder.update(**run_identity(config, machines.root / "app"), prepared=str(machines.prepared))

@@ -28,7 +28,7 @@ SUPERLINK = "deployment"  # the name under which `flwr` knows it
 _VALID_DAYS = 2
 _POLL_S = 0.2
 _SAID_CHARACTERS = 2000
-_HIDE = 'for folder in $CDCDA_HIDDEN; do mount -t tmpfs -o size=4k,mode=000 none "$folder" || exit 1; done; exec "$@"'
+_HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=000 none "$1" || exit 1; shift; done; shift; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,12 @@ class Machines:
             encoding="utf-8",
         )
         process = self._start(
-            [sys.executable, "-P", own_superlink.__file__, "--open-fleet", "--host", HOST, "--port", str(self.port)]
-            + ["--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)]
-            + ["--ssl-keyfile", str(files.key), "--enable-supernode-auth", "--disable-runtime-dependency-installation"],
+            [
+                *(sys.executable, "-P", own_superlink.__file__, own_superlink.OPEN_FLEET),
+                *("--host", HOST, "--port", str(self.port), "--enable-supernode-auth"),
+                *("--ssl-ca-certfile", str(files.authority), "--ssl-certfile", str(files.certificate)),
+                *("--ssl-keyfile", str(files.key), "--disable-runtime-dependency-installation"),
+            ],
             self.server,
             self._server_environment,
         )
@@ -100,8 +103,14 @@ class Machines:
 
     def register(self, user_id: str) -> None:
         """Tells the SuperLink one device's public key; it lets nobody else in."""
-        done = subprocess.run(
-            [_beside("flwr"), "supernode", "register", str(self.device(user_id) / "key.pub"), SUPERLINK],
+        done = self.flwr("supernode", "register", str(self.device(user_id) / "key.pub"), SUPERLINK)
+        if done.returncode or "success" not in done.stdout.lower():
+            raise RunError(f"the SuperLink does not register {user_id}'s key: {done.stdout}{done.stderr}")
+
+    def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs one command of Flower's on the server."""
+        return subprocess.run(
+            [_beside("flwr"), *arguments],
             env=self._server_environment,
             cwd=self._work(self.server),
             capture_output=True,
@@ -109,8 +118,6 @@ class Machines:
             errors="replace",
             check=False,
         )
-        if done.returncode or "success" not in done.stdout.lower():
-            raise RunError(f"the SuperLink does not register {user_id}'s key: {done.stdout}{done.stderr}")
 
     def start_device(self, user_id: str, *options: str) -> subprocess.Popen[bytes]:
         """Starts the SuperNode of one device; `options` are further ones of `flower-supernode`."""
@@ -169,7 +176,6 @@ class Machines:
             "HF_HOME": str(own / "cache"),
             "XDG_CACHE_HOME": str(own / "cache"),
             CACHE_VARIABLE: str(own / "cache"),
-            "CDCDA_HIDDEN": " ".join(map(str, self._others(user_id))),
         }
 
     def _others(self, user_id: str) -> list[Path]:
@@ -178,7 +184,9 @@ class Machines:
 
     def _apart(self, user_id: str, command: Sequence[str]) -> list[str]:
         """Returns the command in a mount namespace where the other folders are not; as it is where there is none to be had."""
-        return ["unshare", "--mount", "sh", "-c", _HIDE, "sh", *command] if can_hide() else list(command)
+        if not can_hide():
+            return list(command)
+        return ["unshare", "--mount", "sh", "-c", _HIDE, "sh", *map(str, self._others(user_id)), "--", *command]
 
     def _answers(self) -> bool:
         trusted = ssl.create_default_context(cafile=str(self.certificates.authority))
