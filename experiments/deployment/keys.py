@@ -1,6 +1,10 @@
-"""A certificate authority, the SuperLink's certificate and the SuperNodes' keys, as the files that Flower's commands take."""
+"""A certificate authority, the SuperLink's certificate and the SuperNodes' keys, as the files that Flower's commands take.
+
+`python -P -m experiments.deployment.keys FOLDER HOST...` writes the first two, for these host names and addresses.
+"""
 
 import ipaddress
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+_VALID_DAYS = 365
 # The clocks of two machines may differ.
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -37,9 +42,10 @@ def write_server_files(folder: Path, hosts: Sequence[str], *, valid_days: float)
     certificate = _certificate(hosts[0], own, signer, "cdcda-flower authority", until)
     certificate = certificate.add_extension(x509.SubjectAlternativeName(list(map(_alternative, hosts))), critical=False)
     files = ServerFiles(authority=folder / "ca.crt", certificate=folder / "server.pem", key=folder / "server.key")
+    # First: it overwrites none, and without it the others are not written either.
+    _write_secret(files.key, own, serialization.PrivateFormat.PKCS8)
     for builder, file in ((authority, files.authority), (certificate, files.certificate)):
         file.write_bytes(builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    _write_secret(files.key, own, serialization.PrivateFormat.PKCS8)
     return files
 
 
@@ -53,6 +59,21 @@ def write_node_key(file: Path) -> Path:
         key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH) + b"\n"
     )
     return public
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes a server's files; returns the exit code."""
+    if len(arguments) < 2:
+        sys.stderr.write("usage: python -P -m experiments.deployment.keys FOLDER HOST...\n")
+        return 2
+    folder, *hosts = arguments
+    try:
+        files = write_server_files(Path(folder), hosts, valid_days=_VALID_DAYS)
+    except OSError as error:
+        sys.stderr.write(f"{folder}: {error.strerror}; name a new folder\n")
+        return 2
+    sys.stdout.write(f"{files.authority} for the devices; {files.certificate} and {files.key} for the SuperLink\n")
+    return 0
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:
@@ -90,3 +111,7 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -187,9 +187,7 @@ def test_the_table_is_the_simulations(deployed: Deployed, simulated: RunFolder) 
 
 
 def _shared(ledger: LedgerReader) -> object:
-    return sorted(
-        (upload.user_id, example.id, example.response) for upload in ledger.uploads() for example in upload.examples
-    )
+    return sorted((user_id, example.id, example.response) for (user_id, _), example in ledger.shared().items())
 
 
 def _pairs(ledger: LedgerReader) -> object:

@@ -22,7 +22,7 @@ from strategies.round import MODEL, PERSONALIZE
 METHODS = "device,global-ft,direct-ft,global>direct-ft,cdcda"
 PIECE_BYTES = 10_000
 REAL: dict[str, Scalar] = {
-    "methods": METHODS,
+    "methods": "direct-ft",
     "swap_test": False,
     "share_policy": "ratio",
     "share_ratio": 0.5,
@@ -95,8 +95,10 @@ def devices(four: Federation, config: RunConfig, tmp_path: Path) -> Devices:
 
 
 def test_what_real_devices_learn_and_answer_is_what_simulated_ones_do(
-    four: Federation, config: RunConfig, devices: Devices, tiny_llama: Path
+    four: Federation, config: RunConfig, tiny_llama: Path, tmp_path: Path
 ) -> None:
+    config = config.model_copy(update={"methods": METHODS})
+    devices = Devices(four, config, tmp_path / "homes")
     real = devices.run()
     simulated = four.run(config.model_copy(update={"devices": "simulated"}))
     assert (real.failures, simulated.failures) == ("", "")
@@ -122,7 +124,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(devices: Devices) -> None:
     assert all_pieces > 16
     devices.breaks = "", 0
     assert devices.run().failures == ""
-    # B has its first eight, and all others have M_base; the global adapter is the same as before.
+    # B has its first eight, and all others have M_base.
     assert +devices.pieces == Counter({"B": all_pieces - 8})
     assert devices.run().failures == ""
     assert devices.pieces.total() == 0
@@ -198,4 +200,4 @@ def test_a_server_needs_the_public_part_of_the_data_only(
 )
 def test_what_only_a_simulation_has_is_refused(four: Federation, keys: dict[str, Scalar], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        four.config(**{"swap_test": False, "devices": "real"} | keys)
+        four.config(**{"swap_test": False, **keys, "devices": "real"})
