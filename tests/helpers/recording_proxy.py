@@ -32,8 +32,14 @@ def proxy(to_port: int, texts: Sequence[str]) -> Iterator[Traffic]:
     traffic = Traffic([text.encode() for text in texts])
     with socket.create_server(("127.0.0.1", 0)) as server:
         traffic.port = server.getsockname()[1]
-        threading.Thread(target=_accept, args=(server, to_port, traffic), daemon=True).start()
-        yield traffic
+        thread = threading.Thread(target=_accept, args=(server, to_port, traffic), daemon=True)
+        thread.start()
+        try:
+            yield traffic
+        finally:
+            # Wakes the thread up, which a close alone does not.
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def _accept(server: socket.socket, to_port: int, traffic: Traffic) -> None:
@@ -47,8 +53,15 @@ def _accept(server: socket.socket, to_port: int, traffic: Traffic) -> None:
         except OSError:
             near.close()
             continue
-        for source, target in ((near, far), (far, near)):
-            threading.Thread(target=_pass, args=(source, target, traffic), daemon=True).start()
+        threading.Thread(target=_connect, args=(near, far, traffic), daemon=True).start()
+
+
+def _connect(near: socket.socket, far: socket.socket, traffic: Traffic) -> None:
+    with near, far:
+        back = threading.Thread(target=_pass, args=(far, near, traffic), daemon=True)
+        back.start()
+        _pass(near, far, traffic)
+        back.join()
 
 
 def _pass(source: socket.socket, target: socket.socket, traffic: Traffic) -> None:
@@ -59,5 +72,4 @@ def _pass(source: socket.socket, target: socket.socket, traffic: Traffic) -> Non
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        source.close()
-        target.close()
+        return  # one side has gone, and the other one is told by the close
