@@ -57,11 +57,12 @@ def deploy(config: RunConfig, app: App, terminal: Terminal) -> RunFolder:
 @contextmanager
 def _ended_truthfully(folder: RunFolder, machines: Machines) -> Iterator[None]:
     """Ends every process, and has the manifest say what ended the body, where the server could not say it any more."""
-    ending: dict[str, str] = {"status": "failed", "error_kind": "run"}
+    ending, said = {"status": "failed", "error_kind": "run"}, {"finished", "failed"}
     try:
         yield
     except (KeyboardInterrupt, SystemExit, Terminated):
         ending |= {"status": "interrupted", "error": "stopped by the user"}
+        said = {"finished"}  # a server that is stopped says that it failed
         raise
     except Exception as error:
         ending |= {"error": str(error)}
@@ -69,7 +70,7 @@ def _ended_truthfully(folder: RunFolder, machines: Machines) -> Iterator[None]:
     finally:
         with deaf_to_interrupts():
             RunProcesses(machines.root).stop()
-            if folder.manifest().status in {"created", "running"}:
+            if folder.manifest().status not in said:
                 folder.end(**ending, finished=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
