@@ -1,7 +1,8 @@
 """A whole deployment on one machine: data split among devices, keys, one SuperLink, a SuperNode per device, one run."""
 
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -80,7 +81,8 @@ def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
         scratch = temporary_folder()
-        stack.callback(_clean_up, scratch)
+        started: list[subprocess.Popen[bytes]] = []
+        stack.callback(_clean_up, scratch, started)
         stage(app, scratch / "app")
         port = free_port()
         own = environment(scratch, Path(config.cache_dir), hidden={config.cloud_key_variable})
@@ -89,7 +91,7 @@ def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
         hidden = (Path(config.runs_dir), Path(config.cache_dir), scratch / "app")
         for folder in hidden:
             folder.mkdir(parents=True, exist_ok=True)
-        yield Machines(root=scratch, port=port, device_port=port, environment=own, hidden=hidden)
+        yield Machines(root=scratch, port=port, device_port=port, environment=own, hidden=hidden, processes=started)
 
 
 def new_run(config: RunConfig, machines: Machines) -> RunFolder:
@@ -122,7 +124,9 @@ def carry(config: RunConfig, machines: Machines, folder: RunFolder, terminal: Te
     return manifest
 
 
-def _clean_up(scratch: Path) -> None:
+def _clean_up(scratch: Path, started: Sequence[subprocess.Popen[bytes]]) -> None:
     with deaf_to_interrupts():
         RunProcesses(scratch).stop()
+        for process in started:
+            process.wait()
         shutil.rmtree(scratch, ignore_errors=True)

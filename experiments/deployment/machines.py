@@ -36,7 +36,7 @@ class Machines:
     """The folders `server` and `devices/<user>` below `root`; `port` is the SuperLink's.
 
     `environment` is that of every process, `hidden` are further folders of the server. Devices connect to `device_port`, which
-    is the SuperLink's unless something stands between.
+    is the SuperLink's unless something stands between. `processes` are all that were started.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class Machines:
     environment: Mapping[str, str] = field(repr=False)
     device_port: int
     hidden: Sequence[Path] = ()
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]]
 
     @property
     def server(self) -> Path:
@@ -133,19 +133,13 @@ class Machines:
 
     def run(self, app: Path, run_file: Path, log: Path) -> subprocess.Popen[bytes]:
         """Starts one run of the app; the process ends with it."""
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                [_beside("flwr"), "run", str(app), SUPERLINK, "--stream", "--run-config", str(run_file)],
-                env=self._server_environment,
-                cwd=self._work(self.server),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = [_beside("flwr"), "run", str(app), SUPERLINK, "--stream", "--run-config", str(run_file)]
+        return self._start(command, self.server, self._server_environment, log=log)
 
-    def _start(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with (folder / "log").open("wb") as output:
+    def _start(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], *, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (log or folder / "log").open("wb") as output:
             process = subprocess.Popen(
                 command,
                 env=dict(environment),
