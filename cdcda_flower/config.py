@@ -101,7 +101,7 @@ class RunConfig(BaseModel):
         + "), or the .toml file of your own (docs/how-to/your-own-task.md)"
     )
     data: str = Field(
-        description='"embedded" (synthetic personas), a folder with LaMP_N/{train,dev}, or a table: a .jsonl, .csv or .parquet file, a folder that `datasets` saved, or "hf:owner/name" (docs/how-to/your-own-data.md)'
+        description='"embedded" (synthetic personas), a folder with LaMP_N/{train,dev}, a folder that `cdcda data prepare` printed, or a table: a .jsonl, .csv or .parquet file, a folder that `datasets` saved, or "hf:owner/name" (docs/how-to/your-own-data.md)'
     )
     columns: str = Field(
         description='columns of a table, such as "user=author,input=abstract,output=title,time=year"; one that is not named has the name of what it holds'
@@ -210,6 +210,9 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(description="where models run; auto takes a GPU if there is one")
     device_executor: Literal["auto", "fleet", "local", "echo"] = Field(
         description="fleet: one process for all users; local: each device's own; auto: the faster of both, measured once on this machine; echo is a test double; reports refuse it"
+    )
+    devices: Literal["simulated", "real"] = Field(
+        description="simulated: all on this machine, each a folder of the run's; real: each a SuperNode with folders of its own, to which M_base is sent (docs/how-to/real-devices.md)"
     )
     fleet_slots: Positive = Field(description="adapters that the fleet trains, or answers with, at once")
     device_model: str = Field(description='"embedded", a Hugging Face id, or a local folder or GGUF file')
@@ -336,6 +339,20 @@ class RunConfig(BaseModel):
         if taught and value not in allowed:
             wanted = " or ".join(f'{key} = "{one}"' for one in allowed)
             raise ConfigError(f"{key} is {value!r}; {taught[0]} needs {wanted}: {why}")
+        return value
+
+    @field_validator("devices")
+    @classmethod
+    def _what_real_devices_lack(cls, value: str, info: ValidationInfo) -> str:
+        if value == "real" and info.data.get("swap_test"):
+            raise ConfigError(
+                'devices is "real" and swap-test is true; a real device holds no other user\'s adapter: set swap-test = false'
+            )
+        if value == "real" and info.data.get("device_executor") == "fleet":
+            raise ConfigError(
+                'devices is "real" and device-executor is "fleet", which trains for all devices in one process: set '
+                'device-executor = "local"'
+            )
         return value
 
     @field_validator("filters")

@@ -7,12 +7,16 @@ from types import MappingProxyType
 from cdcda_flower.teacher_targets import TeacherTargets
 from cdcda_flower.types import AdapterRef, ModelRef, SyntheticPair, TrainingReport, UserResult
 
+# A piece of a model is an object of its own on the wire, with its own digest.
+PIECE_BYTES = 4 * 2**20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """Where a simulated device finds its folders, and which code the cloud runs.
 
-    A real device has its own folders, in its node config (`private-dir`, `device-dir`), and reads only the digest.
+    A real device has its own folders, in its node config (`private-dir`, `device-dir`). It opens none of these paths, and
+    knows a run by its own.
     """
 
     prepared: str
@@ -45,6 +49,44 @@ class Questions:
 
     user_id: str
     prompts: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """One file of a model: `digest` is its SHA-256, `pieces` are those of its parts of `PIECE_BYTES`, of which the last may be shorter."""
+
+    name: str
+    size: int
+    digest: str
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """The files of M_base or of the global adapter, under the digest by which later requests name it."""
+
+    digest: str
+    files: tuple[ModelFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """Tells a real device which models the run needs, and asks which of their pieces it lacks; some may travel beside it.
+
+    `sent` are the digests of those that do.
+    """
+
+    workspace: Workspace
+    folders: tuple[ModelFolder, ...]
+    sent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelHoldings:
+    """The numbers of the pieces that a device still lacks: of all, or of those that were sent, counted through all files."""
+
+    user_id: str
+    lacks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +215,16 @@ FAILURES: Mapping[str, Failure] = MappingProxyType(
         "no-user": Failure(
             says="a node's partition has no target user; start as many nodes as num-users says (num-supernodes)"
         ),
+        "other-devices": Failure(
+            says="`devices` is not what the device is: set it to real for SuperNodes with folders of their own (private-dir, "
+            "device-dir and user-id in --node-config), to simulated for those of `cdcda run`"
+        ),
+        "model-refused": Failure(
+            says="the device refused a model's files: a name, size or digest among them is not allowed"
+        ),
         "foreign-adapter": Failure(
             says="the device does not hold an adapter that it is to answer with or to start from; only a simulation reads "
-            "those of others (swap-test, global-ft, global>NAME)"
+            "another user's"
         ),
         "not-finite": Failure(says="a number is not finite (a training that diverged?); lower learning-rate"),
         "trainer-died": Failure(

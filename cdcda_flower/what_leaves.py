@@ -78,6 +78,10 @@ TABLE: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             ),
         ),
         "Submitted": (),
+        "ModelHoldings": (
+            _USER,
+            Field(path="lacks[]", kind="count", why="numbers of pieces of M_base that a real device is to be sent"),
+        ),
         "PersonalizeReply": (
             _USER,
             Field(path=f"{_ADAPTER}.user_id", kind="user", why="whose adapter it is"),

@@ -6,6 +6,7 @@ strings in places; one non-empty string has none of these troubles.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar, cast, overload
 
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from cdcda_flower.errors import RunError, coded
 
 _RECORD, _KIND, _JSON = "domain", "kind", "json"
+_DATA = "bytes"
 _COSTS, _TOKENS = "costs", "tokens"
 T = TypeVar("T")
 F = TypeVar("F")
@@ -25,8 +27,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def encode(value: object, *, tokens: int = 0) -> RecordDict:
-    """Returns the value as Flower content; `tokens` (through a model, for progress) travel beside it.
+def encode(value: object, *, tokens: int = 0, data: Mapping[str, bytes] | None = None) -> RecordDict:
+    """Returns the value as Flower content; beside it travel `tokens` (through a model, for progress) and `data`, by name.
 
     A number that is not finite raises here, on the side where it arose: JSON has none, and the other side could not tell.
     """
@@ -44,7 +46,16 @@ def encode(value: object, *, tokens: int = 0) -> RecordDict:
     content = RecordDict({_RECORD: ConfigRecord({_KIND: kind.__name__, _JSON: text})})
     if tokens:
         content[_COSTS] = MetricRecord({_TOKENS: tokens})
+    for name, found in (data or {}).items():
+        # A record of its own is an object of its own to Flower, which moves objects one by one.
+        content[name] = ConfigRecord({_DATA: found})
     return content
+
+
+def data_of(content: RecordDict) -> dict[str, bytes]:
+    """Returns the data that travel beside a value, by name."""
+    found = {name: record.get(_DATA) for name, record in content.config_records.items()}
+    return {name: data for name, data in found.items() if isinstance(data, bytes)}
 
 
 @overload

@@ -1,7 +1,7 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,8 @@ from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
     EvaluateRequest,
+    ModelHoldings,
+    ModelRequest,
     PersonalizeReply,
     PersonalizeRequest,
     ShareRequest,
@@ -25,7 +27,7 @@ from cdcda_flower.runs.identity import config_digest, source_digest
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
-from cdcda_flower.wire import decode, encode, payload_digest
+from cdcda_flower.wire import data_of, decode, encode, payload_digest
 from clients.device import Device, open_device
 from clients.evaluate import ask, asked, evaluate
 from clients.executors import make_executor
@@ -39,13 +41,19 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 app = ClientApp()
 
-R = TypeVar("R", ShareRequest, AskRequest, PersonalizeRequest, EvaluateRequest)
+R = TypeVar("R", ShareRequest, ModelRequest, AskRequest, PersonalizeRequest, EvaluateRequest)
 
 
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Lets the share policy choose; nothing leaves that the guard has not seen."""
     return _reply(message, context, ShareRequest, _share)
+
+
+@app.query("model")
+def take_model(message: Message, context: Context) -> Message:
+    """Keeps the pieces of models that came, and says which ones lack."""
+    return _reply(message, context, ModelRequest, partial(_take_model, data=data_of(message.content)))
 
 
 @app.query("ask")
@@ -109,15 +117,20 @@ def _ask(device: Device, config: RunConfig, request: AskRequest) -> RecordDict:
     return guarded_questions(questions, history, request.methods)
 
 
+def _take_model(device: Device, config: RunConfig, request: ModelRequest, *, data: Mapping[str, bytes]) -> RecordDict:
+    lacks = device.models.take(request, data)
+    return guarded(ModelHoldings(user_id=device.user_id, lacks=lacks), users=[device.user_id])
+
+
 def _submit_training(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    executor = make_executor(config, request.base)
+    executor = _executor(device, config, request)
     if _trained(device, config, request, executor) is None:
         personalize(device, request.plans, executor, config)
     return guarded(Submitted(), users=[])
 
 
 def _personalize(device: Device, config: RunConfig, request: PersonalizeRequest) -> RecordDict:
-    executor = make_executor(config, request.base)
+    executor = _executor(device, config, request)
     reply, tokens = _trained(device, config, request, executor), 0
     if reply is None:
         reports = tuple(personalize(device, request.plans, executor, config)())
@@ -144,14 +157,14 @@ def _trained(
 
 def _submit_queries(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     if _answered(device, config, request) is None:
-        ask(device, device.history(), request.jobs, make_executor(config, request.base), config)
+        ask(device, device.history(), request.jobs, _executor(device, config, request), config)
     return guarded(Submitted(), users=[])
 
 
 def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> RecordDict:
     reply = _answered(device, config, request)
     if reply is None:
-        results = evaluate(device, request.jobs, make_executor(config, request.base), config)
+        results = evaluate(device, request.jobs, _executor(device, config, request), config)
         reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
         device.kept.keep("evaluate", _asked(device, config, request), reply)
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
@@ -173,6 +186,11 @@ def _answered(device: Device, config: RunConfig, request: EvaluateRequest) -> Ev
 def _asked(device: Device, config: RunConfig, request: PersonalizeRequest | EvaluateRequest) -> str:
     """Returns the digest of all that a reply depends on: the request with its run and code, the config, the data."""
     return digest([payload_digest(encode(request)), config_digest(config), device.data_digest])
+
+
+def _executor(device: Device, config: RunConfig, request: PersonalizeRequest | EvaluateRequest) -> Executor:
+    # A double has no M_base that a device could hold.
+    return make_executor(config, request.base if config.executor == "echo" else device.base(request.base))
 
 
 @private_files()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,15 +10,16 @@ from flwr.app import Context
 
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.prepared import open_prepared
-from cdcda_flower.errors import RunError, coded
+from cdcda_flower.errors import ConfigError, ModelError, RunError, coded
 from cdcda_flower.files import file_digest, write_atomic
-from cdcda_flower.messages import Workspace
+from cdcda_flower.messages import FAILURES, Workspace
 from cdcda_flower.methods import is_method
 from cdcda_flower.models.requests import StoredAdapter
 from cdcda_flower.runs.folder import RunFolder, adapter_folder, predictions_file
 from cdcda_flower.runs.kept import Kept
 from cdcda_flower.seeding import digest
-from cdcda_flower.types import AdapterRef, Prediction, TrainingSet, UserHistory
+from cdcda_flower.types import AdapterRef, ModelRef, Prediction, TrainingSet, UserHistory
+from clients.model_store import ModelStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +113,17 @@ class Device:
         )
 
     def stored(self, adapter: AdapterRef) -> StoredAdapter:
-        """Returns where an adapter lies: on this device, or, which only a simulation can read, elsewhere on the disk."""
+        """Returns where an adapter lies: on this device, or, which only a simulation can read, elsewhere on the disk.
+
+        The global adapter was sent to a real device.
+        """
         folder = None
         known = is_method(adapter.trained_as)
         if known and adapter.user_id == self.user_id:
             folder = self.adapter_folder(adapter.trained_as)
+        elif not adapter.user_id and not self.run:
+            sent = self.models.folder(adapter.weights_digest)
+            folder = sent if sent.is_dir() else None
         elif known and self.run:
             other = self.run.devices / adapter.user_id
             folder = adapter_folder(other, adapter.trained_as) if adapter.user_id else self.run.pooled
@@ -127,6 +134,22 @@ class Device:
             )
         return StoredAdapter(path=str(folder), weights_digest=adapter.weights_digest)
 
+    @property
+    def models(self) -> ModelStore:
+        """The models that a real device was sent."""
+        return ModelStore(self.home / "models")
+
+    def base(self, base: ModelRef) -> ModelRef:
+        """Returns M_base with its place on this device's disk; raises ModelError where a real device was not sent it."""
+        if self.run:
+            return base
+        folder = self.models.folder(base.digest)
+        if not folder.is_dir():
+            raise coded(
+                "model", ModelError(f"{folder} is missing: the run's M_base has not come whole; start the run again")
+            )
+        return replace(base, path=str(folder))
+
 
 def open_device(context: Context, workspace: Workspace) -> Device:
     """Returns the device that a Flower node stands for.
@@ -135,6 +158,8 @@ def open_device(context: Context, workspace: Workspace) -> Device:
     are random per run and never used.
     """
     node = context.node_config
+    if (context.run_config["devices"] == "real") != ("private-dir" in node):
+        raise coded("other-devices", ConfigError(FAILURES["other-devices"].says))
     if "private-dir" in node:
         home = Path(str(node["device-dir"]))
         return Device(user_id=str(node["user-id"]), private=Path(str(node["private-dir"])), home=_made(home))

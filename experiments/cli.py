@@ -127,6 +127,25 @@ def _point_to(folder: RunFolder) -> None:
 
 
 @app.command()
+def deploy_demo(
+    conf: Conf,
+    overrides: Overrides = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="folder of run folders")] = None,
+    name: Annotated[str, typer.Option(help="name of this run's folder")] = "",
+) -> None:
+    """Run one configuration on Flower's deployment runtime: one SuperLink and a SuperNode per user, all on this machine."""
+    from experiments.deployment.demo import deploy
+
+    config = read_config(conf, overrides or [], runs_dir=runs_dir, name=name)
+    folder = deploy(config, find_app(), stderr())
+    if config.doubles:
+        _complain(f"no summary: {', '.join(config.doubles)} name test doubles, whose numbers mean nothing")
+    else:
+        show(read_report(folder), stdout())
+    stdout().write(f"run: {folder.path}\n")
+
+
+@app.command()
 def sweep(  # noqa: PLR0913 - a command's options are its arguments
     file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/how-to/sweeps.md)")],
     overrides: Overrides = None,

@@ -20,6 +20,7 @@ PHASES: Mapping[str, str] = MappingProxyType(
     {
         "query.share": "share",
         "query.ask": "ask",
+        "query.model": "send the model",
         "train.submit": "submit",
         "train.personalize": "personalize",
         "evaluate.submit": "submit queries",
@@ -95,16 +96,20 @@ class PatientGrid(Grid):
         return [replies[index] for index in sorted(replies)]
 
     def _round(self, messages: dict[int, Message], deadline: float) -> dict[int, Message]:
-        waiting, ids = deque(messages.items()), dict[str, int]()
+        waiting, ids = deque(messages.items()), dict[str, tuple[int, Message]]()
         replies: dict[int, Message] = {}
         while (waiting or ids) and time.monotonic() < deadline:
             following = [waiting.popleft() for _ in range(min(len(waiting), self._in_flight - len(ids)))]
             if following:
-                pushed = self._grid.push_messages([_fresh(message, deadline) for _, message in following])
-                ids |= zip(pushed, (index for index, _ in following), strict=True)
+                fresh = [_fresh(message, deadline) for _, message in following]
+                pushed = self._grid.push_messages(fresh)
+                # A message to a node that Flower does not know (any more) has no id, and will have no reply.
+                out = zip(pushed, following, fresh, strict=True)
+                ids |= {number: (index, message) for number, (index, _), message in out if number}
             for reply in self._grid.pull_messages(list(ids)):
-                index = ids.pop(reply.metadata.reply_to_message_id)
-                replies[index] = reply
+                index, message = ids.pop(reply.metadata.reply_to_message_id)
+                # The SuperLink answers for a node that is gone, in its own name: whose reply it is must not be lost.
+                replies[index] = Message(reply.error, reply_to=message) if reply.has_error() else reply
                 if not reply.has_error():
                     self._phases.advance(1, tokens_of(reply.content))
             if waiting or ids:

@@ -12,13 +12,22 @@ from typing import Generic, TypeVar
 from flwr.app import Message
 
 from cdcda_flower.errors import RunError
-from cdcda_flower.messages import FAILURES, AnswerJob, EvaluateReply, Failed, PersonalizeReply, Plan, Questions
+from cdcda_flower.messages import (
+    FAILURES,
+    AnswerJob,
+    EvaluateReply,
+    Failed,
+    ModelHoldings,
+    PersonalizeReply,
+    Plan,
+    Questions,
+)
 from cdcda_flower.tasks.metrics import may_be_negative
 from cdcda_flower.types import Upload, UserFailure
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode, is_bare, payload_fields
 
-Reply = TypeVar("Reply", Upload, Questions, PersonalizeReply, EvaluateReply)
+Reply = TypeVar("Reply", Upload, Questions, ModelHoldings, PersonalizeReply, EvaluateReply)
 
 _SILENCE = "no reply: its process died or the deadline passed"
 # Flower's error codes in words of ours: its own text can hold a client's traceback, and with it private text.
@@ -157,6 +166,13 @@ def questions_problem(questions: Questions, *, methods: Collection[str], queries
         return "its questions are of other methods than the ones asked for"
     if any(len(prompts) != queries[questions.user_id] for prompts in questions.prompts.values()):
         return "its questions are not one per held-out query"
+    return ""
+
+
+def holdings_problem(reply: ModelHoldings, *, pieces: int) -> str:
+    """Returns what is wrong with what a device says it lacks: numbers of pieces, each once."""
+    if len(set(reply.lacks)) != len(reply.lacks) or any(number >= pieces for number in reply.lacks):
+        return "it lacks a piece that there is not, or one twice"
     return ""
 
 

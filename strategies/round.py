@@ -6,11 +6,12 @@ in a step is recorded, left out of later steps, and fails the run at its end.
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from cdcda_flower.config import RunConfig
@@ -20,6 +21,7 @@ from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
     EvaluateRequest,
+    ModelHoldings,
     PersonalizeReply,
     PersonalizeRequest,
     Plan,
@@ -37,9 +39,11 @@ from strategies.augmentation.choices import Pairs
 from strategies.augmentation.teacher import Targets
 from strategies.cloud_side import CloudSide
 from strategies.delivery import PHASES
+from strategies.model_transfer import Shipment, send_models
 from strategies.replies import (
     Asked,
     Reply,
+    holdings_problem,
     questions_problem,
     reports_problem,
     results_problem,
@@ -47,7 +51,8 @@ from strategies.replies import (
     upload_problem,
 )
 
-SHARE, ASK, PERSONALIZE, EVALUATE = "query.share", "query.ask", "train.personalize", "evaluate.personal"
+SHARE, ASK, MODEL = "query.share", "query.ask", "query.model"
+PERSONALIZE, EVALUATE = "train.personalize", "evaluate.personal"
 SUBMIT = {PERSONALIZE: "train.submit", EVALUATE: "evaluate.submit"}
 _NO_MODEL = ModelRef(name="none", path="", digest="")
 
@@ -92,6 +97,7 @@ class Round:
         self.train_base()
         self.train_pooled(uploads)
         targets = self.distil(uploads)
+        self.send_models(grid)
         return self.personalize(pairs, targets, grid)
 
     def share(self, grid: Grid) -> list[Upload]:
@@ -172,6 +178,35 @@ class Round:
         """Returns, by user, the distillation targets of `rkd-ft`: the cloud model's distributions over shared answers."""
         taught = any(method.supply == "teacher" for method in self.config.chosen_methods)
         return self.cloud.teach(self._base, uploads) if taught else {}
+
+    def send_models(self, grid: Grid) -> None:
+        """Brings M_base and the global adapter to real devices; simulated ones read them where they lie."""
+        if self.config.devices == "simulated" or not self._base.path:
+            return
+        folders = {self._base.digest: Path(self._base.path)}
+        if self._pooled:
+            folders[self._pooled.weights_digest] = self.cloud.folder.pooled
+        shipment = Shipment(folders)
+        ask = partial(self._lacking, grid, shipment.count)
+        unserved = send_models(shipment, lambda: tuple(sorted(self._node_of)), self.workspace, ask)
+        reason = "the pieces of M_base arrived damaged, again and again"
+        self._fail(UserFailure(user_id=user_id, phase=MODEL, reason=reason) for user_id in unserved)
+        # Where it lies here is nobody's business there.
+        self._base = replace(self._base, path="")
+
+    def _lacking(self, grid: Grid, pieces: int, contents: Mapping[str, RecordDict]) -> Mapping[str, tuple[int, ...]]:
+        """Returns which of so many pieces each device lacks; who does not answer well is a named failure."""
+        messages = [Message(content, self._node_of[user_id], MODEL) for user_id, content in contents.items()]
+        asked = Asked(
+            kind=ModelHoldings,
+            phase=MODEL,
+            users=tuple(contents),
+            user_of=self._user_of,
+            problem=partial(holdings_problem, pieces=pieces),
+        )
+        arrived = sorted_out(grid.send_and_receive(messages), asked)
+        self._fail(arrived.failures)
+        return {user_id: reply.lacks for user_id, (reply, _) in arrived.good.items()}
 
     def personalize(self, pairs: Mapping[str, Pairs], targets: Mapping[str, Targets], grid: Grid) -> list[Message]:
         """Step 4: sends each device the pairs and targets of its own examples; returns the messages."""
@@ -298,7 +333,7 @@ class Round:
             self._node_of.pop(failure.user_id, None)
 
 
-def _egress(reply: Upload | Questions | PersonalizeReply | EvaluateReply, message: Message) -> Egress:
+def _egress(reply: Reply, message: Message) -> Egress:
     at = datetime.fromtimestamp(message.metadata.created_at, UTC).isoformat(timespec="seconds")
     return Egress(
         user_id=reply.user_id,

@@ -13,6 +13,7 @@ from cdcda_flower.runs.identity import plugin_model
 from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.types import ModelRef
 from strategies.base_cache import base_model
+from strategies.model_transfer import files_to_send
 from strategies.phases import Phases
 from strategies.recording import Recording
 
@@ -43,7 +44,10 @@ class Models:
             for key in keys:
                 found, kind = self._here(key), self._kinds[key]
                 if kind != "gguf":
-                    check_loads(Path(self.loadable(found).path), kind)
+                    folder = Path(self.loadable(found).path)
+                    check_loads(folder, kind)
+                    if key == "device-model" and self._config.devices == "real" and not self._config.base_epochs:
+                        files_to_send(folder)  # a trained M_base is written by us
                 self._phases.advance(1, 0)
         if "bertscore-model" in keys:
             name = f"{self._config.bertscore_model}, layer {self._config.bertscore_layer}"

@@ -11,6 +11,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.arrow import Profile
 from cdcda_flower.data.lamp_files import check_files, read_split
 from cdcda_flower.data.personas import CORPUS_VERSION, write_corpus
+from cdcda_flower.data.prepared import Prepared, is_prepared, open_prepared
 from cdcda_flower.data.table import SUFFIXES, is_table, open_table
 from cdcda_flower.data.table_split import stored_table, table_splits
 from cdcda_flower.errors import DataError
@@ -67,6 +68,8 @@ def check_data(config: RunConfig) -> None:
                 f'data is "embedded", whose personas answer {", ".join(TASKS)}; for {task.name} give a table: '
                 'data = "mine.csv" (docs/how-to/your-own-data.md)'
             )
+    elif is_prepared(config.data):
+        check_prepared(config)
     elif is_table(config.data):
         open_table(config.data, config.columns, task)
     elif not task.folder:
@@ -76,6 +79,20 @@ def check_data(config: RunConfig) -> None:
         )
     else:
         check_files(expanded(config.data).absolute(), task)
+
+
+def check_prepared(config: RunConfig) -> Prepared:
+    """Returns the prepared folder that `data` names; raises DataError where it is another task's, or of other users."""
+    prepared = open_prepared(expanded(config.data).absolute())
+    for key, wanted, found in (
+        ("task", config.chosen_task.name, prepared.task),
+        ("num-users", config.num_users, len(prepared.user_ids)),
+    ):
+        if wanted != found:
+            raise DataError(
+                f"{key} is {wanted!r}; the prepared data in {prepared.root} are of {found!r}: set {key} = {found!r}"
+            )
+    return prepared
 
 
 def origin_of(config: RunConfig, cache: Path) -> Origin:

@@ -15,12 +15,13 @@ from pathlib import Path
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.examples import write_examples
 from cdcda_flower.data.json_values import UNREADABLE
-from cdcda_flower.data.origin import Origin, Split, origin_of
+from cdcda_flower.data.origin import Origin, Split, check_prepared, origin_of
 from cdcda_flower.data.prepared import (
     BASE_ROWS_FILE,
     REFERENCES_FILE,
     Prepared,
     base_rows,
+    is_prepared,
     open_prepared,
     write_data_file,
 )
@@ -56,20 +57,24 @@ _log = logging.getLogger(__name__)
 @private_files()
 def prepare(config: RunConfig, cache: Path) -> Prepared:
     """Returns the prepared folder of a config; builds it unless the cache holds one of the same inputs."""
-    source = origin_of(config, cache)
-    root = cache / "prepared" / _digest(config, source)
-    if not root.is_dir():
-        with whole_folder(root) as draft:
-            _build(config, source, draft)
-    prepared = open_prepared(root)
+    prepared = check_prepared(config) if is_prepared(config.data) else _built(config, cache)
     trains_base = config.base_epochs > 0 and config.device_executor != "echo"
     if trains_base and not prepared.base_row_count and any(m.answers == "device" for m in config.chosen_methods):
         raise ConfigError(
             f"no rows for M_base: all users are targets (num-users is {config.num_users}); "
             "lower num-users, or set base-epochs = 0 to personalise the device model itself"
         )
-    _log.info("%s: %d target users, %d base rows", root, len(prepared.user_ids), prepared.base_row_count)
+    _log.info("%s: %d target users, %d base rows", prepared.root, len(prepared.user_ids), prepared.base_row_count)
     return prepared
+
+
+def _built(config: RunConfig, cache: Path) -> Prepared:
+    source = origin_of(config, cache)
+    root = cache / "prepared" / _digest(config, source)
+    if not root.is_dir():
+        with whole_folder(root) as draft:
+            _build(config, source, draft)
+    return open_prepared(root)
 
 
 def _digest(config: RunConfig, source: Origin) -> str:

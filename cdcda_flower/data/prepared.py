@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cdcda_flower.data.examples import read_examples
 from cdcda_flower.data.json_values import unreadable_note
 from cdcda_flower.errors import DataError
+from cdcda_flower.key_rules import expanded
 from cdcda_flower.tasks.metrics import rouge_note
 from cdcda_flower.types import Example
 
@@ -67,6 +68,11 @@ class Prepared(BaseModel):
     def private(self) -> Path:
         """The folder of the users' private folders."""
         return self.root / "private"
+
+
+def is_prepared(data: str) -> bool:
+    """Says whether `data` names a prepared folder; on a server that has no user's history, only its public part is there."""
+    return (expanded(data) / DATA_FILE).is_file()
 
 
 def open_prepared(root: Path) -> Prepared:

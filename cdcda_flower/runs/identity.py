@@ -41,7 +41,7 @@ _VERSIONED = (
     "numpy",
     "scipy",
 )
-# Where a run lies, whether its cloud is asked or read from a tape, and with which key, does not change what it is.
+# Where a run and its devices lie, whether its cloud is asked or read from a tape, and with which key, does not change what it is.
 _PLACES = (
     "runs-dir",
     "run-name",
@@ -51,6 +51,7 @@ _PLACES = (
     "budget-calls",
     "budget-tokens",
     "cloud-key-variable",
+    "devices",
 )
 
 

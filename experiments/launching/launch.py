@@ -16,7 +16,7 @@ from types import FrameType
 from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, SERVER_VARIABLE, api_key, hand_over
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
-from cdcda_flower.errors import BadInputError, RunError
+from cdcda_flower.errors import BadInputError, ConfigError, RunError
 from cdcda_flower.files import private_files
 from cdcda_flower.models.executor_choice import Choice
 from cdcda_flower.plugins.seams import plugins_in
@@ -84,6 +84,11 @@ def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable
 
     `created` is told the run folder as soon as there is one. No process and no temporary file outlives this call.
     """
+    if config.devices == "real":
+        raise ConfigError(
+            'devices is "real"; `cdcda run` simulates: set devices = "simulated", or start SuperNodes '
+            "(docs/how-to/real-devices.md)"
+        )
     check_before_start(config)
     with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
         # First: no code of a share policy has run yet that could see the key.
@@ -372,14 +377,14 @@ def _federation(this: Launch) -> dict[str, float]:
 
 
 def _clean_up(this: Launch) -> None:
-    with _deaf_to_interrupts():
+    with deaf_to_interrupts():
         this.processes.stop()
         shutil.rmtree(this.scratch, ignore_errors=True)
 
 
 def _close(this: Launch, folder: RunFolder, memory: MemoryWatch, **ending: str) -> None:
     """Ends every process, keeps the logs, and completes the manifest; a second Ctrl-C has to wait for it."""
-    with _deaf_to_interrupts():
+    with deaf_to_interrupts():
         this.processes.stop()
         if folder.manifest().status == "finished":
             ending = {}  # it was done before it was stopped
@@ -410,7 +415,8 @@ def termination_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def deaf_to_interrupts() -> Iterator[None]:
+    """Lets the body end whatever the user presses."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

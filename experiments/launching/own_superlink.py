@@ -1,7 +1,8 @@
 """Flower's SuperLink, for the processes of its own user only: `python -P own_superlink.py ...` takes flower-superlink's options.
 
-A SuperLink runs the code that it is sent, and knows nobody: without this, any user of the machine could have code run as
-whoever started it. Linux says whose each connection of the loopback interface is.
+A SuperLink runs the code that it is sent, and knows nobody: without this, whoever reaches it could have code run as whoever
+started it. Linux says whose each connection of the loopback interface is. With `--open-fleet`, SuperNodes may come from
+elsewhere, and prove themselves by their keys; starting runs and registering keys stay the own user's.
 """
 
 import ipaddress
@@ -20,6 +21,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+OPEN_FLEET = "--open-fleet"
+_FLEET = "/v1/fleet/"
 _TABLE = Path("/proc/net/tcp")
 _LOCAL, _REMOTE, _STATE, _UID = 1, 2, 3, 7  # columns of the table
 _ESTABLISHED = "01"
@@ -28,18 +31,22 @@ _ESTABLISHED = "01"
 class OwnUserOnly:
     """Wraps a web app: requests of other users, and of whoever cannot be found, are refused before the app sees them."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, *, open_fleet: bool = False) -> None:
+        self._app, self._open_fleet = app, open_fleet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is the own user's; everything but `lifespan` comes over a connection."""
-        if scope["type"] == "lifespan" or owner(scope["client"], scope["server"]) == os.getuid():
+        if scope["type"] == "lifespan" or self._serves(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this SuperLink serves its own user only\n"})
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    def _serves(self, scope: Scope) -> bool:
+        fleet = self._open_fleet and scope["type"] == "http" and scope["path"].startswith(_FLEET)
+        return fleet or owner(scope["client"], scope["server"]) == os.getuid()
 
 
 def owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
@@ -69,12 +76,14 @@ def _hexadecimal(address: tuple[str, int]) -> str:
 
 def main() -> None:
     """Runs Flower's own command with the guard around its web app; where the system does not tell, without."""
+    open_fleet = OPEN_FLEET in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != OPEN_FLEET]
     if can_tell():
         serve = uvicorn.run
 
         def guarded(app: App, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own options
             # A header must not say where a request comes from.
-            serve(OwnUserOnly(app), **{**options, "proxy_headers": False})
+            serve(OwnUserOnly(app, open_fleet=open_fleet), **{**options, "proxy_headers": False})
 
         # Flower's command offers no place for a middleware; it serves through this one function (a test sees to it).
         uvicorn.run = guarded  # type: ignore[assignment]

@@ -132,7 +132,7 @@ class RunProcesses:
     """All processes that carry a run's temporary folder in their environment, and their children."""
 
     def __init__(self, scratch: Path) -> None:
-        self._home = str(scratch / "home")
+        self._scratch = str(scratch) + os.sep
 
     def find(self) -> list[psutil.Process]:
         """Returns the processes that live now, this one excluded."""
@@ -159,7 +159,8 @@ class RunProcesses:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return bool(process.environ().get("FLWR_HOME") == self._home and process.status() != psutil.STATUS_ZOMBIE)
+            home = process.environ().get("FLWR_HOME", "")
+            return home.startswith(self._scratch) and bool(process.status() != psutil.STATUS_ZOMBIE)
         except (psutil.Error, OSError):
             return False
 

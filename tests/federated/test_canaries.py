@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message
 
-from cdcda_flower.config import RunConfig, read_defaults
-from cdcda_flower.data.prepare import prepare
+from cdcda_flower.config import RunConfig, Scalar, read_defaults
+from cdcda_flower.data.prepare import Prepared, prepare
 from cdcda_flower.methods import METHODS
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.locations import cache_folder
@@ -19,11 +19,6 @@ from repository import ROOT
 from strategies import server_app
 
 USERS, ITEMS = 12, 7
-TASK = """name = "notes"
-kind = "text"
-input = "Write a headline for: {input}"
-output = "headline"
-"""
 
 
 def _word(user: int, item: int, part: str) -> str:
@@ -50,8 +45,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(base: Path, **changes: object) -> RunConfig:
-    smoke = {
+def _config(base: Path, **changes: Scalar) -> RunConfig:
+    smoke: dict[str, Scalar] = {
         "task": "lamp-4",
         "data": str(base / "notes.jsonl"),
         "columns": "user=user,input=input,output=output,time=time",
@@ -84,6 +79,22 @@ def _files(*roots: Path) -> list[tuple[str, bytes]]:
     return [(str(path), path.read_bytes()) for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
 
 
+def _words(prepared: Prepared, folder: RunFolder) -> tuple[set[str], set[str], set[str]]:
+    """Returns the words of what was shared, of what was not, and of the held-out answers."""
+    shared, unshared, golds = set[str](), set[str](), set[str]()
+    for user_id in prepared.user_ids:
+        home, number = prepared.private / user_id, int(user_id.removeprefix("person"))
+        choice = folder.devices / user_id / "shared.json"
+        left = json.loads(choice.read_text(encoding="utf-8"))["ids"] if choice.is_file() else []
+        for line in (home / "history.jsonl").read_text(encoding="utf-8").splitlines():
+            words = {w for w in (_word(number, i, p) for i in range(ITEMS) for p in ("in", "out")) if w in line}
+            assert len(words) == 2
+            (shared if json.loads(line)["id"] in left else unshared).update(words)
+        queries = (home / "queries.jsonl").read_text(encoding="utf-8")
+        golds |= {w for w in (_word(number, i, "out") for i in range(ITEMS)) if w in queries}
+    return shared, unshared, golds
+
+
 @pytest.mark.parametrize("policy", ["ratio", "none"])
 def test_what_is_not_shared_stands_nowhere_else(
     base: Path, tmp_path: Path, policy: str, capsys: pytest.CaptureFixture[str]
@@ -107,25 +118,8 @@ def test_what_is_not_shared_stands_nowhere_else(
     reopen(folder)
     go()
     folder.update(status="finished", config=config.to_flwr(), started="2026-01-01T10:00:00+00:00")
-    shared, unshared, golds = set[str](), set[str](), set[str]()
-    for user in range(USERS):
-        home = prepared.private / prepared.user_ids[user]
-        number = int(prepared.user_ids[user].removeprefix("person"))
-        queries = (home / "queries.jsonl").read_text(encoding="utf-8")
-        left = (
-            set(json.loads((folder.devices / prepared.user_ids[user] / "shared.json").read_text())["ids"])
-            if (folder.devices / prepared.user_ids[user] / "shared.json").is_file()
-            else set()
-        )
-        for line in (home / "history.jsonl").read_text(encoding="utf-8").splitlines():
-            example = json.loads(line)
-            words = {w for w in (_word(number, i, p) for i in range(ITEMS) for p in ("in", "out")) if w in line}
-            assert len(words) == 2
-            (shared if example["id"] in left else unshared).update(words)
-        golds |= {w for w in (_word(number, i, "out") for i in range(ITEMS)) if w in queries}
-    assert len(golds) == USERS
-    assert len(unshared) >= USERS * 4
-    assert bool(shared) == (policy == "ratio")
+    shared, unshared, golds = _words(prepared, folder)
+    assert (len(golds), len(unshared) >= USERS * 4, bool(shared)) == (USERS, True, policy == "ratio")
     private = unshared | golds
 
     said = []
@@ -144,7 +138,12 @@ def test_what_is_not_shared_stands_nowhere_else(
     said.append(("audit", (output.out + output.err).encode()))
 
     # The table itself and its copy in the cache are the owner's data, of which each user's folder is a part.
-    own = [base / "cache" / "arrow", *(folder.devices / user for user in prepared.user_ids), prepared.private, base / "notes.jsonl"]
+    own = [
+        base / "cache" / "arrow",
+        *(folder.devices / user for user in prepared.user_ids),
+        prepared.private,
+        base / "notes.jsonl",
+    ]
     files = [
         (name, content)
         for name, content in _files(base, tmp_path)

@@ -19,7 +19,7 @@ from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.runs.folder import adapter_folder, predictions_file
 from cdcda_flower.types import ModelRef, TrainingReport, Upload
 from clients import client_app
-from fakes import InProcessGrid, contexts
+from fakes import InProcessGrid, contexts, real_contexts
 from federation import USERS, Federation, Outcome
 from strategies import server_app
 from strategies.cloud_side import CloudSide
@@ -140,27 +140,16 @@ def test_a_policy_of_ones_own_that_lets_nothing_go_is_said(four: Federation, tmp
 
 
 def test_a_real_device_fails_by_name_for_want_of_the_global_adapter(four: Federation) -> None:
-    config = four.config(methods="direct-ft,global>direct-ft", share_policy="all", swap_test=False)
-    prepared, folder = four.prepared(config), four.folder(config)
-    nodes = contexts(config, range(4))
-    home = folder.path / "real"
-    real = {"private-dir": str(prepared.private / "B"), "device-dir": str(home), "user-id": "B"}
-    nodes = {
-        node: _elsewhere(context, real)
-        if prepared.user_ids[int(context.node_config["partition-id"])] == "B"
-        else context
-        for node, context in nodes.items()
-    }
-    outcome = Outcome(server_app.run(InProcessGrid(nodes), config, folder), folder)
-    [failure] = outcome.ledger.failures()
-    assert (failure.user_id, failure.phase) == ("B", PERSONALIZE)
-    assert "does not hold an adapter that it is to answer with or to start from" in failure.reason
-    assert {r.user_id for r in outcome.ledger.results()} == USERS.keys() - {"B"}
-
-
-def _elsewhere(context: Context, node_config: Mapping[str, str]) -> Context:
-    whole = {**context.node_config, **node_config}
-    return Context(context.run_id, context.node_id, whole, context.state, context.run_config)
+    # The double of the global adapter is no file that could be sent.
+    keys: dict[str, Scalar] = {"share_policy": "all", "swap_test": False, "devices": "real"}
+    config = four.config(methods="direct-ft,global>direct-ft", **keys)
+    folder = four.folder(config)
+    nodes = real_contexts(config, four.prepared(config), folder.path / "real")
+    with pytest.raises(RunError, match="no device finished"):
+        server_app.run(InProcessGrid(nodes), config, folder)
+    failures = Outcome("", folder).ledger.failures()
+    assert [(failure.user_id, failure.phase) for failure in failures] == [(user, PERSONALIZE) for user in sorted(USERS)]
+    assert all("does not hold an adapter that it is to answer with" in failure.reason for failure in failures)
 
 
 REAL: dict[str, Scalar] = {

@@ -7,6 +7,7 @@ without which no message can be made outside a run.
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
@@ -14,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import Prepared
 
 RUN_ID, SERVER_NODE = 1, 1
 _RAISED = 2  # Flower's error code of a client app that raised
@@ -43,6 +45,22 @@ def contexts(config: RunConfig, partitions: Iterable[int], *, order: int = 0) ->
         node: Context(RUN_ID, node, {"partition-id": partition}, RecordDict(), dict(config.to_flwr()))
         for node, partition in zip(ids, chosen, strict=True)
     }
+
+
+def real_contexts(config: RunConfig, prepared: Prepared, homes: Path) -> dict[int, Context]:
+    """Returns one context per target user as of SuperNodes on machines of their own, each with its folder below `homes`."""
+    found = {}
+    for node, context in contexts(config, range(config.num_users)).items():
+        user_id = prepared.user_ids[int(context.node_config["partition-id"])]
+        own = {
+            "private-dir": str(prepared.private / user_id),
+            "device-dir": str(homes / user_id),
+            "user-id": user_id,
+            # How this grid's faults name a node; a device does not read it.
+            "partition-id": context.node_config["partition-id"],
+        }
+        found[node] = Context(context.run_id, context.node_id, own, context.state, context.run_config)
+    return found
 
 
 def wired(content: RecordDict) -> RecordDict:

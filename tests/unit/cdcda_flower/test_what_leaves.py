@@ -6,12 +6,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from cdcda_flower.messages import FAILURES, EvaluateReply, Failed, PersonalizeReply, Questions, Submitted
+from cdcda_flower.messages import FAILURES, EvaluateReply, Failed, ModelHoldings, PersonalizeReply, Questions, Submitted
 from cdcda_flower.types import Upload
 from cdcda_flower.what_leaves import BOUNDS, TABLE
 from repository import ROOT
 
-REPLIES = (Upload, Questions, Submitted, PersonalizeReply, EvaluateReply, Failed)
+REPLIES = (Upload, Questions, Submitted, ModelHoldings, PersonalizeReply, EvaluateReply, Failed)
 PAGE = (ROOT / "docs" / "concepts" / "who-sees-what.md").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,1 @@
+"""Flower's deployment runtime: one SuperLink, and a SuperNode per device, as separate processes."""
