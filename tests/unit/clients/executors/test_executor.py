@@ -61,7 +61,7 @@ def test_targets_reach_the_pairs_that_they_are_of(tmp_path: Path) -> None:
     assert [report.adapter.trained_as for report in reports] == [one.method for one in sets]
 
 
-START = AdapterRef(user_id="", method="global-ft", trained_as="global-ft", base_digest="b", weights_digest="pooled")
+START = AdapterRef(user_id="", method="global-ft", trained_as="global-ft", base_digest="b", weights_digest="a" * 64)
 
 
 def test_a_start_reaches_the_request_as_a_folder_with_its_digest(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_start_reaches_the_request_as_a_folder_with_its_digest(tmp_path: Path)
     warm = TrainingSet(user_id="u", method="global>direct-ft", private=PRIVATE, synthetic=(), start=START)
     executor.train([warm, replace(warm, method="direct-ft", start=None)], device)()
     first, second = models.requests
-    assert first.start == StoredAdapter(path=str(run.pooled), weights_digest="pooled")
+    assert first.start == StoredAdapter(path=str(run.pooled), weights_digest="a" * 64)
     assert second.start is None
     assert first.folder != second.folder
     # The batches come in one order: what differs is where training starts.
