@@ -1,6 +1,7 @@
 """The device's side of a run: thin handlers of share, personalize and evaluate."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from cdcda_flower.messages import (
     AskRequest,
     EvaluateReply,
     EvaluateRequest,
+    Failed,
     ModelHoldings,
     ModelRequest,
     PersonalizeReply,
@@ -27,7 +29,7 @@ from cdcda_flower.runs.identity import config_digest, source_digest
 from cdcda_flower.seeding import digest
 from cdcda_flower.tasks.metrics import sum_keys
 from cdcda_flower.types import Example, Upload, UserHistory
-from cdcda_flower.wire import data_of, decode, encode, payload_digest
+from cdcda_flower.wire import data_of, decode, encode, payload_bytes, payload_digest
 from clients.device import Device, open_device
 from clients.evaluate import ask, asked, evaluate
 from clients.executors import make_executor
@@ -101,10 +103,11 @@ def _share(device: Device, config: RunConfig, request: ShareRequest) -> RecordDi
 
 def _chosen(device: Device, history: UserHistory, config: RunConfig, workspace: Workspace) -> tuple[Example, ...]:
     """Returns what the policies let go; they are asked once in a run, since one that draws without the seed chooses anew."""
-    ids = device.choice(workspace.run)
+    asked = digest([workspace.run, config_digest(config), device.data_digest])
+    ids = device.choice(asked)
     if ids is None:
         chosen = choose(config, history)
-        device.keep_choice(workspace.run, [example.id for example in chosen])
+        device.keep_choice(asked, [example.id for example in chosen])
         return chosen
     by_id = {example.id: example for example in as_it_leaves(history.examples, config)}
     return tuple(by_id[example_id] for example_id in ids)
@@ -203,6 +206,7 @@ def _reply(
     answered by its code, and its text stays on the device.
     """
     device: Device | None = None
+    request: R | None = None
     try:
         request = decode(message.content, kind)
         device = open_device(context, request.workspace)
@@ -213,6 +217,11 @@ def _reply(
         content = guarded(
             failed(error, message.metadata.message_type, device), users=[device.user_id] if device else []
         )
+        if device and request:
+            with suppress(OSError):  # a full disk, which errors.log says; who failed must be named all the same
+                device.note_sent(
+                    request.workspace.run, message.metadata.message_type, Failed.__name__, payload_bytes(content)
+                )
     return Message(content, reply_to=message)
 
 

@@ -81,18 +81,18 @@ class Device:
         lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
         write_atomic(file, "".join(lines))
 
-    def keep_choice(self, run: str, ids: Sequence[str]) -> None:
-        """Keeps the ids of what the share policy chose in a run."""
-        write_atomic(self._choice_file, json.dumps({"run": run, "ids": list(ids)}))
+    def keep_choice(self, asked: str, ids: Sequence[str]) -> None:
+        """Keeps the ids of what the share policies chose, under the digest of what they were asked with."""
+        write_atomic(self._choice_file, json.dumps({"asked": asked, "ids": list(ids)}))
 
-    def choice(self, run: str) -> tuple[str, ...] | None:
-        """Returns the ids of what the share policy chose in a run, or None where it has not been asked yet."""
+    def choice(self, asked: str) -> tuple[str, ...] | None:
+        """Returns the ids of what the share policies chose when asked the same, or None where they were not."""
         try:
             kept = json.loads(self._choice_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         # A real device keeps its folder from run to run.
-        return tuple(kept["ids"]) if kept["run"] == run else None
+        return tuple(kept["ids"]) if kept["asked"] == asked else None
 
     @property
     def _choice_file(self) -> Path:

@@ -26,12 +26,16 @@ class Recording:
     folder: RunFolder
     use: TapeUse = field(repr=False)
     costs: dict[str, CloudCost] = field(default_factory=dict, repr=False)
-    _own: TapeUse = field(init=False, repr=False)
+    _own: dict[str, CloudCost] = field(init=False, repr=False)
+    _scores: int = field(init=False, repr=False)
     _purpose: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        # What was asked before the run stopped and may come back from the tape.
-        self._own = self.use
+        # What was asked before the run stopped and may come back from the tape, by purpose; "" is a teacher's part.
+        calls = self.use.calls_asked - sum(cost.calls_asked for cost in self.costs.values())
+        written = self.use.written - sum(cost.written for cost in self.costs.values())
+        self._own = {**self.costs, "": CloudCost(calls_asked=calls, written=written)}
+        self._scores = self.use.scores_computed
 
     @contextmanager
     def purpose(self, name: str) -> Iterator[None]:
@@ -58,14 +62,13 @@ class Recording:
         `written` and `seconds` are those of the calls that were asked: the tokens of their texts alone, which a server counts
         prompts beside.
         """
-        use, own = self.use, self._own
-        again = {
-            "calls_asked": min(calls[0], own.calls_asked),
-            "written": min(tokens[0], own.written),
-            "scores_computed": min(scores[0], own.scores_computed),
-        }
-        self._own = own.model_copy(update={name: getattr(own, name) - count for name, count in again.items()})
-        taken, worth = calls[0] - again["calls_asked"], tokens[0] - again["written"]
+        use, own = self.use, self._own.get(self._purpose, CloudCost())
+        again, again_written = min(calls[0], own.calls_asked), min(tokens[0], own.written)
+        left = {"calls_asked": own.calls_asked - again, "written": own.written - again_written}
+        self._own[self._purpose] = own.model_copy(update=left)
+        again_scores = min(scores[0], self._scores)
+        self._scores -= again_scores
+        taken, worth = calls[0] - again, tokens[0] - again_written
         self.use = use.model_copy(
             update={
                 "calls_taken": use.calls_taken + taken,
@@ -74,7 +77,7 @@ class Recording:
                 "tokens": use.tokens + tokens[1],
                 "written": use.written + written,
                 "seconds": use.seconds + seconds,
-                "scores_taken": use.scores_taken + scores[0] - again["scores_computed"],
+                "scores_taken": use.scores_taken + scores[0] - again_scores,
                 "scores_computed": use.scores_computed + scores[1],
             }
         )

@@ -351,7 +351,7 @@ def _unanswered(
     silent = sorted(
         {own.user_id for own in questions for method in own.prompts if (own.user_id, method) not in answers}
     )
-    reason = "the cloud's server gave no answer to one of its questions; start the run again"
+    reason = "the cloud's server gave no answer to one of its questions; resume the run, which asks for what is missing"
     return [UserFailure(user_id=user_id, phase=ASK, reason=reason) for user_id in silent]
 
 

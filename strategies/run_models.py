@@ -5,6 +5,7 @@ from pathlib import Path
 from cdcda_flower.cloud_api import api_model
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import Prepared
+from cdcda_flower.errors import ModelError
 from cdcda_flower.models.model_files import kinds_of, loaded_models
 from cdcda_flower.models.sources import files_digest, find_model
 from cdcda_flower.plugins.seams import CLOUD_ENGINE, CONSISTENCY_SCORER, Plugin
@@ -121,5 +122,12 @@ class Models:
         return self._found[key]
 
     def _note(self, role: str, name: str, digest: str) -> None:
-        models = {**self._folder.manifest().models, role: ModelName(name=name, digest=digest)}
+        manifest = self._folder.manifest()
+        before = manifest.models.get(role)
+        if manifest.pauses and before and before.digest != digest:
+            raise ModelError(
+                f"the {role} model {name} has changed since the run stopped (digest {before.digest[:12]}, now {digest[:12]}); "
+                "bring it back and resume, or start a new run"
+            )
+        models = {**manifest.models, role: ModelName(name=name, digest=digest)}
         self._folder.update(models=models)

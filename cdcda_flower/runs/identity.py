@@ -50,6 +50,7 @@ _PLACES = (
     "tape-mode",
     "budget-calls",
     "budget-tokens",
+    "egress-bytes",
     "cloud-key-variable",
     "devices",
 )

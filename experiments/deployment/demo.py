@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, hand_over
 from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.files import private_files
+from cdcda_flower.key_rules import EMBEDDED
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from experiments.deployment.machines import Machines, can_hide
 from experiments.launching.checks import check_before_start
+from experiments.launching.guard import guarded
 from experiments.launching.launch import (
     Terminated,
     deaf_to_interrupts,
@@ -26,6 +29,7 @@ from experiments.launching.launch import (
 )
 from experiments.launching.processes import RunProcesses, environment, free_port, temporary_folder
 from experiments.launching.staging import App, stage
+from experiments.launching.stale_runs import launcher_of
 from experiments.launching.watch import BarDisplay, LineDisplay, Watcher
 from experiments.terminal import Terminal
 
@@ -46,7 +50,8 @@ def deploy(config: RunConfig, app: App, terminal: Terminal) -> RunFolder:
         folder = new_run(config, machines)
         hidden = "hidden from each other" if can_hide() else "with a folder each"
         terminal.say(f"starting a SuperLink on port {machines.port} and {config.num_users} SuperNodes, {hidden}")
-        with _ended_truthfully(folder, machines):
+        with launcher_of(folder, machines.root), _ended_truthfully(folder, machines):
+            machines.watch(folder.path)
             machines.start_superlink(timeout_s=config.start_timeout_s)
             for user_id in prepared.user_ids:
                 machines.register(user_id)
@@ -81,6 +86,7 @@ def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
         scratch = temporary_folder()
+        watch = stack.enter_context(guarded(scratch))
         started: list[subprocess.Popen[bytes]] = []
         stack.callback(_clean_up, scratch, started)
         stage(app, scratch / "app")
@@ -91,7 +97,33 @@ def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
         hidden = (Path(config.runs_dir), Path(config.cache_dir), scratch / "app")
         for folder in hidden:
             folder.mkdir(parents=True, exist_ok=True)
-        yield Machines(root=scratch, port=port, device_port=port, environment=own, hidden=hidden, processes=started)
+        yield Machines(
+            root=scratch,
+            port=port,
+            device_port=port,
+            environment=own,
+            server_only=_handed_key(config, scratch / "server"),
+            hidden=(*hidden, *_source(config)),
+            processes=started,
+            watch=watch,
+        )
+
+
+def _handed_key(config: RunConfig, server: Path) -> dict[str, str]:
+    """Leaves the cloud's key where the server's process takes it; returns the variable that says where."""
+    if not config.asks_a_server:
+        return {}
+    server.mkdir()
+    hand_over(api_key(config), server / "cloud-key")
+    return {KEY_FILE_VARIABLE: str(server / "cloud-key")}
+
+
+def _source(config: RunConfig) -> tuple[Path, ...]:
+    """Returns the folder of the data, where it is one on this disk: no device may read the other users' part there."""
+    path = Path(config.data)
+    if config.data == EMBEDDED or not path.exists():
+        return ()
+    return (path if path.is_dir() else path.parent,)
 
 
 def new_run(config: RunConfig, machines: Machines) -> RunFolder:

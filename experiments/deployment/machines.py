@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,16 +35,19 @@ _HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=000 none "$1" |
 class Machines:
     """The folders `server` and `devices/<user>` below `root`; `port` is the SuperLink's.
 
-    `environment` is that of every process, `hidden` are further folders of the server. Devices connect to `device_port`, which
-    is the SuperLink's unless something stands between. `processes` are all that were started.
+    `environment` is that of every process, `server_only` what the server's have beside it, `hidden` are further folders of the server. Devices connect to `device_port`, which
+    is the SuperLink's unless something stands between. `processes` are all that were started; `watch` names the run's folder to
+    the guard, which ends them where this process is killed.
     """
 
     root: Path
     port: int
     environment: Mapping[str, str] = field(repr=False)
+    server_only: Mapping[str, str] = field(repr=False)
     device_port: int
     hidden: Sequence[Path] = ()
     processes: list[subprocess.Popen[bytes]]
+    watch: Callable[[Path], None]
 
     @property
     def server(self) -> Path:
@@ -160,7 +163,7 @@ class Machines:
 
     @property
     def _server_environment(self) -> dict[str, str]:
-        return {**self.environment, "FLWR_HOME": str(self.server / "flwr")}
+        return {**self.environment, **self.server_only, "FLWR_HOME": str(self.server / "flwr")}
 
     def _device_environment(self, user_id: str) -> dict[str, str]:
         own = self.device(user_id)

@@ -56,10 +56,11 @@ def main(scratch: Path) -> None:
     from experiments.launching.processes import RunProcesses
     from experiments.launching.stale_runs import clear
 
-    if said:
-        clear(RunFolder(Path(said[-1])))
+    # First what needs no readable manifest.
     RunProcesses(scratch).stop()
     shutil.rmtree(scratch, ignore_errors=True)
+    if said:
+        clear(RunFolder(Path(said[-1])))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from experiments.launching.checks import check_before_start, chosen_port, client
 from experiments.launching.guard import guarded
 from experiments.launching.machine import clients_at_once, cores, memory_gb
 from experiments.launching.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
-from experiments.launching.resuming import reopen, resumable
+from experiments.launching.resuming import check_data, reopen, resumable
 from experiments.launching.staging import App, stage
 from experiments.launching.stale_runs import launcher_of
 from experiments.launching.superlink import superlink
@@ -98,7 +98,8 @@ def launch(config: RunConfig, app: App, terminal: Terminal, *, created: Callable
         this, reason = _with_executor(this)
         found = {"cloud_server": server, "device_executor": this.config.device_executor, "executor_reason": reason}
         folder = _create_folder(this, asked=asked, prepared=str(prepared), **found)
-        return _carry(this, folder, memory, created)
+        with launcher_of(folder, this.scratch):
+            return _carry(this, folder, memory, created)
 
 
 @private_files()
@@ -117,12 +118,10 @@ def resume(
     config = resumable(folder, app, overrides)
     check_before_start(config.model_copy(update={"run_name": ""}))  # its folder is there
     with _launching(config, app, terminal) as this, MemoryWatch(this.processes) as memory:
-        if str(prepared := _prepare(this)) != folder.manifest().prepared:
-            raise BadInputError(
-                f"run {config.run_name} cannot be resumed: its data have changed ({prepared}); start it anew"
-            )
-        reopen(folder)
-        return _carry(this, folder, memory, created)
+        check_data(folder, _prepare(this))
+        with launcher_of(folder, this.scratch):
+            reopen(folder, config)
+            return _carry(this, folder, memory, created)
 
 
 @private_files()
@@ -247,17 +246,11 @@ def _create_folder(this: Launch, *, asked: RunConfig, **found: object) -> RunFol
 
 
 def _carry(this: Launch, folder: RunFolder, memory: MemoryWatch, created: Callable[[RunFolder], None]) -> Manifest:
-    """Runs the federation in a folder that no other launcher holds."""
+    """Runs the federation and writes down how it ended, whatever happens; the caller holds the folder."""
     config = this.config.model_copy(update={"run_name": folder.path.name})
     (this.scratch / "run.toml").write_text(toml_text(config), encoding="utf-8")
-    with launcher_of(folder, this.scratch):
-        this.watch(folder.path)
-        created(folder)
-        return _carried(this, folder, memory)
-
-
-def _carried(this: Launch, folder: RunFolder, memory: MemoryWatch) -> Manifest:
-    """Runs the federation and writes down how it ended, whatever happens."""
+    this.watch(folder.path)
+    created(folder)
     try:
         manifest = _federate(this, folder)
     except (KeyboardInterrupt, SystemExit, Terminated):  # rich ends the process where nobody reads its lines any more

@@ -75,9 +75,15 @@ def _hexadecimal(address: tuple[str, int]) -> str:
 
 
 def main() -> None:
-    """Runs Flower's own command with the guard around its web app; where the system does not tell, without."""
+    """Runs Flower's own command with the guard around its web app; where the system does not tell, without, unless devices may connect."""
     open_fleet = OPEN_FLEET in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != OPEN_FLEET]
+    if open_fleet and not can_tell():
+        sys.stderr.write(
+            f"{OPEN_FLEET}: this system does not tell whose a connection is, so whoever reaches the port could start runs; "
+            "start Flower's own flower-superlink behind a firewall or proxy that passes /v1/fleet/ only\n"
+        )
+        sys.exit(2)
     if can_tell():
         serve = uvicorn.run
 

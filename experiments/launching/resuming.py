@@ -5,11 +5,13 @@ before from their own store, the cloud's answers come from the tape, M_base from
 flight is lost, and the ledger, which is written anew, is that of a run that never stopped.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cdcda_flower.config import RunConfig
+from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import Manifest, Pause, PhaseCost, RunFolder
 from cdcda_flower.runs.identity import config_digest, source_digest, table_digest_of, used_plugins, versions
@@ -19,22 +21,34 @@ from experiments.launching.staging import App
 from experiments.launching.stale_runs import clear, launcher_state
 from experiments.settings import Layer, config_of, override_layer
 
+# What may change between a run's stop and its end, since no result depends on it.
+FREE_KEYS = ("budget-calls", "budget-tokens", "egress-bytes", "tape", "tape-mode", "cloud-key-variable")
+# A guard that clears a killed run holds it for as long.
+_CLEARING_S = 10.0
+
+
+class CannotResumeError(BadInputError):
+    """The run is none that stopped and can go on, or something that it depends on has changed."""
+
 
 def resumable(folder: RunFolder, app: App, overrides: Sequence[str] = ()) -> RunConfig:
     """Returns the config with which a run goes on, after ending what a killed launcher left of it.
 
-    `overrides` may change what cannot change a result: budgets, the tape, where the cache lies, the key's variable.
-    Raises BadInputError with everything that stands against it.
+    `overrides` may change what cannot change a result (FREE_KEYS). Raises CannotResumeError with everything that stands
+    against it.
     """
     clear(folder)
+    deadline = time.monotonic() + _CLEARING_S
+    while launcher_state(folder) == "alive" and time.monotonic() < deadline:
+        time.sleep(0.2)
     manifest = folder.manifest()
     if problem := _state_problem(folder, manifest):
-        raise BadInputError(f"run {manifest.run}: {problem}")
+        raise CannotResumeError(f"run {manifest.run}: {problem}")
     layers = [Layer(values=manifest.config, folder=folder.path), override_layer(overrides)]
     config = config_of(layers, runs_dir=folder.path.parent, name=folder.path.name)
     problems = [*_problems(manifest, config, app)]
     if problems:
-        raise BadInputError("\n".join(f"run {manifest.run} cannot be resumed: {problem}" for problem in problems))
+        raise CannotResumeError("\n".join(f"run {manifest.run} cannot be resumed: {problem}" for problem in problems))
     # What "auto" found then: its results are not to depend on what the machine does now.
     return config.model_copy(update={"device_executor": manifest.device_executor})
 
@@ -47,7 +61,7 @@ def _state_problem(folder: RunFolder, manifest: Manifest) -> str:
         return f"it has finished and nothing is left to do; `cdcda report {manifest.run}` shows its results"
     if not manifest.config:
         return "it stopped before anything had begun; start it anew"
-    if manifest.status not in {"failed", "interrupted"}:
+    if manifest.status not in {"failed", "interrupted"} or not (manifest.device_executor and manifest.prepared):
         return f'its status is "{manifest.status}", and no `cdcda run` carries it (plain `flwr run`?); start it anew'
     return ""
 
@@ -55,7 +69,10 @@ def _state_problem(folder: RunFolder, manifest: Manifest) -> str:
 def _problems(manifest: Manifest, config: RunConfig, app: App) -> Iterator[str]:
     """Yields what has changed since the run stopped: a run is one code on one set of data."""
     if config_digest(config) != config_digest(config_of([Layer(values=manifest.config, folder=Path("/"))])):
-        yield "--set changes a key that can change a result; start a new run with it"
+        free = ", ".join(FREE_KEYS)
+        yield f"--set changes a key that can change a result; start a new run with it ({free} may change)"
+    if config.devices != manifest.config.get("devices", config.devices):
+        yield "--set changes devices, and a run is simulated from its start to its end or not at all"
     if source_digest(app.root) != manifest.source_digest:
         yield f"the code has changed since (digest {manifest.source_digest[:12]}); bring that version back, or start it anew"
     now = versions()
@@ -71,14 +88,29 @@ def _problems(manifest: Manifest, config: RunConfig, app: App) -> Iterator[str]:
         yield f"the table {config.data} has changed since; bring it back, or start it anew"
 
 
-def reopen(folder: RunFolder) -> None:
-    """Makes the folder ready to go on: status, pause, what the phase in flight took; an empty ledger, and logs of their own."""
+def check_data(folder: RunFolder, prepared: Path) -> None:
+    """Raises CannotResumeError where what was prepared for a run is not what it began with."""
+    manifest = folder.manifest()
+    began = manifest.data_digest or open_prepared(Path(manifest.prepared)).contents
+    if open_prepared(prepared).contents != began:
+        raise CannotResumeError(
+            f"run {manifest.run} cannot be resumed: its data have changed ({prepared}); start it anew"
+        )
+
+
+def reopen(folder: RunFolder, config: RunConfig) -> None:
+    """Makes the folder ready to go on: status, pause, what the phase in flight took; an empty ledger, and logs of their own.
+
+    `config` is that with which it goes on; the manifest gets its FREE_KEYS.
+    """
     manifest = folder.manifest()
     begin_anew(folder.ledger_path)
     for log in (*folder.logs.glob("flwr.log"), *folder.logs.glob("superlink.log")):
         log.rename(log.with_stem(f"{log.stem}-{len(manifest.pauses) + 1}"))
     pause = Pause(stopped=manifest.finished, resumed=datetime.now(UTC).isoformat(timespec="seconds"))
-    changes = {"status": "created", "error": "", "error_kind": "", "finished": ""}
+    values = config.to_flwr()
+    free = {key: values[key] for key in FREE_KEYS}
+    changes = {"status": "created", "error": "", "error_kind": "", "finished": "", "config": manifest.config | free}
     folder.update(**changes, pauses=(*manifest.pauses, pause), phases=_with_the_last(folder, manifest.phases))
     folder.progress_path.unlink(missing_ok=True)
     folder.keep_reserve()

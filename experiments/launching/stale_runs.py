@@ -23,10 +23,17 @@ LauncherState = Literal["alive", "gone", "unknown"]
 
 @contextmanager
 def launcher_of(folder: RunFolder, scratch: Path) -> Iterator[None]:
-    """Holds the run's folder as long as its launcher lives; the file says where the scratch folder is."""
+    """Holds the run's folder as long as its launcher lives; the file says where the scratch folder is.
+
+    Raises BadInputError where another launcher holds it.
+    """
     path = folder.path / LOCK
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInputError(f"run {folder.path.name} goes on at this moment, in another process") from None
+        file.truncate(0)
         file.write(str(scratch))
         file.flush()
         try:
@@ -53,19 +60,26 @@ def clear(folder: RunFolder) -> int:
 
     Returns how many processes lived; does nothing where the launcher is not known to be gone.
     """
-    if launcher_state(folder) != "gone":
+    try:
+        file = (folder.path / LOCK).open("r", encoding="utf-8")
+    except FileNotFoundError:
         return 0
-    lock = folder.path / LOCK
-    scratch = Path(lock.read_text(encoding="utf-8"))
-    ended = RunProcesses(scratch).stop()
-    if scratch.name.startswith(SCRATCH_PREFIX):
-        shutil.rmtree(scratch, ignore_errors=True)
-    if folder.manifest().status in {"created", "running"}:
-        # When it was killed nobody noted; it last told of its progress then.
-        seen = folder.progress_path if folder.progress_path.is_file() else lock
-        last = datetime.fromtimestamp(seen.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        folder.end(status="interrupted", error="its launcher was killed", error_kind="run", finished=last)
-    lock.unlink(missing_ok=True)
+    with file:
+        try:
+            # Held to the end: nobody may resume the run while it is being cleared.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        scratch = Path(file.read())
+        ended = RunProcesses(scratch).stop()
+        if scratch.name.startswith(SCRATCH_PREFIX):
+            shutil.rmtree(scratch, ignore_errors=True)
+        if folder.manifest().status in {"created", "running"}:
+            # When it was killed nobody noted; it last told of its progress then.
+            seen = folder.progress_path if folder.progress_path.is_file() else folder.path / LOCK
+            last = datetime.fromtimestamp(seen.stat().st_mtime, UTC).isoformat(timespec="seconds")
+            folder.end(status="interrupted", error="its launcher was killed", error_kind="run", finished=last)
+        (folder.path / LOCK).unlink(missing_ok=True)
     return ended
 
 

@@ -6,7 +6,7 @@ The heavy parts of a run are processes of their own (launch.py): one that dies e
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
 from cdcda_flower.runs.identity import source_digest, table_digest_of, used_plugins, values_digest
 from experiments.launching.checks import check_before_start
 from experiments.launching.launch import Terminated, launch, resume, termination_as_interrupt
-from experiments.launching.resuming import resumable
+from experiments.launching.resuming import FREE_KEYS, CannotResumeError, resumable
 from experiments.launching.staging import App
 from experiments.launching.stale_runs import clear, launcher_state, only_one
 from experiments.sweeps.sweep_cells import Cell, together
@@ -190,10 +190,7 @@ class Sweep:
             return Outcome(cell=cell, status=status, folder=folder, minutes=minutes, reason=reason)
 
         try:
-            if (stopped := self._stopped(cell)) is not None:
-                terminal.say(f"going on with {stopped.path.name}, which stopped")
-                resume(stopped, self.app, terminal, created=folders.append)
-            else:
+            if not self._resumed(cell, terminal, folders.append):
                 launch(config, self.app, terminal, created=folders.append)
         except CdcdaError as error:
             return ended("failed", str(error))
@@ -205,15 +202,21 @@ class Sweep:
             return ended("failed", f"{type(error).__name__}: {error}")
         return ended("finished")
 
-    def _stopped(self, cell: Cell) -> RunFolder | None:
-        """Returns the cell's last attempt, if it stopped and nothing has changed since."""
-        for folder in attempts(self.runs_dir, cell.name)[-1:]:
-            try:
-                resumable(folder, self.app)
-            except BadInputError:
-                return None
-            return folder if folder.manifest().config_digest == cell.digest else None
-        return None
+    def _resumed(self, cell: Cell, terminal: Terminal, created: Callable[[RunFolder], None]) -> bool:
+        """Carries the cell's last attempt to its end, if it stopped and nothing has changed since; says whether it did."""
+        stopped = attempts(self.runs_dir, cell.name)[-1:]
+        if not stopped or (manifest := _manifest(stopped[0])) is None or manifest.config_digest != cell.digest:
+            return False
+        values = cell.config.to_flwr()
+        try:
+            resumable(stopped[0], self.app)
+            terminal.say(f"going on with {stopped[0].path.name}, which stopped")
+            overrides = [f"{key}={values[key]}" for key in FREE_KEYS]
+            resume(stopped[0], self.app, terminal, overrides, created=created)
+        except CannotResumeError as error:
+            terminal.say(f"{error}")
+            return False
+        return True
 
 
 def _told(outcome: Outcome) -> str:

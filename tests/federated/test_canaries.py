@@ -115,7 +115,7 @@ def test_what_is_not_shared_stands_nowhere_else(
         assert server_app.run(grid, config, folder) == ""
 
     go()
-    reopen(folder)
+    reopen(folder, config)
     go()
     folder.update(status="finished", config=config.to_flwr(), started="2026-01-01T10:00:00+00:00")
     shared, unshared, golds = _words(prepared, folder)

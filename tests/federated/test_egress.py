@@ -57,7 +57,7 @@ def test_what_left_before_a_stop_stays_on_record(four: Federation) -> None:
     folder = four.folder(config)
     server_app.run(four.grid(config), config, folder)
     before = Outcome("", folder).ledger.egress()
-    reopen(folder)
+    reopen(folder, config)
     server_app.run(four.grid(config), config, folder)
     after = Outcome("", folder).ledger.egress()
     assert after[: len(before)] == before

@@ -53,7 +53,7 @@ def _until(config: RunConfig, folder: RunFolder, phase: str, replies: int) -> No
 
 
 def _resumed(federation: Federation, config: RunConfig, folder: RunFolder) -> Outcome:
-    reopen(folder)
+    reopen(folder, config)
     grid = federation.grid(config, order=7)
     return Outcome(server_app.run(grid, config, folder), folder, grid.sent)
 
@@ -90,7 +90,7 @@ def test_a_run_that_stopped_twice_goes_on_twice(four: Federation, trained: Count
     trained.clear()
     folder = four.folder(config)
     _until(config, folder, PERSONALIZE, 2)
-    reopen(folder)
+    reopen(folder, config)
     _until(config, folder, EVALUATE, 1)
     resumed = _resumed(four, config, folder)
     assert resumed.rows() == whole.rows()
@@ -161,7 +161,7 @@ def test_the_tape_of_one_run_goes_with_its_end(four: Federation, tmp_path: Path)
     folder = RunFolder.create(tmp_path, "own-tape")
     _until(config, folder, PERSONALIZE, 1)
     assert folder.tape_path.is_file()
-    reopen(folder)
+    reopen(folder, config)
     server_app.main(four.grid(config), four.server_context(config))
     assert folder.manifest().status == "finished"
     assert not folder.tape_path.exists()

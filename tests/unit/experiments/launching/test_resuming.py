@@ -1,6 +1,8 @@
 """Which runs may go on, what is said of those that may not, and what a folder looks like before it goes on."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,21 @@ from cdcda_flower.runs.folder import PhaseCost, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.runs.progress import Progress
+from experiments.launching import resuming
 from experiments.launching.resuming import reopen, resumable
 from experiments.launching.staging import find_app
 from experiments.launching.stale_runs import launcher_of
 from experiments.settings import Layer, config_of
+from repository import ROOT
 
 APP = find_app()
+HOLDER = """import sys
+from pathlib import Path
+from cdcda_flower.runs.folder import RunFolder
+from experiments.launching.stale_runs import launcher_of
+with launcher_of(RunFolder(Path(sys.argv[1])), Path("elsewhere")):
+    pass
+"""
 POLICY = "class Own:\n    def select(self, history, *, seed):\n        return history\n"
 
 
@@ -34,6 +45,7 @@ def stopped(tmp_path: Path) -> RunFolder:
         **run_identity(config, APP.root),
         status="interrupted",
         device_executor="fleet",
+        prepared="/where/the/data/are",
         started="2026-11-28T10:00:00+00:00",
         finished="2026-11-28T10:30:00+00:00",
         phases=(PhaseCost(name="share", seconds=2.0, tokens=0),),
@@ -69,6 +81,7 @@ def test_a_budget_and_a_tape_may_change_and_nothing_that_changes_a_result(stoppe
     [
         ({"status": "finished"}, "it has finished and nothing is left to do; `cdcda report first`"),
         ({"status": "running"}, r'its status is "running", and no `cdcda run` carries it'),
+        ({"status": "failed", "device_executor": ""}, r'its status is "failed", and no `cdcda run` carries it'),
         ({"status": "created", "config": {}}, "it stopped before anything had begun"),
         ({"source_digest": "f" * 64}, "the code has changed since .digest ffffffffffff."),
         ({"versions": {"torch": "1.0"}}, r"installed versions have changed since \(torch 1.0 to "),
@@ -92,9 +105,27 @@ def test_changed_files_are_said(stopped: RunFolder, tmp_path: Path, file: str, t
         resumable(stopped, APP)
 
 
-def test_a_run_that_goes_on_now_is_left_alone(stopped: RunFolder, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_now_is_left_alone(
+    stopped: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "_CLEARING_S", 0.0)
     with launcher_of(stopped, tmp_path), pytest.raises(BadInputError, match="it goes on at this moment"):
         resumable(stopped, APP)
+
+
+def test_what_may_change_stands_in_the_manifest_for_the_next_time(stopped: RunFolder) -> None:
+    reopen(stopped, resumable(stopped, APP, ["budget-calls=7", "egress-bytes=9"]))
+    manifest = stopped.manifest()
+    assert (manifest.config["budget-calls"], manifest.config["egress-bytes"]) == (7, 9)
+    assert manifest.config["device-executor"] == "auto"
+
+
+def test_only_one_launcher_holds_a_run(stopped: RunFolder, tmp_path: Path) -> None:
+    other = [sys.executable, "-c", HOLDER, str(stopped.path)]
+    with launcher_of(stopped, tmp_path):
+        done = subprocess.run(other, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert "run first goes on at this moment, in another process" in done.stderr
+        assert (stopped.path / ".launcher").read_text(encoding="utf-8") == str(tmp_path)
 
 
 def test_a_folder_that_is_reopened_keeps_what_was_paid_and_begins_a_new_ledger(stopped: RunFolder) -> None:
@@ -105,7 +136,7 @@ def test_a_folder_that_is_reopened_keeps_what_was_paid_and_begins_a_new_ledger(s
     progress = Progress(stopped.progress_path, clock=lambda: next(clock))
     progress.start("personalize", 4)
     progress.advance(4, 500)
-    reopen(stopped)
+    reopen(stopped, resumable(stopped, APP))
     manifest = stopped.manifest()
     assert (manifest.status, manifest.error, manifest.finished) == ("created", "", "")
     assert [pause.stopped for pause in manifest.pauses] == ["2026-11-28T10:30:00+00:00"]
@@ -122,13 +153,13 @@ def test_a_phase_that_was_noted_is_not_added_again(stopped: RunFolder) -> None:
     progress = Progress(stopped.progress_path)
     progress.start("share", 4)
     progress.end()
-    reopen(stopped)
+    reopen(stopped, resumable(stopped, APP))
     assert [cost.name for cost in stopped.manifest().phases] == ["share"]
     assert stopped.manifest().phases[0].seconds == 2.0
 
 
 def test_minutes_leave_the_pauses_out(stopped: RunFolder) -> None:
-    reopen(stopped)
+    reopen(stopped, resumable(stopped, APP))
     assert stopped.manifest().minutes is None
     pause = {"stopped": "2026-11-28T10:30:00+00:00", "resumed": "2026-11-29T08:00:00+00:00"}
     stopped.update(pauses=[pause], finished="2026-11-29T08:10:00+00:00")
