@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -169,21 +170,34 @@ def _evaluate(device: Device, config: RunConfig, request: EvaluateRequest) -> Re
     if reply is None:
         results = evaluate(device, request.jobs, _executor(device, config, request), config)
         reply = EvaluateReply(user_id=device.user_id, results=tuple(results))
-        device.kept.keep("evaluate", _asked(device, config, request), reply)
+        answers = {method: device.predictions_digest(method) for method in _own(device, request)}
+        device.kept.keep("evaluate", _asked(device, config, request), _Evaluated(reply, answers))
     lenders = {job.adapter.user_id for job in request.jobs if job.adapter}
     return guarded(reply, users=[device.user_id, *lenders], sums=sum_keys(config.chosen_task))
 
 
+@dataclass(frozen=True, slots=True)
+class _Evaluated:
+    """What a device answered, and by method the digest of the answers that its sums are of."""
+
+    reply: EvaluateReply
+    answers: Mapping[str, str]
+
+
 def _answered(device: Device, config: RunConfig, request: EvaluateRequest) -> EvaluateReply | None:
-    """Returns what the device answered to the same request before, as long as its predictions are there."""
-    return device.kept.answer(
+    """Returns what the device answered to the same request before, as long as its answers are there."""
+    found = device.kept.answer(
         "evaluate",
         _asked(device, config, request),
-        EvaluateReply,
-        still_good=lambda reply: all(
-            device.has_predictions(job.method) for job in request.jobs if job.adapter_of in (None, device.user_id)
-        ),
+        _Evaluated,
+        still_good=lambda kept: kept.answers == {m: device.predictions_digest(m) for m in _own(device, request)},
     )
+    return found.reply if found else None
+
+
+def _own(device: Device, request: EvaluateRequest) -> list[str]:
+    """Returns the methods whose answers stay on the device: all but a swap test's."""
+    return [job.method for job in request.jobs if job.adapter_of in (None, device.user_id)]
 
 
 def _asked(device: Device, config: RunConfig, request: PersonalizeRequest | EvaluateRequest) -> str:

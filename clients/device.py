@@ -70,9 +70,10 @@ class Device:
     def _sent_file(self) -> Path:
         return self.home / "sent.jsonl"
 
-    def has_predictions(self, method: str) -> bool:
-        """Says whether a method's answers stand on the device."""
-        return predictions_file(self.home, method).is_file()
+    def predictions_digest(self, method: str) -> str:
+        """Returns the digest of a method's answers on the device; "" where there are none."""
+        file = predictions_file(self.home, method)
+        return file_digest(file) if file.is_file() else ""
 
     def write_predictions(self, method: str, predictions: Iterable[Prediction]) -> None:
         """Keeps a method's answers on the device, one JSON object per line."""

@@ -3,6 +3,7 @@
 `python -P -m experiments.deployment.keys FOLDER HOST...` writes the first two, for these host names and addresses.
 """
 
+import inspect
 import ipaddress
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def write_server_files(folder: Path, hosts: Sequence[str], *, valid_days: float)
     until = datetime.now(UTC) + timedelta(days=valid_days)
     authority = _certificate("cdcda-flower authority", signer, signer, "cdcda-flower authority", until)
     authority = authority.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    # Python 3.13 and newer verify strictly: an authority says what its key may do.
+    signs = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False) | {"key_cert_sign": True}
+    authority = authority.add_extension(x509.KeyUsage(**signs), critical=True)
     certificate = _certificate(hosts[0], own, signer, "cdcda-flower authority", until)
     certificate = certificate.add_extension(x509.SubjectAlternativeName(list(map(_alternative, hosts))), critical=False)
     files = ServerFiles(authority=folder / "ca.crt", certificate=folder / "server.pem", key=folder / "server.key")

@@ -115,13 +115,17 @@ def test_what_was_asked_before_the_stop_counts_once_and_as_asked(four: Federatio
     }
 
 
-def test_a_device_that_lost_its_predictions_answers_again(four: Federation) -> None:
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_device_whose_predictions_are_not_those_it_scored_answers_again(four: Federation, lost: bool) -> None:
     config = four.config()
     folder = four.folder(config)
     _until(config, folder, EVALUATE, 3)
     (path, *_) = folder.devices.glob("*/predictions/direct-ft.jsonl")
     before = path.read_text()
-    path.unlink()
+    if lost:
+        path.unlink()
+    else:
+        path.write_text("of another run")
     assert _resumed(four, config, folder).failures == ""
     assert path.read_text() == before
 

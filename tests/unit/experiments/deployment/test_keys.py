@@ -2,6 +2,7 @@
 
 import ssl
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +32,23 @@ def test_the_authority_vouches_for_the_server_under_its_names(tmp_path: Path) ->
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
     assert _mode(files.key) == 0o600
     assert {file.name for file in tmp_path.iterdir()} == {"ca.crt", "server.pem", "server.key"}
+
+
+def test_a_strict_client_takes_the_certificate(tmp_path: Path) -> None:
+    files = write_server_files(tmp_path, ["server.example"], valid_days=3)
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(files.authority))
+    server.load_cert_chain(files.certificate, files.key)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="server.example"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(3):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    assert ends[0].getpeercert()
 
 
 def test_a_nodes_key_is_a_pair_on_a_curve_that_flower_takes(tmp_path: Path) -> None:
