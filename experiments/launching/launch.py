@@ -18,7 +18,7 @@ from cdcda_flower.config import RunConfig
 from cdcda_flower.data.prepared import open_prepared
 from cdcda_flower.errors import BadInputError, ConfigError, RunError
 from cdcda_flower.files import private_files
-from cdcda_flower.models.executor_choice import Choice
+from cdcda_flower.models.executor_choice import Choice, kept_choice
 from cdcda_flower.plugins.seams import plugins_in
 from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
@@ -201,9 +201,11 @@ def _with_executor(this: Launch) -> tuple[Launch, str]:
     if this.config.device_executor != "auto":
         return this, "set by device-executor"
     clients = measured_clients(this.config)
-    _say(this, "choosing the device executor (measured once on a machine, which takes about two minutes)")
-    said = _run_module(this, "cdcda_flower.models.executor_choice", str(clients.processes), str(clients.cpus))
-    choice = Choice(**json.loads(said.strip().split("\n")[-1]))
+    choice = kept_choice(this.config, clients)
+    if choice is None:
+        _say(this, "measuring the device executors (once for a model on this machine, which takes about two minutes)")
+        said = _run_module(this, "cdcda_flower.models.executor_choice", str(clients.processes), str(clients.cpus))
+        choice = Choice(**json.loads(said.strip().split("\n")[-1]))
     _say(this, f"device executor: {choice.executor} ({choice.reason})")
     return replace(this, config=this.config.model_copy(update={"device_executor": choice.executor})), choice.reason
 
@@ -283,6 +285,10 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
         folder.update(status="created", phases=before, error="", error_kind="")
         folder.keep_reserve()
     if failure:
+        if _never_began(folder):
+            raise RunError(
+                f"Ray did not start within its 30 s, {STARTS} times: the machine is busy; let other work end, and resume the run"
+            )
         raise failure
     return manifest
 

@@ -171,11 +171,22 @@ def _query(text: str, task: Task, source: Example) -> str | Reason:
     free = " ".join(_unfenced(text).split())
     worded = free.lower().startswith(before)
     free = free[len(before) :].strip() if worded else free
-    free = free[: len(free) - len(after)].strip() if free.lower().endswith(after) else free
+    free = _up_to(after, free).strip()
     if worded and before and not free:
         return Reason.COPIED_WORDING_ONLY
     free = _unfenced(free)
     return "".join(parts._replace(text=free)) if free else Reason.EMPTY
+
+
+def _up_to(after: str, text: str) -> str:
+    """Returns the text up to the wording that stands behind x, which models go on with, and what they write behind it.
+
+    A wording of marks alone ends x only at the end: a quotation mark may stand in x.
+    """
+    place = text.lower().find(after) if any(map(str.isalnum, after)) else -1
+    if place >= 0:
+        return text[:place]
+    return text[: len(text) - len(after)] if text.lower().endswith(after) else text
 
 
 def _until(marker: re.Pattern[str], text: str) -> str:

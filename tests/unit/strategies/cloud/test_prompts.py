@@ -1,5 +1,7 @@
 """The paper's prompt, the fence around shared text, and the parser over the outputs that real models give."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from cdcda_flower.types import Cut, Example, Sample
 from strategies.cloud.prompts import (
     ParsedPair,
     Reason,
+    _up_to,
     choices,
     fenced,
     guided_prefix,
@@ -254,6 +257,32 @@ def test_guided_answers_that_hold_no_pair() -> None:
     assert parse_guided("\nResponse: action", MOVIES, MOVIE) is Reason.COPIED_WORDING_ONLY
     assert parse_guided(" Two spies fall out and", MOVIES, MOVIE) is Reason.NO_RESPONSE
     assert parse_guided(" Two spies\nResponse: ", MOVIES, MOVIE) is Reason.EMPTY
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "My parcel is late",
+        "My parcel is late Queue:",
+        "My parcel is late queue: Billing, technical, returns.",
+        "My parcel is late. Queue: returns Queue: billing",
+    ],
+)
+def test_x_ends_where_the_wording_behind_it_begins(tmp_path: Path, line: str) -> None:
+    text = 'kind = "label"\nlabels = ["billing", "returns"]\nwording = "Ticket: {input} Queue:"\n'
+    (tmp_path / "routing.toml").write_text(text, encoding="utf-8")
+    task = task_named(str(tmp_path / "routing.toml"))
+    source = Example(id="1", query="Ticket: Where is it? Queue:", response="returns")
+    whole = parse_output(f"Input: Ticket: {line}\nResponse: billing", task, source)
+    for pair in (parse_guided(f" {line}\nResponse: billing", task, source), whole):
+        assert isinstance(pair, ParsedPair)
+        assert pair.query.replace("late.", "late") == "Ticket: My parcel is late Queue:"
+
+
+def test_a_mark_behind_x_ends_it_at_its_end_only() -> None:
+    title = 'For the paper "A study", is it [1]: "x" or [2]: "y"?'
+    assert _up_to('"', 'the word "no" in law"') == 'the word "no" in law'
+    assert _up_to("", title) == title
 
 
 def test_guided_without_x() -> None:
