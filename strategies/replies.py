@@ -134,7 +134,7 @@ def _read(message: Message, asked: Asked[Reply]) -> Reply | _Bad:
         return _Bad(named, f"its reply is refused: {problem}")
     if isinstance(reply, Failed):
         failure = FAILURES[reply.code]
-        where = f"; its errors.log says more (devices/{named}/errors.log, or on a real device its own)" if named else ""
+        where = f"; its errors.log says more (in a simulation devices/{named}/errors.log)" if named else ""
         return _Bad(named, f"{failure.says}{where}", failure.bad_input)
     if problem := asked.problem(reply):
         return _Bad(named, f"its reply is refused: {problem}")

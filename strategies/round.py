@@ -204,9 +204,7 @@ class Round:
             user_of=self._user_of,
             problem=partial(holdings_problem, pieces=pieces),
         )
-        arrived = sorted_out(grid.send_and_receive(messages), asked)
-        self._fail(arrived.failures)
-        return {user_id: reply.lacks for user_id, (reply, _) in arrived.good.items()}
+        return {reply.user_id: reply.lacks for reply, _ in self._noted(grid.send_and_receive(messages), asked)}
 
     def personalize(self, pairs: Mapping[str, Pairs], targets: Mapping[str, Targets], grid: Grid) -> list[Message]:
         """Step 4: sends each device the pairs and targets of its own examples; returns the messages."""
@@ -316,15 +314,21 @@ class Round:
         return {node: user_id for user_id, node in self._node_of.items()}
 
     def _received(self, replies: Iterable[Message], asked: Asked[Reply]) -> list[tuple[Reply, Message]]:
-        """Returns the good replies, by user, with their messages; everyone else becomes a named failure."""
-        arrived = sorted_out(replies, asked)
-        self._fail(arrived.failures)
-        self.ledger.add_egress([_egress(reply, message) for reply, message in arrived.good.values()])
+        """Returns the good replies, by user, with their messages; raises RunError where there is none."""
+        good = self._noted(replies, asked)
         # Bad input is said in its own words, by whoever called.
-        if not arrived.good and not any(failure.bad_input for failure in self.failures):
+        if not good and not any(failure.bad_input for failure in self.failures):
             reason = self.failures[-1].reason if self.failures else "nobody was asked"
             raise RunError(f"no device finished {asked.phase}; the last failure: {reason}")
-        return list(arrived.good.values())
+        return good
+
+    def _noted(self, replies: Iterable[Message], asked: Asked[Reply]) -> list[tuple[Reply, Message]]:
+        """Returns the good replies, by user, and notes what they let go; everyone else becomes a named failure."""
+        arrived = sorted_out(replies, asked)
+        self._fail(arrived.failures)
+        good = list(arrived.good.values())
+        self.ledger.add_egress([_egress(reply, message) for reply, message in good])
+        return good
 
     def _fail(self, failures: Iterable[UserFailure]) -> None:
         for failure in failures:

@@ -245,6 +245,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def flower_log(self) -> Path:
+        """What Flower, the cloud and the devices said."""
+        return self.logs / "flwr.log"
+
+    @property
     def progress_path(self) -> Path:
         """The small file that says how far the current phase is."""
         return self.path / "progress.json"

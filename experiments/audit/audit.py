@@ -21,6 +21,7 @@ RULES: Mapping[str, Callable[[Evidence], Iterator[Finding]]] = MappingProxyType(
         "data": answered.data,
         "uploads": departures.uploads,
         "choices": departures.choices,
+        "accounts": departures.accounts,
         "shared": origins.shared,
         "questions": departures.questions,
         "pairs": origins.pairs,

@@ -1,6 +1,7 @@
 """The rule on what left the devices: no more than the share policy lets go and the methods need, in as many bytes as noted."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 
 from cdcda_flower.errors import DataError
@@ -93,3 +94,26 @@ def questions(run: Evidence) -> Iterator[Finding]:
         shared_count = sum(owner == user for owner, _ in run.shared)
         yield from differing(f"user {user}", "examples that a teacher spoke of", examples, shared_count)
     yield Checked(len(asked), "sets of questions")
+
+
+def accounts(run: Evidence) -> Iterator[Finding]:
+    """Every reply that the cloud noted is on its device's own account, and no device sent more than `egress-bytes` allows."""
+    noted = run.ledger.egress()
+    received = {user: Counter((one.reply, one.bytes) for one in noted if one.user_id == user) for user in run.private}
+    for user in sorted({one.user_id for one in noted} - run.private.keys()):
+        yield Violation(f"user {user}", "a reply is noted of a user who is none of the run")
+    for user, replies in received.items():
+        file = run.folder.devices / user / "sent.jsonl"
+        try:
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            sent = Counter((line["reply"], line["bytes"]) for line in lines)
+        except (OSError, ValueError, KeyError, TypeError):
+            if replies:
+                yield Unchecked(f"{file} is missing, or holds no account")
+            continue
+        if unknown := replies - sent:
+            yield Violation(f"user {user}", f"{unknown.total()} noted replies are not on its device's account")
+        total = sum(size * count for (reply, size), count in sent.items() if reply != "Failed")
+        if run.config.egress_bytes and total > run.config.egress_bytes:
+            yield Violation(f"user {user}", f"{total} bytes left, and egress-bytes is {run.config.egress_bytes}")
+    yield Checked(len(noted), "replies")

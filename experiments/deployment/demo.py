@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from cdcda_flower.cloud_api import KEY_FILE_VARIABLE, api_key, hand_over
@@ -30,10 +29,8 @@ from experiments.launching.launch import (
 from experiments.launching.processes import RunProcesses, environment, free_port, temporary_folder
 from experiments.launching.staging import App, stage
 from experiments.launching.stale_runs import launcher_of
-from experiments.launching.watch import BarDisplay, LineDisplay, Watcher
+from experiments.launching.watch import wait_for_end
 from experiments.terminal import Terminal
-
-_LOG_TAIL_LINES = 30
 
 
 @private_files()
@@ -136,21 +133,8 @@ def new_run(config: RunConfig, machines: Machines) -> RunFolder:
 
 def carry(config: RunConfig, machines: Machines, folder: RunFolder, terminal: Terminal) -> Manifest:
     """Runs the app to its end, and shows how far it is; raises RunError where the run failed."""
-    log = folder.logs / "flwr.log"
-    command = machines.run(machines.root / "app", machines.server / "run.toml", log)
-    display = BarDisplay(terminal) if terminal.shows_bars else LineDisplay(partial(terminal.say))
-    try:
-        manifest = Watcher(
-            folder=folder,
-            is_alive=lambda: command.poll() is None,
-            display=display,
-            start_timeout_s=config.start_timeout_s,
-        ).wait()
-    except RunError as error:
-        said = log.read_text(encoding="utf-8", errors="replace").rstrip().split("\n")
-        raise RunError(f"{error}; the end of {log}:\n" + "\n".join(said[-_LOG_TAIL_LINES:])) from None
-    finally:
-        display.close()
+    command = machines.run(machines.root / "app", machines.server / "run.toml", folder.flower_log)
+    manifest = wait_for_end(folder, command, terminal, timeout_s=config.start_timeout_s)
     if manifest.status != "finished":
         raise RunError(manifest.error)
     return manifest

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -31,10 +30,9 @@ from experiments.launching.resuming import check_data, reopen, resumable
 from experiments.launching.staging import App, stage
 from experiments.launching.stale_runs import launcher_of
 from experiments.launching.superlink import superlink
-from experiments.launching.watch import BarDisplay, LineDisplay, Watcher
+from experiments.launching.watch import last_words, wait_for_end
 from experiments.terminal import Terminal
 
-LOG_TAIL_LINES = 30
 # Ray ends the run where its node takes more than 30 s to start, as on a busy machine; no device has been asked anything then.
 RAY_GAVE_UP = "The current node timed out during startup"
 STARTS = 3
@@ -235,7 +233,7 @@ def _run_module(this: Launch, module: str, *arguments: str, **environment: str) 
     if done.returncode == FAILED:
         raise RunError(done.stderr.strip())
     if done.returncode:
-        raise RunError(f"{module} ended with exit code {done.returncode}:\n{_tail(done.stderr)}")
+        raise RunError(f"{module} ended with exit code {done.returncode}:\n{last_words(done.stderr)}")
     return done.stdout
 
 
@@ -295,15 +293,11 @@ def _federate(this: Launch, folder: RunFolder) -> Manifest:
 
 def _never_began(folder: RunFolder) -> bool:
     """Says whether Ray gave up before any device had answered: devices write into that log too, so its words alone prove nothing."""
-    log = _flower_log(folder)
+    log = folder.flower_log
     if not log.is_file() or RAY_GAVE_UP not in log.read_text(encoding="utf-8", errors="replace"):
         return False
     ledger = LedgerReader(folder.ledger_path) if folder.ledger_path.is_file() else None
     return not (ledger and (ledger.uploads() or ledger.failures()))
-
-
-def _flower_log(folder: RunFolder) -> Path:
-    return folder.logs / "flwr.log"
 
 
 def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
@@ -320,7 +314,7 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
         cwd=this.empty,
         timeout_s=this.config.start_timeout_s,
     )
-    log = _flower_log(folder)
+    log = folder.flower_log
     with server, log.open("wb") as output:
         command = subprocess.Popen(
             _command(this),
@@ -331,20 +325,7 @@ def _run_flower(this: Launch, folder: RunFolder) -> Manifest:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        display = BarDisplay(this.terminal) if this.terminal.shows_bars else LineDisplay(partial(_say, this))
-        try:
-            return Watcher(
-                folder=folder,
-                is_alive=lambda: command.poll() is None,
-                display=display,
-                start_timeout_s=this.config.start_timeout_s,
-            ).wait()
-        except RunError as error:
-            raise RunError(
-                f"{error}; the end of {log}:\n{_tail(log.read_text(encoding='utf-8', errors='replace'))}"
-            ) from None
-        finally:
-            display.close()
+        return wait_for_end(folder, command, this.terminal, timeout_s=this.config.start_timeout_s)
 
 
 def _command(this: Launch) -> list[str]:
@@ -427,10 +408,6 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 def _say(this: Launch, text: str) -> None:
     this.terminal.say(text)
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.rstrip().split("\n")[-LOG_TAIL_LINES:])
 
 
 def _now() -> str:

@@ -23,6 +23,8 @@ from experiments.settings import Layer, config_of, override_layer
 
 # What may change between a run's stop and its end, since no result depends on it.
 FREE_KEYS = ("budget-calls", "budget-tokens", "egress-bytes", "tape", "tape-mode", "cloud-key-variable")
+# How a run that may go on has ended.
+STOPPED = frozenset({"failed", "interrupted"})
 # A guard that clears a killed run holds it for as long.
 _CLEARING_S = 10.0
 
@@ -61,14 +63,14 @@ def _state_problem(folder: RunFolder, manifest: Manifest) -> str:
         return f"it has finished and nothing is left to do; `cdcda report {manifest.run}` shows its results"
     if not manifest.config:
         return "it stopped before anything had begun; start it anew"
-    if manifest.status not in {"failed", "interrupted"} or not (manifest.device_executor and manifest.prepared):
+    if manifest.status not in STOPPED or not (manifest.device_executor and manifest.prepared):
         return f'its status is "{manifest.status}", and no `cdcda run` carries it (plain `flwr run`?); start it anew'
     return ""
 
 
 def _problems(manifest: Manifest, config: RunConfig, app: App) -> Iterator[str]:
     """Yields what has changed since the run stopped: a run is one code on one set of data."""
-    if config_digest(config) != config_digest(config_of([Layer(values=manifest.config, folder=Path("/"))])):
+    if config_digest(config) != manifest.config_digest:
         free = ", ".join(FREE_KEYS)
         yield f"--set changes a key that can change a result; start a new run with it ({free} may change)"
     if config.devices != manifest.config.get("devices", config.devices):

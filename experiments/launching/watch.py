@@ -1,5 +1,6 @@
 """Shows how far a run is and waits for its end: a bar on a terminal, plain lines elsewhere."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ POLL_S = 0.5
 # The share of a phase from which on its pace is told.
 _KNOWN = 0.05
 LINE_EVERY_S = 30.0
+_LAST_LINES = 30
 # The command may be gone a moment before the manifest's last word is seen.
 LAST_WORD_S = 3.0
 # After the last word the federation closes Ray and its logs in its own time.
@@ -134,3 +136,28 @@ class Watcher:
         if (state := read_progress(self.folder.progress_path)) is not None:
             self.display.show(state)
         return self.folder.manifest()
+
+
+def wait_for_end(
+    folder: RunFolder, command: subprocess.Popen[bytes], terminal: Terminal, *, timeout_s: float
+) -> Manifest:
+    """Shows how far a run is until it has ended, and returns its manifest.
+
+    Raises RunError, with the last words of its log, where it does not start within `timeout_s` or ends without a word.
+    """
+    display = BarDisplay(terminal) if terminal.shows_bars else LineDisplay(terminal.say)
+    try:
+        return Watcher(
+            folder=folder, is_alive=lambda: command.poll() is None, display=display, start_timeout_s=timeout_s
+        ).wait()
+    except RunError as error:
+        log = folder.flower_log
+        said = last_words(log.read_text(encoding="utf-8", errors="replace"))
+        raise RunError(f"{error}; the end of {log}:\n{said}") from None
+    finally:
+        display.close()
+
+
+def last_words(text: str) -> str:
+    """Returns the last lines of a log."""
+    return "\n".join(text.rstrip().split("\n")[-_LAST_LINES:])

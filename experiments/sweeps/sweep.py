@@ -18,7 +18,7 @@ from cdcda_flower.runs.folder import MANIFEST, Manifest, RunFolder
 from cdcda_flower.runs.identity import source_digest, table_digest_of, used_plugins, values_digest
 from experiments.launching.checks import check_before_start
 from experiments.launching.launch import Terminated, launch, resume, termination_as_interrupt
-from experiments.launching.resuming import FREE_KEYS, CannotResumeError, resumable
+from experiments.launching.resuming import FREE_KEYS, STOPPED, CannotResumeError
 from experiments.launching.staging import App
 from experiments.launching.stale_runs import clear, launcher_state, only_one
 from experiments.sweeps.sweep_cells import Cell, together
@@ -204,15 +204,20 @@ class Sweep:
 
     def _resumed(self, cell: Cell, terminal: Terminal, created: Callable[[RunFolder], None]) -> bool:
         """Carries the cell's last attempt to its end, if it stopped and nothing has changed since; says whether it did."""
-        stopped = attempts(self.runs_dir, cell.name)[-1:]
-        if not stopped or (manifest := _manifest(stopped[0])) is None or manifest.config_digest != cell.digest:
+        *_, last = None, *attempts(self.runs_dir, cell.name)
+        manifest = _manifest(last) if last else None
+        if last is None or manifest is None or manifest.config_digest != cell.digest:
             return False
+        if manifest.status not in STOPPED:
+            return False
+
+        def going_on(folder: RunFolder) -> None:
+            terminal.say(f"going on with {folder.path.name}, which stopped")
+            created(folder)
+
         values = cell.config.to_flwr()
         try:
-            resumable(stopped[0], self.app)
-            terminal.say(f"going on with {stopped[0].path.name}, which stopped")
-            overrides = [f"{key}={values[key]}" for key in FREE_KEYS]
-            resume(stopped[0], self.app, terminal, overrides, created=created)
+            resume(last, self.app, terminal, [f"{key}={values[key]}" for key in FREE_KEYS], created=going_on)
         except CannotResumeError as error:
             terminal.say(f"{error}")
             return False

@@ -35,7 +35,6 @@ REAL = {
     "plugin-args": '{"policies:Newest": {"count": 3}}',
     "k": 2,
     "device": "cpu",
-    "device-executor": "local",
     "device-model": "./model",
     "cloud-model": "./model",
     "epsilon-scf": 0.0,

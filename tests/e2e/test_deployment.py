@@ -1,6 +1,7 @@
 """Flower's deployment runtime with TLS and keys: the same table as a simulation, nothing in clear, strangers refused."""
 
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -42,10 +43,12 @@ REAL = {
     "share-ratio": 0.5,
     "swap-test": False,
     "k": 2,
-    "cloud-max-tokens": 200,
+    "cloud-max-tokens": 900,
     "max-tokens": 256,
     "device": "cpu",
     "device-executor": "local",
+    "device-model": "./model",
+    "cloud-model": "./model",
     "quantization": "none",
     "base-epochs": 1,
     "epochs": 1,
@@ -73,8 +76,9 @@ def _rows() -> Iterator[Mapping[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def conf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deployment")
+    shutil.copytree(tiny_llama, folder / "model")
     (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows()), encoding="utf-8")
     return write_toml(folder / "conf.toml", REAL)
 
@@ -206,15 +210,19 @@ def _results(ledger: LedgerReader) -> object:
 
 
 def test_a_late_device_was_waited_for(deployed: Deployed) -> None:
-    assert "connect: 2/3" in deployed.said
+    # It was started when the run waited for it.
+    assert "connect: 0/3" in deployed.said
     assert {result.user_id for result in LedgerReader(deployed.folder.ledger_path).results()} == set(USERS)
 
 
-def test_nothing_crosses_the_wire_in_clear(deployed: Deployed) -> None:
+def test_nothing_crosses_the_wire_in_clear(deployed: Deployed, conf: Path) -> None:
     # M_base went to each of the devices, so this was the wire.
-    assert deployed.traffic.passed > 3 * 200e6
+    assert deployed.traffic.passed > 3 * (conf.parent / "model" / "model.safetensors").stat().st_size
     assert deployed.traffic.seen == set()
-    with proxy(deployed.traffic.port, [CANARY.format("ann")]) as watched:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sink,
+        proxy(sink.getsockname()[1], [CANARY.format("ann")]) as watched,
+    ):
         # What the proxy would see.
         with socket.create_connection(("127.0.0.1", watched.port)) as plain:
             plain.sendall(CANARY.format("ann").encode())
@@ -299,13 +307,15 @@ def _online(machines: Machines) -> int:
 
 def test_ctrl_c_ends_every_process_of_the_demo(place: Place, tmp_path: Path) -> None:
     own = {**DOUBLES, "num-users": 2, "swap-test": False, "devices": "real"}
-    command = start(place, "deploy-demo", str(write_toml(tmp_path / "conf.toml", own)), "--name", "stopped-demo")
-    wait_for_phase(place, "stopped-demo", "connect", command)
+    command = start(
+        place, "deploy-demo", str(write_toml(tmp_path / "conf.toml", own)), "--name", "demo-that-was-stopped"
+    )
+    wait_for_phase(place, "demo-that-was-stopped", "connect", command)
     assert len(place.processes()) > 3
     command.send_signal(signal.SIGINT)
     done = ended(command)
     assert done.code == 130, done.err
     assert "Traceback" not in done.err
-    assert RunFolder(place.runs / "stopped-demo").manifest().status == "interrupted"
+    assert RunFolder(place.runs / "demo-that-was-stopped").manifest().status == "interrupted"
     assert settled(place) == []
     assert list(place.temporary.iterdir()) == []

@@ -4,12 +4,12 @@ from commands import Done, Place, cdcda
 
 
 def test_a_run_again_from_its_manifest_is_the_same_and_both_pass_an_audit(first: Done, place: Place) -> None:
-    again = cdcda(place, "run", "--repeat", str(first.folder.path), "--name", "again")
+    again = cdcda(place, "run", "--repeat", str(first.folder.path), "--name", "repeated")
     assert again.code == 0, again.out + again.err
     assert "all tables are equal" in again.out
-    assert again.folder.path == place.runs / "again"
+    assert again.folder.path == place.runs / "repeated"
     assert again.folder.manifest().config_digest == first.folder.manifest().config_digest
-    audited = cdcda(place, "audit", "again")
+    audited = cdcda(place, "audit", "repeated")
     # Of a policy of the user's own, no file proves the choice; all else holds.
     assert audited.code == 3, audited.out + audited.err
     assert "not checked: uploads: share-policy is the plug-in 'policies:Newest'" in audited.out

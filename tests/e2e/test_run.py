@@ -45,6 +45,9 @@ def test_a_run_ends_with_its_folder_and_is_finished(first: Done, place: Place) -
     assert {"device", "cloud", "base", "consistency"} <= manifest.models.keys()
     assert manifest.models["consistency"].name.startswith("embedding")
     assert manifest.peak_pss_bytes > 0
+    assert (manifest.config["device-executor"], manifest.device_executor) == ("auto", "local")
+    assert "too few to measure for" in manifest.executor_reason
+    assert f"device executor: local ({manifest.executor_reason})" in first.err
     assert "direct-ft" in first.out
     assert "Traceback" not in first.err
 
@@ -85,6 +88,7 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
         "history",
         "costs",
         "dropped",
+        "egress",
         "global_stage",
     ]
     assert (document["run"], document["status"], document["task"], document["seed"]) == (
@@ -235,16 +239,6 @@ def test_the_fleet_gives_the_adapters_that_each_device_trains_alone(first: Done,
     assert answered[0] == answered[1]
     phases = [[phase.name for phase in done.folder.manifest().phases] for done in (together, first)]
     assert [name for name in phases[0] if name not in phases[1]] == ["submit", "submit queries"]
-
-
-def test_auto_says_what_it_takes_and_why(place: Place, real_conf: Path) -> None:
-    done = cdcda(place, "run", str(real_conf), "--name", "chosen", "--set", "device-executor=auto")
-    assert done.code == 0, done.err
-    manifest = done.folder.manifest()
-    assert manifest.config["device-executor"] == "auto"
-    assert manifest.device_executor == "local"
-    assert "too few to measure for" in manifest.executor_reason
-    assert f"device executor: {manifest.device_executor} ({manifest.executor_reason})" in done.err
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(place: Place, slow_conf: Path) -> None:

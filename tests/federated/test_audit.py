@@ -201,6 +201,14 @@ TAMPERED: dict[str, tuple[str, Callable[[Copy], object]]] = {
     ),
     "the policy of an upload": ("uploads", lambda c: c.sql("UPDATE uploads SET policy = 'all' WHERE user_id = 'A'")),
     "a device's note": ("choices", lambda c: c.device("A", "shared.json").write_text('{"run": "", "ids": []}')),
+    "bytes of a reply": (
+        "accounts",
+        lambda c: c.sql("UPDATE egress SET bytes = bytes - 1 WHERE user_id = 'A' AND reply = 'EvaluateReply'"),
+    ),
+    "a reply that a device does not know of": (
+        "accounts",
+        lambda c: c.sql("INSERT INTO egress SELECT * FROM egress WHERE user_id = 'A' LIMIT 1"),
+    ),
     "questions": ("questions", lambda c: c.sql("UPDATE questions SET bytes_up = bytes_up - 1 WHERE user_id = 'A'")),
     "the cloud's answers": ("questions", lambda c: c.sql("UPDATE answers SET bytes_down = 1 WHERE user_id = 'A'")),
     "the prompt of a pair": ("pairs", lambda c: c.sql("UPDATE pairs SET prompt_digest = 'x' WHERE user_id = 'A'")),
@@ -304,6 +312,7 @@ MISSING: dict[str, tuple[set[str], Callable[[Copy], object]]] = {
     "an adapter": ({"weights", "start"}, lambda c: shutil.rmtree(c.device("A", "adapters/direct-ft"))),
     "answers": ({"answers"}, lambda c: c.device("A", "predictions/device.jsonl").unlink()),
     "a note": ({"choices"}, lambda c: c.device("A", "shared.json").unlink()),
+    "an account": ({"accounts"}, lambda c: c.device("A", "sent.jsonl").unlink()),
     "the tape": ({"tape"}, lambda c: (c.cache / "tape.sqlite").unlink()),
     "M_base": ({"base", "start"}, lambda c: shutil.rmtree(c.cache / "base")),
     "rows of M_base": ({"base", "held-out"}, lambda c: (c.prepared / "public" / "base_rows.jsonl").unlink()),

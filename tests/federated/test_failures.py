@@ -44,7 +44,10 @@ def test_a_failing_device_is_named_and_the_others_finish(four: Federation, block
     assert outcome.failures.startswith("1 of 4 users failed (B); the first: ")
     (failure,) = outcome.ledger.failures()
     assert (failure.user_id, failure.phase) == ("B", PERSONALIZE if blocked == "adapters" else EVALUATE)
-    assert failure.reason == "the device's work ended with an error; its errors.log says more (devices/B/errors.log)"
+    assert (
+        failure.reason
+        == "the device's work ended with an error; its errors.log says more (in a simulation devices/B/errors.log)"
+    )
     assert "Traceback" in (home / "errors.log").read_text()
     assert (home / "errors.log").stat().st_mode & 0o777 == 0o600
     assert _finished(outcome) == {"A", "C", "D"}

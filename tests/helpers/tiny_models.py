@@ -12,6 +12,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from cdcda_flower.models.loading import LoadedModel, resolve_causal
+from cdcda_flower.models.requests import ModelSpec
 from cdcda_flower.types import ModelRef
 
 Family = Literal["llama", "qwen2"]
@@ -53,6 +54,13 @@ def write_tiny_model(folder: Path, family: Family, *, seed: int, padding_rows: i
 def tiny_ref(folder: Path) -> ModelRef:
     """Returns the reference of a written model, as a run resolves it."""
     return resolve_causal(str(folder), folder / "no-cache")
+
+
+def tiny_spec(base: ModelRef, **changes: Any) -> ModelSpec:
+    """Returns a device's model over a tiny M_base: adapters of rank 4 on the CPU, unless `changes` say otherwise."""
+    usual = {"quantization": "none", "dequantised": False, "device": "cpu", "rank": 4, "alpha": 8, "slots": 1}
+    limits = {"max_tokens": 64, "max_new_tokens": 4, "threads": 0}
+    return ModelSpec(base=base, **{**usual, **limits, **changes})
 
 
 def load_tiny(folder: Path, *, dtype: torch.dtype = torch.float64) -> LoadedModel:

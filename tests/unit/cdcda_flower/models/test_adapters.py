@@ -14,11 +14,11 @@ from cdcda_flower.models.adapters import load_adapter, save_adapter
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import ModelSpec, TrainRequest
+from cdcda_flower.models.requests import TrainRequest
 from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.models.training import Fleet
 from cdcda_flower.types import ModelRef
-from tiny_models import load_tiny, tiny_ref
+from tiny_models import load_tiny, tiny_ref, tiny_spec
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
 PAIRS = [("Which tag fits a sailor's film?", "fantasy"), ("Which tag fits a robbery?", "dark comedy")]
@@ -32,18 +32,7 @@ def base(request: pytest.FixtureRequest) -> ModelRef:
 
 
 def test_plain_peft_loads_an_adapter_over_its_base(base: ModelRef, tmp_path: Path) -> None:
-    spec = ModelSpec(
-        base=base,
-        quantization="none",
-        dequantised=False,
-        device="cpu",
-        rank=4,
-        alpha=8,
-        slots=1,
-        max_tokens=64,
-        max_new_tokens=8,
-        threads=0,
-    )
+    spec = tiny_spec(base, max_new_tokens=8)
     folder = tmp_path / "adapter"
     [trained] = DeviceModel(spec).train([TrainRequest(PAIRS, RECIPE, 1, folder=str(folder))])
     digest = trained.weights_digest

@@ -12,7 +12,7 @@ from cdcda_flower.models.device_model import DeviceModel, device_model
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import AnswerRequest, ModelSpec, StoredAdapter, TrainRequest
 from cdcda_flower.types import ModelRef
-from tiny_models import tiny_ref
+from tiny_models import tiny_ref, tiny_spec
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
 
@@ -48,18 +48,7 @@ def nf4(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> DeviceM
 
 
 def spec_of(base: ModelRef, *, slots: int = 2, dequantised: bool = False) -> ModelSpec:
-    return ModelSpec(
-        base=base,
-        quantization="nf4",
-        dequantised=dequantised,
-        device="cpu",
-        rank=4,
-        alpha=8,
-        slots=slots,
-        max_tokens=64,
-        max_new_tokens=8,
-        threads=0,
-    )
+    return tiny_spec(base, quantization="nf4", dequantised=dequantised, slots=slots, max_new_tokens=8)
 
 
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from cdcda_flower.errors import DataError
 from cdcda_flower.models.device_model import DeviceModel
 from cdcda_flower.models.recipe import Recipe
-from cdcda_flower.models.requests import ModelSpec, StoredAdapter, TrainRequest
+from cdcda_flower.models.requests import StoredAdapter, TrainRequest
 from cdcda_flower.models.starts import distance, reach
 from cdcda_flower.models.training import linear_schedule
 from cdcda_flower.seeding import derive_seed
-from tiny_models import tiny_ref
+from tiny_models import tiny_ref, tiny_spec
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=2, batch_size=2, max_tokens=64)
 PAIRS = [("Which tag fits a sailor's film?", "fantasy"), ("Which tag fits a robbery?", "dark comedy")]
@@ -50,18 +50,7 @@ def test_the_reach_is_near_what_steady_gradients_do(steps: int) -> None:
 def trained(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, StoredAdapter]:
     """A fresh adapter's training, and one that goes on from it."""
     folder = tmp_path_factory.mktemp("adapters")
-    spec = ModelSpec(
-        base=tiny_ref(tiny_llama),
-        quantization="none",
-        dequantised=False,
-        device="cpu",
-        rank=4,
-        alpha=8,
-        slots=2,
-        max_tokens=64,
-        max_new_tokens=4,
-        threads=0,
-    )
+    spec = tiny_spec(tiny_ref(tiny_llama), slots=2)
     device = DeviceModel(spec)
     [first] = device.train([TrainRequest(PAIRS, RECIPE, SEED, folder=str(folder / "first"))])
     stored = {"first": StoredAdapter(path=str(folder / "first"), weights_digest=first.weights_digest)}

@@ -27,7 +27,7 @@ from cdcda_flower.models.requests import (
 from cdcda_flower.models.sources import weights_digest
 from cdcda_flower.types import ModelRef
 from clients.executors.ray_trainer import Trainer
-from tiny_models import tiny_ref
+from tiny_models import tiny_ref, tiny_spec
 
 RECIPE = Recipe(rank=4, alpha=8, learning_rate=1e-2, epochs=1, batch_size=2, max_tokens=64)
 USERS = "abcde"
@@ -37,18 +37,7 @@ T = TypeVar("T")
 @pytest.fixture
 def spec(tiny_llama: Path) -> ModelSpec:
     device_model.cache_clear()
-    return ModelSpec(
-        base=tiny_ref(tiny_llama),
-        quantization="nf4",
-        dequantised=True,
-        device="cpu",
-        rank=4,
-        alpha=8,
-        slots=2,
-        max_tokens=64,
-        max_new_tokens=4,
-        threads=1,
-    )
+    return tiny_spec(tiny_ref(tiny_llama), quantization="nf4", dequantised=True, slots=2, threads=1)
 
 
 def order(folder: Path, user: str) -> TrainRequest:
