@@ -228,7 +228,7 @@ def test_a_policy_cannot_send_text_as_its_name(four: Federation, plugins: str) -
 def test_a_policy_that_raises_fails_its_user_and_its_text_stays_on_the_device(four: Federation, plugins: str) -> None:
     outcome = _run(four, plugins, "raises")
     assert outcome.failures == (
-        "1 of 4 users failed (B); the first: the share policy raised an error; its errors.log says more (devices/B/errors.log)"
+        "1 of 4 users failed (B); the first: the share policy raised an error; its errors.log says more (in a simulation devices/B/errors.log)"
     )
     assert PRIVATE not in str(outcome.ledger.failures())
     assert PRIVATE in (outcome.folder.devices / "B" / "errors.log").read_text()

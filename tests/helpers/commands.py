@@ -52,8 +52,8 @@ class Place:
             "CDCDA_RUNS_DIR": str(self.runs),
             "CDCDA_MIN_FREE_GB": "0",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(self.tree), os.environ.get("PYTHONPATH", "")])),
-            # Bytecode is kept, or every process would compile torch again, but not in the tree that tests compare.
-            "PYTHONPYCACHEPREFIX": str(self.cache / "pycache"),
+            # No bytecode in the tree that tests compare. That of the installed packages is read: a prefix would hide it.
+            "PYTHONDONTWRITEBYTECODE": "1",
             # A test never asks a hub; what is not on this machine is an error.
             "HF_HUB_OFFLINE": "1",
         }
