@@ -245,6 +245,9 @@ class RunConfig(BaseModel):
     )
     start_timeout_s: Positive = Field(description="seconds that all devices have to connect")
     reply_timeout_s: Positive = Field(description="seconds that a phase may take in all")
+    on_device_failure: Literal["fail", "record"] = Field(
+        description="what a run with failed devices is, once all others have finished: failed, or finished with their names recorded"
+    )
     runs_dir: str = Field(description="absolute folder of run folders; empty = $CDCDA_RUNS_DIR or ~/cdcda-runs")
     run_name: str = Field(description="folder name of this run; empty = task, time and digest")
     cache_dir: str = Field(description="absolute cache folder; empty = $CDCDA_CACHE_DIR or ~/.cache/cdcda-flower")

@@ -92,6 +92,12 @@ def payload_bytes(content: RecordDict) -> int:
     return len(str(content.config_records[_RECORD][_JSON]).encode())
 
 
+def size_of(content: RecordDict) -> int:
+    """Returns how much text and data a message carries, in characters and bytes; reads nothing of it."""
+    values = (value for record in content.config_records.values() for value in record.values())
+    return sum(len(value) for value in values if isinstance(value, (str, bytes, list)))
+
+
 def payload_kind(content: RecordDict) -> str:
     """Returns the name of the value's type."""
     return str(content.config_records[_RECORD][_KIND])

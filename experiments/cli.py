@@ -109,6 +109,8 @@ def _repeated(first: RunFolder, overrides: list[str], runs_dir: Path | None, nam
 
 
 def _summarise(folder: RunFolder) -> None:
+    if error := folder.manifest().error:
+        _complain(f"warning: {error}")
     doubles = RunConfig.from_flwr(folder.manifest().config).doubles
     if doubles:
         _complain(f"no summary: {', '.join(doubles)} name test doubles, whose numbers mean nothing")
@@ -121,6 +123,8 @@ def _point_to(folder: RunFolder) -> None:
     place, status = shlex.quote(str(folder.path)), folder.manifest().status
     if status == "finished":
         stdout().write(f"dashboard: cdcda dashboard {place}\n")
+        if folder.manifest().error:
+            stdout().write(f"resume: cdcda run --resume {place}   (asks the failed devices again)\n")
     elif status in {"failed", "interrupted"}:
         stdout().write(f"resume: cdcda run --resume {place}\n")
     stdout().write(f"run: {folder.path}\n")

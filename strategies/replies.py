@@ -25,10 +25,12 @@ from cdcda_flower.messages import (
 from cdcda_flower.tasks.metrics import may_be_negative
 from cdcda_flower.types import Upload, UserFailure
 from cdcda_flower.what_leaves import unfit
-from cdcda_flower.wire import decode, is_bare, payload_fields
+from cdcda_flower.wire import decode, is_bare, payload_fields, size_of
 
 Reply = TypeVar("Reply", Upload, Questions, ModelHoldings, PersonalizeReply, EvaluateReply)
 
+# No device has so much to say; reading its JSON would take several times as much memory.
+LARGEST_REPLY_BYTES = 256 * 2**20
 _SILENCE = "no reply: its process died or the deadline passed"
 # Flower's error codes in words of ours: its own text can hold a client's traceback, and with it private text.
 _FLOWER_ERRORS: Mapping[int, str] = MappingProxyType(
@@ -121,6 +123,8 @@ def _read(message: Message, asked: Asked[Reply]) -> Reply | _Bad:
         code = message.error.code
         said = _FLOWER_ERRORS.get(code, "Flower met an error")
         return _Bad("", f"no reply: {said} (Flower's error code {code}); logs/flwr.log says more")
+    if size_of(message.content) > LARGEST_REPLY_BYTES:
+        return _Bad("", f"its reply is refused: it is larger than {LARGEST_REPLY_BYTES // 2**20} MiB")
     try:
         reply: Reply | Failed = decode(message.content, asked.kind, otherwise=Failed)
         fields = payload_fields(message.content)

@@ -65,11 +65,12 @@ def main(grid: Grid, context: Context) -> None:
                 unwritten.strerror,
             )
         raise
-    if failures:
+    if failures and config.on_device_failure == "fail":
         folder.end(status="failed", error_kind="run", error=failures, finished=_now())
         raise RunError(failures)
-    folder.end(status="finished", finished=_now())
-    folder.tape_path.unlink(missing_ok=True)
+    folder.end(status="finished", error_kind="run" if failures else "", error=failures, finished=_now())
+    if not failures:  # whoever failed may be asked again, and the run resumed
+        folder.tape_path.unlink(missing_ok=True)
 
 
 @private_files()

@@ -41,7 +41,8 @@ _VERSIONED = (
     "numpy",
     "scipy",
 )
-# Where a run and its devices lie, whether its cloud is asked or read from a tape, and with which key, does not change what it is.
+# Where a run and its devices lie, whether its cloud is asked or read from a tape, with which key, and how its failures
+# are told, does not change what it is.
 _PLACES = (
     "runs-dir",
     "run-name",
@@ -52,6 +53,7 @@ _PLACES = (
     "budget-tokens",
     "egress-bytes",
     "cloud-key-variable",
+    "on-device-failure",
     "devices",
 )
 

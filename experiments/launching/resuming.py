@@ -22,8 +22,16 @@ from experiments.launching.stale_runs import clear, launcher_state
 from experiments.settings import Layer, config_of, override_layer
 
 # What may change between a run's stop and its end, since no result depends on it.
-FREE_KEYS = ("budget-calls", "budget-tokens", "egress-bytes", "tape", "tape-mode", "cloud-key-variable")
-# How a run that may go on has ended.
+FREE_KEYS = (
+    "budget-calls",
+    "budget-tokens",
+    "egress-bytes",
+    "tape",
+    "tape-mode",
+    "cloud-key-variable",
+    "on-device-failure",
+)
+# How a run that stopped has ended; one that finished with failed devices may go on as well.
 STOPPED = frozenset({"failed", "interrupted"})
 # A guard that clears a killed run holds it for as long.
 _CLEARING_S = 10.0
@@ -59,11 +67,11 @@ def _state_problem(folder: RunFolder, manifest: Manifest) -> str:
     """Returns why a run is none that stopped and can go on; "" where it is one."""
     if launcher_state(folder) == "alive":
         return "it goes on at this moment, in another process; wait for its end"
-    if manifest.status == "finished":
+    if manifest.status == "finished" and not manifest.error:
         return f"it has finished and nothing is left to do; `cdcda report {manifest.run}` shows its results"
     if not manifest.config:
         return "it stopped before anything had begun; start it anew"
-    if manifest.status not in STOPPED or not (manifest.device_executor and manifest.prepared):
+    if manifest.status not in {*STOPPED, "finished"} or not (manifest.device_executor and manifest.prepared):
         return f'its status is "{manifest.status}", and no `cdcda run` carries it (plain `flwr run`?); start it anew'
     return ""
 

@@ -104,7 +104,8 @@ def _title(report: Report) -> str:
     parts = [f"run {manifest.run}", f"{report.task.name} ({report.task.title})", f"seed {report.seed}"]
     parts += ["train queries: for tuning, no result"] if report.query_split == "train" else []
     parts += ["synthetic data"] if manifest.synthetic else []
-    parts += [] if manifest.status == "finished" else [f"status: {manifest.status}", *filter(None, [manifest.error])]
+    parts += [] if manifest.status == "finished" else [f"status: {manifest.status}"]
+    parts += [manifest.error] if manifest.error else []
     return " · ".join(parts)
 
 

@@ -134,9 +134,7 @@ class Sweep:
         return finished_runs(self.runs_dir, read_defaults(self.app.pyproject))
 
     def _standing(self, cell: Cell, finished: RunFolder | None, code: str) -> Outcome:
-        # A table that has changed is other data under the same path: its cells are open again.
-        if finished is not None and finished.manifest().table_digest == table_digest_of(cell.config):
-            manifest = finished.manifest()
+        if finished is not None and _stands_for(manifest := finished.manifest(), cell):
             other = manifest.source_digest != code or manifest.plugins != used_plugins(cell.config)
             if not (self.fresh and other):
                 return Outcome(
@@ -208,7 +206,7 @@ class Sweep:
         manifest = _manifest(last) if last else None
         if last is None or manifest is None or manifest.config_digest != cell.digest:
             return False
-        if manifest.status not in STOPPED:
+        if manifest.status not in STOPPED and not manifest.error:
             return False
 
         def going_on(folder: RunFolder) -> None:
@@ -222,6 +220,13 @@ class Sweep:
             terminal.say(f"{error}")
             return False
         return True
+
+
+def _stands_for(manifest: Manifest, cell: Cell) -> bool:
+    """Says whether a finished run is the cell's: on the same table, and without failed devices unless those are only recorded."""
+    is_whole = not manifest.error or cell.config.on_device_failure == "record"
+    # A table that has changed is other data under the same path.
+    return is_whole and manifest.table_digest == table_digest_of(cell.config)
 
 
 def _told(outcome: Outcome) -> str:

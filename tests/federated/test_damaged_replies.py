@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clients import client_app
 from fakes import InProcessGrid, contexts
 from federation import USERS, Federation, Outcome
-from strategies import server_app
+from strategies import replies, server_app
 from strategies.round import ASK, EVALUATE, PERSONALIZE, SHARE
 
 PHASES = (SHARE, ASK, PERSONALIZE, EVALUATE)
@@ -174,6 +174,22 @@ def test_a_damaged_reply_fails_its_own_user_and_nobody_else(
 ) -> None:
     outcome = _run(four, phase, lambda reply, message: Message(damage(reply.content), reply_to=message))
     _is_only_b(outcome, whole, phase)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("kind", ["text", "data"])
+def test_a_reply_of_a_gigabyte_is_refused_unread(
+    four: Federation, whole: Outcome, phase: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "LARGEST_REPLY_BYTES", 2**20)
+    more = {"text": "x" * 2**20} if kind == "text" else {"data": b"x" * 2**20}
+
+    def with_more(reply: Message, message: Message) -> Message:
+        return Message(RecordDict({**reply.content, "more": ConfigRecord(more)}), reply_to=message)
+
+    outcome = _run(four, phase, with_more)
+    _is_only_b(outcome, whole, phase)
+    assert "its reply is refused: it is larger than 1 MiB" in outcome.failures
 
 
 @pytest.mark.parametrize("phase", [ASK, PERSONALIZE, EVALUATE])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from cdcda_flower.errors import ModelError, RunError
 from cdcda_flower.runs import folder as run_folder
 from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.identity import config_digest
 from clients import client_app
 from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
@@ -146,6 +147,27 @@ def test_main_says_in_the_manifest_who_failed(four: Federation, tmp_path: Path) 
     assert (manifest.status, manifest.error_kind) == ("failed", "run")
     assert manifest.error.startswith("1 of 4 users failed (B)")
     assert manifest.finished
+
+
+def test_a_run_that_records_failures_finishes_with_the_others_results_and_can_go_on(
+    four: Federation, tmp_path: Path
+) -> None:
+    config = four.config(runs_dir=str(tmp_path), on_device_failure="record", tape_mode="off")
+    grid = four.grid(config, faults=[Fault(partition=1, phase=EVALUATE, kind="died")])
+    server_app.main(grid, four.server_context(config))
+    (path,) = tmp_path.iterdir()
+    folder = RunFolder(path)
+    assert folder.manifest().status == "finished"
+    assert folder.manifest().error.startswith("1 of 4 users failed (B)")
+    outcome = Outcome(folder.manifest().error, folder, grid.sent)
+    assert _finished(outcome) == {"A", "C", "D"}
+    assert [failure.user_id for failure in outcome.ledger.failures()] == ["B"]
+    # The cloud's texts are still there for who is asked again.
+    assert folder.tape_path.is_file()
+
+
+def test_whether_failures_are_recorded_changes_no_result_and_no_identity(four: Federation) -> None:
+    assert config_digest(four.config(on_device_failure="record")) == config_digest(four.config())
 
 
 def test_an_interrupted_server_does_not_leave_a_running_manifest(four: Federation, tmp_path: Path) -> None:

@@ -44,11 +44,13 @@ export const badge = (status) => h("span", { class: `badge ${status}` }, status)
 
 function headline(run) {
   if (run.doubles?.length) return h("span", { class: "hint" }, `test doubles (${run.doubles.join(", ")}): the numbers mean nothing and are not shown`);
-  if (run.error) return h("span", { class: "worse" }, run.error.split("\n")[0].slice(0, 200));
+  const failed = run.error && h("div", { class: "worse" }, run.error.split("\n")[0].slice(0, 200));
+  // A run that finished has results beside the names of those who failed.
+  if (run.error && run.status !== "finished") return failed;
   if (!run.headline) return h("span", { class: "hint" }, "no results yet");
   const { metric, better, methods } = run.headline;
   const best = Object.entries(methods).sort(([, a], [, b]) => better * (b.mean - a.mean));
-  return h("div", {}, h("span", { class: "hint" }, `${metric}, ${better > 0 ? "higher" : "lower"} is better`),
+  return h("div", {}, failed, h("span", { class: "hint" }, `${metric}, ${better > 0 ? "higher" : "lower"} is better`),
     best.slice(0, 4).map(([name, one]) => h("div", {}, `${name} ${score(one.mean)} `, h("span", { class: "soft" }, interval(one)))),
     best.length > 4 && h("div", { class: "hint" }, `and ${best.length - 4} more`));
 }

@@ -53,6 +53,14 @@ def stopped(tmp_path: Path) -> RunFolder:
     return folder
 
 
+def test_a_run_that_finished_goes_on_only_where_somebody_failed(stopped: RunFolder) -> None:
+    stopped.update(status="finished", error="1 of 4 users failed (B)", error_kind="run")
+    assert resumable(stopped, APP, ["on-device-failure=record"]).on_device_failure == "record"
+    stopped.update(error="", error_kind="")
+    with pytest.raises(BadInputError, match="it has finished and nothing is left to do"):
+        resumable(stopped, APP)
+
+
 def test_a_run_that_stopped_goes_on_with_its_config_and_its_executor(stopped: RunFolder) -> None:
     config = resumable(stopped, APP)
     asked = RunConfig.from_flwr(stopped.manifest().config)

@@ -129,6 +129,13 @@ def test_the_csv_has_one_row_per_user_and_method(folder: RunFolder) -> None:
     assert {row["shared"] for row in rows if row["method"] == "direct-ft"} == {"0"}
 
 
+def test_a_run_that_finished_without_somebody_says_so_above_its_table(folder: RunFolder) -> None:
+    folder.update(status="finished", error="1 of 3 users failed (u3); the first: its disk is full")
+    title = shown(folder).splitlines()[0]
+    assert "1 of 3 users failed (u3)" in title
+    assert "status" not in title
+
+
 def test_the_table_labels_synthetic_data_status_and_the_oracle_gap(folder: RunFolder) -> None:
     text = shown(folder)
     assert "synthetic data" in text.splitlines()[0]
