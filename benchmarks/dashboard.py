@@ -25,7 +25,7 @@ from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.progress import Progress
 from experiments.dashboard.catalog import Catalog
-from experiments.dashboard.serving import server_of
+from experiments.dashboard.dashboard_command import server_of
 from experiments.dashboard.single_file import html
 from experiments.launching.staging import find_app
 

@@ -20,7 +20,7 @@ from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.audit.differences import show_differences
 from experiments.audit.repeat import changes, repeated_config
-from experiments.dashboard.serving import serve
+from experiments.dashboard.dashboard_command import serve
 from experiments.export import ExportOrder
 from experiments.export import export as write_export
 from experiments.launching.launch import Terminated, launch, prepare_only, resume
@@ -40,7 +40,7 @@ from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.sweep_cells import read_cells
 from experiments.sweeps.sweep_file import read_sweep
 from experiments.sweeps.sweep_results import show_sweep
-from experiments.terminal import Column, Line, Table, stderr, stdout
+from experiments.terminal import Column, Line, PlainCommand, Table, stderr, stdout
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -61,7 +61,7 @@ Overrides = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     conf: Annotated[
         Path | None, typer.Argument(help="TOML file with flat keys; `cdcda keys` lists them", show_default=False)
@@ -130,7 +130,7 @@ def _point_to(folder: RunFolder) -> None:
     stdout().write(f"run: {folder.path}\n")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def deploy_demo(
     conf: Conf,
     overrides: Overrides = None,
@@ -149,7 +149,7 @@ def deploy_demo(
     stdout().write(f"run: {folder.path}\n")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def sweep(  # noqa: PLR0913 - a command's options are its arguments
     file: Annotated[Path, typer.Argument(help="TOML file of a sweep (docs/how-to/sweeps.md)")],
     overrides: Overrides = None,
@@ -175,7 +175,7 @@ def sweep(  # noqa: PLR0913 - a command's options are its arguments
     return 0 if grid.complete else FAILED
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def report(  # noqa: PLR0913 - typer reads one parameter per option
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
     csv: Annotated[
@@ -278,7 +278,7 @@ def _report_one(folder: RunFolder, *, csv: str, as_json: bool, pairs: int) -> No
         show(found, stdout())
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def audit(
     run: Annotated[str, typer.Argument(help="a run's folder, or its name in the runs folder")],
     against: Annotated[
@@ -298,7 +298,7 @@ def audit(
     return exit_code(reports)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def score(
     task: Annotated[str, typer.Option(help="a LaMP task such as lamp-3, or the .toml file of your own")],
     predictions: Annotated[Path, typer.Option(help="JSON file of what a model answered, in LaMP's format")],
@@ -317,7 +317,7 @@ def score(
             terminal.note(note)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def filters(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="a run with cdcda; for Shapley values one per subset")
@@ -327,7 +327,7 @@ def filters(
     study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), stdout())
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def dashboard(
     runs: Annotated[
         list[str] | None,
@@ -340,7 +340,7 @@ def dashboard(
     serve([_find_run(run) for run in runs or ()], _runs(), stdout(), port=port, browse=browse)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def track(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
     tracker: Annotated[Literal["tensorboard", "mlflow", "trackio"], typer.Option(help="whose files to write")],
@@ -354,7 +354,7 @@ def track(
     stdout().say(f"{target}: {len(folders)} runs")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def export(
     run: Annotated[str, typer.Argument(help="a run's folder, or its name in the runs folder")],
     method: Annotated[str, typer.Option(help="method whose adapter is taken")],
@@ -369,7 +369,7 @@ def export(
     stdout().write(f"{expanded(to).absolute()}\n")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def keys() -> None:
     """List every key with its default and meaning."""
     defaults = read_defaults(find_app().pyproject)
@@ -381,7 +381,7 @@ def keys() -> None:
     stdout().show(Table(columns=columns, lines=tuple(lines)))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def doctor() -> None:
     """Say what this machine offers to a run."""
     from experiments.launching.doctor import findings
@@ -391,7 +391,7 @@ def doctor() -> None:
         terminal.say(f"{name:<24} {value}")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def new(
     kind: Annotated[
         str, typer.Argument(help="policy, filter, scorer, engine, supply (or method), retriever, metric or task")
@@ -408,13 +408,13 @@ def new(
     stdout().write(usage(kind, name))
 
 
-@data.command()
+@data.command(cls=PlainCommand)
 def prepare(conf: Conf, overrides: Overrides = None) -> None:
     """Prepare a configuration's data without running it; prints the folder."""
     stdout().write(f"{prepare_only(read_config(conf, overrides or []), find_app(), stderr())}\n")
 
 
-@data.command()
+@data.command(cls=PlainCommand)
 def check(
     file: Annotated[Path, typer.Argument(help="a table of your own, or the TOML file of a run that names one")],
     overrides: Overrides = None,
@@ -432,7 +432,7 @@ def check(
         raise typer.Exit(BAD_INPUT)
 
 
-@data.command()
+@data.command(cls=PlainCommand)
 def download(
     task: Annotated[str, typer.Argument(help="lamp-1, lamp-2, lamp-3, lamp-4, lamp-5 or lamp-7")],
     to: Annotated[Path, typer.Option(help="folder that gets LaMP_N/{train,dev}")],

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TextIO
 
+import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column as DrawnColumn
 from rich.table import Table as DrawnTable
 from rich.text import Text
+from typer.core import TyperCommand
 
 from experiments.unicode import escaped
 
@@ -29,6 +31,14 @@ _BAR_WIDTH = 80
 _LONGEST_HEAD_WORD = 30
 # A column of prose is not made narrower.
 _LEAST_PROSE = 24
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help is plain text: typer escapes brackets for rich, also where rich does not print them."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Returns the help as it is printed."""
+        return super().get_help(ctx).replace("\\[", "[")
 
 
 class Column(NamedTuple):

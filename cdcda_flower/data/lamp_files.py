@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdcda_flower.data import arrow
-from cdcda_flower.data.arrow import Profile, Row, read_profiles
+from cdcda_flower.data import lamp_rows
 from cdcda_flower.data.json_stream import stream_values
 from cdcda_flower.data.json_values import check_folder_name, digits, identifier, is_absent, kind, readable
 from cdcda_flower.data.lamp_outputs import read_golds
+from cdcda_flower.data.lamp_rows import Profile, Row, read_profiles
 from cdcda_flower.errors import DataError
 from cdcda_flower.files import file_digest
 from cdcda_flower.seeding import digest
@@ -65,13 +65,13 @@ def read_split(folder: Path, task: Task, split: str, *, cache: Path) -> Split:
     questions = split_file(folder, task, split, "questions")
     outputs = split_file(folder, task, split, "outputs")
     golds = read_golds(outputs, task)
-    key = digest({"version": arrow.VERSION, "task": task.name, "questions": file_digest(questions)})
+    key = digest({"version": lamp_rows.VERSION, "task": task.name, "questions": file_digest(questions)})
     tables = cache / "arrow" / key
     if not tables.is_dir():
-        arrow.write_tables(tables, task, _rows(questions, task))
+        lamp_rows.write_tables(tables, task, _rows(questions, task))
     queries: dict[str, list[Example]] = defaultdict(list)
     ids = set()
-    for query_id, user_id, text in arrow.read_queries(tables):
+    for query_id, user_id, text in lamp_rows.read_queries(tables):
         ids.add(query_id)
         if query_id in golds:
             queries[user_id].append(Example(id=query_id, query=_spaced(text), response=_spaced(golds[query_id])))
@@ -129,14 +129,14 @@ def _item(value: object, task: Task, where: str) -> tuple[str, Item]:
         raise DataError(f"{where}: a profile item is no JSON object")
     item_id = _identifier(value, "id", f"{where}, profile item")
     where = f"{where}, item {item_id!r}"
-    fields = {name: _field(value.get(name), name, task, where) for name in arrow.item_fields(task)}
+    fields = {name: _field(value.get(name), name, task, where) for name in lamp_rows.item_fields(task)}
     return item_id, fields
 
 
 def _field(value: object, name: str, task: Task, where: str) -> str | list[str] | None:
     if is_absent(value):
         return None
-    if arrow.is_list_field(name):
+    if lamp_rows.is_list_field(name):
         texts = [_text(text, f"{where}: {name}") for text in (value if isinstance(value, list) else [value])]
         return [text for text in texts if text is not None]
     if task.kind == "rating" and any(form.labelled and form.response_field == name for form in task.forms):

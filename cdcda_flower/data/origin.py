@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from cdcda_flower.config import RunConfig
-from cdcda_flower.data.arrow import Profile
 from cdcda_flower.data.lamp_files import check_files, read_split
+from cdcda_flower.data.lamp_rows import Profile
 from cdcda_flower.data.personas import CORPUS_VERSION, write_corpus
 from cdcda_flower.data.prepared import Prepared, is_prepared, open_prepared
 from cdcda_flower.data.table import SUFFIXES, is_table, open_table

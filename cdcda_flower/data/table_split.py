@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdcda_flower.data.arrow import Profile
+from cdcda_flower.data.lamp_rows import Profile
 from cdcda_flower.data.table import Table, TableRow, load_dataset, open_table, table_rows
 from cdcda_flower.errors import DataError
 from cdcda_flower.files import file_digest, whole_folder

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cdcda_flower.data.arrow import Profile
+from cdcda_flower.data.lamp_rows import Profile
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.tasks import ProfileForm, Task
 from cdcda_flower.types import Example, UserHistory, same_text

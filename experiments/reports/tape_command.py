@@ -14,7 +14,7 @@ from cdcda_flower.runs.locations import tape_file
 from cdcda_flower.runs.tape import DamagedTapeError, Tape
 from cdcda_flower.runs.tape import export as export_rows
 from experiments.launching.staging import find_app
-from experiments.terminal import Column, Line, Table, numbers, stdout
+from experiments.terminal import Column, Line, PlainCommand, Table, numbers, stdout
 
 tape = typer.Typer(
     help="What the cloud wrote and the scorer found, recorded.", no_args_is_help=True, rich_markup_mode=None
@@ -23,7 +23,7 @@ tape = typer.Typer(
 File = Annotated[Path | None, typer.Argument(help="a tape; without it the one in the cache folder")]
 
 
-@tape.command()
+@tape.command(cls=PlainCommand)
 def stats(file: File = None) -> None:
     """Say what a tape holds, per model."""
     path = _path(file)
@@ -42,7 +42,7 @@ def stats(file: File = None) -> None:
     terminal.say(f"{path}: {path.stat().st_size / 1e6:,.2f} MB")
 
 
-@tape.command()
+@tape.command(cls=PlainCommand)
 def verify(file: File = None) -> None:
     """Check a tape's file; exit code 1 where it is damaged."""
     path = _path(file)
@@ -55,7 +55,7 @@ def verify(file: File = None) -> None:
     stdout().say(f"{path}: {rows:,} calls and scores, the file is whole")
 
 
-@tape.command()
+@tape.command(cls=PlainCommand)
 def export(
     to: Annotated[Path, typer.Option("--to", help="the file of JSON lines to write; it must not exist")],
     file: File = None,

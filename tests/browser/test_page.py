@@ -20,7 +20,7 @@ from cdcda_flower.runs.progress import Progress
 from cdcda_flower.types import UserFailure, Verdict
 from dashboard_runs import HOSTILE, write_run
 from experiments.dashboard.catalog import Catalog
-from experiments.dashboard.serving import server_of
+from experiments.dashboard.dashboard_command import server_of
 from experiments.dashboard.single_file import html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -182,10 +182,10 @@ def test_a_reply_of_a_gigabyte_is_refused_unread(
     four: Federation, whole: Outcome, phase: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replies, "LARGEST_REPLY_BYTES", 2**20)
-    more = {"text": "x" * 2**20} if kind == "text" else {"data": b"x" * 2**20}
+    more = ConfigRecord({"text": "x" * 2**20} if kind == "text" else {"data": b"x" * 2**20})
 
     def with_more(reply: Message, message: Message) -> Message:
-        return Message(RecordDict({**reply.content, "more": ConfigRecord(more)}), reply_to=message)
+        return Message(RecordDict({**reply.content, "more": more}), reply_to=message)
 
     outcome = _run(four, phase, with_more)
     _is_only_b(outcome, whole, phase)

@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.runs.tape import Tape, TapedCall, TapedModel
 from cdcda_flower.types import Sample, UserResult
-from experiments.cli import run_command
+from experiments.cli import app, run_command
 from experiments.launching.staging import find_app
 
 
@@ -34,6 +38,17 @@ def finished(tmp_path: Path) -> RunFolder:
             UserResult(user_id="u", method="device", adapter_of=None, queries=2, unparsed=0, sums=sums, seconds=1)
         )
     return folder
+
+
+def _commands(group: click.Group | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every command of `cdcda`."""
+    found = typer.main.get_command(app) if group is None else group
+    assert isinstance(found, click.Group)
+    for name, command in found.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name)
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -187,6 +202,19 @@ def test_a_tape_that_is_none_is_bad_input(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "note.txt").write_text("no tape " * 100)
     for command in ("stats", "verify"):
         assert "is no tape" in _fails(capsys, "tape", command, str(tmp_path / "note.txt"))
+
+
+@pytest.mark.parametrize("command", list(_commands()))
+def test_the_help_of_each_command_says_what_each_argument_and_option_is(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([*command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "\\" not in said
+    # A name that is too long for its column has its text in the next line.
+    entries = re.findall(r"^  (\S.*(?:\n {4,}\S.*)?)$", said.partition("\n\n  ")[2].partition("\n\n")[2], re.MULTILINE)
+    assert entries
+    assert [entry for entry in entries if not re.search(r"\S(  +|\n +)[^\s\[]", entry)] == []
 
 
 def test_help_is_exit_code_0_and_starts_light() -> None:

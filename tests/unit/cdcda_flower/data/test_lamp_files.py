@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cdcda_flower.data import lamp_files
-from cdcda_flower.data.arrow import is_list_field, item_fields
 from cdcda_flower.data.lamp_files import check_files, read_split, split_file
+from cdcda_flower.data.lamp_rows import is_list_field, item_fields
 from cdcda_flower.errors import DataError
 from cdcda_flower.tasks import task_named
 from lamp_folder import RATING, items, row, rows, write_folder, write_split

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdcda_flower.data.arrow import Profile
+from cdcda_flower.data.lamp_rows import Profile
 from cdcda_flower.data.targets import HeldOut, Reading, choose_targets, clean, draw, most_recent
 from cdcda_flower.errors import ConfigError, DataError
 from cdcda_flower.tasks import task_named
