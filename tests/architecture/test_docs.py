@@ -12,10 +12,8 @@ import typer
 
 from cdcda_flower.config import RunConfig
 from experiments.cli import app
+from pages import PAGES, commands_on, lines_on
 from repository import ROOT
-
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-_FENCE = re.compile(r"^```(?:bash|console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _name(page: Path) -> str:
@@ -27,24 +25,9 @@ def test_every_key_says_what_it_means() -> None:
     assert [key for key, field in fields if not field.description] == []
 
 
-def _lines(page: Path) -> list[str]:
-    """The commands of a page's blocks, joined where a line goes on, without prompts."""
-    text = page.read_text(encoding="utf-8")
-    lines = [line for block in _FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"^ {4}((?:cdcda|make) .+)$", text, re.MULTILINE)
-    return [line.strip().removeprefix("$ ") for line in lines]
-
-
-def _commands(page: Path) -> set[str]:
-    inline = re.findall(r"`(cdcda [^`\n]+)`", page.read_text(encoding="utf-8"))
-    # `cdcda run` in a sentence names the command; its arguments are left to the reader.
-    inline = [command for command in inline if len(shlex.split(command, comments=True)) > 2]
-    return {line.split(" | ")[0].split(" > ")[0] for line in [*_lines(page), *inline] if line.startswith("cdcda ")}
-
-
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_command_parses(page: Path) -> None:
-    for line in _commands(page):
+    for line in commands_on(page):
         _, *arguments = shlex.split(line, comments=True)
         command = typer.main.get_command(app)
         while arguments and arguments[0] in getattr(command, "commands", {}):
@@ -56,7 +39,7 @@ def test_every_command_parses(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_target_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {line.split()[1] for line in _lines(page) if line.startswith("make ")}
+    named = {line.split()[1] for line in lines_on(page) if line.startswith("make ")}
     named |= set(re.findall(r"`make ([a-z-]+)`", page.read_text(encoding="utf-8")))
     assert named - targets == set()
 
