@@ -25,6 +25,7 @@ from experiments.export import ExportOrder
 from experiments.export import export as write_export
 from experiments.launching.launch import Terminated, launch, prepare_only, resume
 from experiments.launching.staging import find_app
+from experiments.leakage.leakage_command import measure, show_leakage
 from experiments.new import kinds, usage, write
 from experiments.paper.case import CaseOrder
 from experiments.paper.command import PaperOrder, report_paper
@@ -296,6 +297,20 @@ def audit(
     reports = examine(folder)
     show_audit(folder, reports, stdout())
     return exit_code(reports)
+
+
+@app.command(cls=PlainCommand)
+def leakage(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders, or runs' names in the runs folder")],
+    shadows: Annotated[int, typer.Option(min=0, help="other users' adapters that read each user's texts")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
+) -> None:
+    """Measure what pairs and adapters give away about people, beside what they gained and what it cost."""
+    found = measure([_find_run(run) for run in runs], stderr(), shadows=shadows)
+    if as_json:
+        stdout().write(_json([one.document() for one in found]))
+    else:
+        show_leakage(found, stdout())
 
 
 @app.command(cls=PlainCommand)

@@ -49,6 +49,8 @@ def read_layer(conf: Path) -> Layer:
 def config_of(layers: Sequence[Layer], *, runs_dir: Path | None = None, name: str = "") -> RunConfig:
     """Returns the config of the layers over the defaults, a later one over an earlier; the first has the plugins."""
     values = read_defaults(find_app().pyproject) | {"plugin-dir": str(layers[0].folder)}
+    for layer in layers:
+        _check_texts(layer.values)
     merged = values | {key: value for layer in layers for key, value in layer.values.items()}
     paths = (*PLACE_KEYS, *local_model_keys(merged))
     for layer in layers:
@@ -60,6 +62,13 @@ def config_of(layers: Sequence[Layer], *, runs_dir: Path | None = None, name: st
     config = RunConfig.from_flwr(values)
     places = {"cache-dir": str(cache_folder(config)), "runs-dir": str(runs_folder(config))}
     return RunConfig.from_flwr({**values, **places})
+
+
+def _check_texts(values: Mapping[str, Scalar]) -> None:
+    """Raises ConfigError for a text that no file and no path can hold: bytes of a command line that are no UTF-8, or a NUL."""
+    for key, value in values.items():
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+            raise ConfigError(f"{key} is {value!a}, which holds a NUL or half a character; write it in UTF-8")
 
 
 def local_model_keys(values: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -126,7 +135,7 @@ def scalar(text: str) -> Scalar:
 
 def _absolute_paths(values: Mapping[str, Scalar], folder: Path, keys: Sequence[str]) -> dict[str, Scalar]:
     return {
-        key: _absolute(value, folder) if key in keys and _is_path(key, value) else value
+        key: _absolute(key, value, folder) if key in keys and _is_path(key, value) else value
         for key, value in values.items()
     }
 
@@ -143,5 +152,8 @@ def _is_path(key: str, value: Scalar) -> bool:
     return key in PLACE_KEYS or (key in MODEL_KEYS and is_path(value))
 
 
-def _absolute(value: Scalar, folder: Path) -> str:
-    return str((folder / expanded(str(value))).resolve())
+def _absolute(key: str, value: Scalar, folder: Path) -> str:
+    try:
+        return str((folder / expanded(str(value))).resolve())
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None

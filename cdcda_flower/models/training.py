@@ -51,7 +51,6 @@ class Fleet:
     def __init__(self, adapters: StackedAdapters, *, batch_tokens: int = 0) -> None:
         self._adapters = adapters
         self._batch_tokens = batch_tokens or _fitting_tokens(adapters)
-        self._mixed = compute_dtype(adapters.device) is torch.bfloat16
         if adapters.device.type == "cpu":
             keep_memory()
 
@@ -136,14 +135,20 @@ class Fleet:
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         """Returns each row's summed loss over its answer tokens (rows,)."""
-        with torch.autocast(self._adapters.device.type, torch.bfloat16, enabled=self._mixed):
-            logits = answer_logits(self._adapters.model, batch, route=self._adapters.route)
-        # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
-        flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+        flat = answer_scores(self._adapters, batch)
         each = cross_entropy(flat, batch.labels.flatten(), ignore_index=-100, reduction="none")
         if batch.taught:
             each = mixed(each, flat[:, : self._vocabulary], batch.taught)
         return each.view(batch.labels.shape).sum(-1)
+
+
+def answer_scores(adapters: StackedAdapters, batch: Batch) -> torch.Tensor:
+    """Returns the logits (rows x A, words) of a batch's answers, each row under its slot's adapter."""
+    mixed = compute_dtype(adapters.device) is torch.bfloat16
+    with torch.autocast(adapters.device.type, torch.bfloat16, enabled=mixed):
+        logits = answer_logits(adapters.model, batch, route=adapters.route)
+    # In float32 at least: 16 bits are too few for a sum over the whole vocabulary.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
 
 
 class _Part(NamedTuple):

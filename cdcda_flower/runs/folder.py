@@ -275,11 +275,11 @@ class RunFolder:
     def manifest(self) -> Manifest:
         """Returns the manifest as it stands now; raises DataError where there is none or it is no manifest."""
         try:
-            text = self._manifest_path.read_text(encoding="utf-8")
+            found = self._manifest_path.read_bytes()
         except OSError:
             raise DataError(f"{self.path} is no run folder: it has no readable {MANIFEST}") from None
         try:
-            return Manifest.model_validate_json(text)
+            return Manifest.model_validate_json(found)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "its text"

@@ -386,6 +386,11 @@ class LedgerReader:
                 rows = connection.execute(query).fetchall() if version == VERSION else []
         except sqlite3.Error as error:
             raise DataError(f"{self._path} cannot be read as a run's ledger: {error}") from error
+        except UnicodeDecodeError:
+            # Its message would quote the bytes, which may be a person's text.
+            raise DataError(
+                f"{self._path} is damaged: a text in it is no UTF-8; copy it again, resume the run, or run anew"
+            ) from None
         if version != VERSION:
             raise DataError(
                 f"{self._path} is a ledger of version {version}, this is {VERSION}; read it with the version of the code that "

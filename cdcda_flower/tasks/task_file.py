@@ -101,7 +101,7 @@ def _whole(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns all fields of a task of which a file need say the kind and the wording only; raises ConfigError."""
     kind: Any = table.get("kind")
     wording = table.get("wording")
-    if kind not in METRICS:
+    if not isinstance(kind, str) or kind not in METRICS:
         raise ConfigError(f"{where}: kind is {kind!r}; it must be one of {', '.join(METRICS)}")
     if not isinstance(wording, str) or wording.count(INPUT) != 1:
         raise ConfigError(

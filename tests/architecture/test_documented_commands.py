@@ -29,6 +29,7 @@ ELSEWHERE = {
     "data check": "tests/federated/test_own_data_page.py",
     "data prepare": "tests/federated/test_own_data_page.py",
     "data download": "tests/unit/cdcda_flower/data/test_download.py",
+    "leakage": "tests/federated/test_leakage.py",
     "track": "tests/unit/experiments/reports/test_trackers.py",
     # Two share ratios, all subsets of filters, or answers of each device: more than these runs have.
     "filters RUN RUN": "tests/unit/experiments/reports/test_filter_study.py",
