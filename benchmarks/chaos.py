@@ -69,7 +69,7 @@ def numbers(folder: RunFolder) -> tuple[object, ...]:
 def started(runs: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Starts `cdcda run` with the runs folder as the mark of all its processes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.cli", "run", *arguments],
+        [sys.executable, "-c", "from experiments.cli import main; main()", "run", *arguments],
         env={**os.environ, "CDCDA_RUNS_DIR": str(runs), "CDCDA_MIN_FREE_GB": "0"},
         stdout=subprocess.DEVNULL,
         stderr=(runs / "said.log").open("ab"),
