@@ -101,7 +101,8 @@ def _whole(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns all fields of a task of which a file need say the kind and the wording only; raises ConfigError."""
     kind: Any = table.get("kind")
     wording = table.get("wording")
-    if not isinstance(kind, str) or kind not in METRICS:
+    # A list: what a file holds may be no possible key of a mapping.
+    if kind not in list(METRICS):
         raise ConfigError(f"{where}: kind is {kind!r}; it must be one of {', '.join(METRICS)}")
     if not isinstance(wording, str) or wording.count(INPUT) != 1:
         raise ConfigError(

@@ -1,6 +1,7 @@
 """The loss of texts under stacked adapters is that which plain PEFT computes, text by text."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def adapters(tiny_llama: Path, tmp_path: Path) -> list[StoredAdapter]:
 
 
 def _of_peft(model: Path, adapter: StoredAdapter | None) -> list[float]:
-    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    plain: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter:
         plain = PeftModel.from_pretrained(plain, adapter.path)
     tokenizer, losses = load_tokenizer(tiny_ref(model)), []
