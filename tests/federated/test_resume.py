@@ -13,7 +13,7 @@ from clients import client_app
 from clients.device import Device
 from clients.executors.echo import EchoExecutor
 from experiments.launching.resuming import reopen
-from fakes import InProcessGrid, contexts
+from fakes import Fault, InProcessGrid, contexts
 from federation import Federation, Outcome
 from strategies import server_app
 from strategies.round import EVALUATE, PERSONALIZE, SHARE
@@ -94,6 +94,21 @@ def test_a_run_that_stopped_twice_goes_on_twice(four: Federation, trained: Count
     _until(config, folder, EVALUATE, 1)
     resumed = _resumed(four, config, folder)
     assert resumed.rows() == whole.rows()
+    assert max(trained.values()) == 1
+
+
+@pytest.mark.parametrize("phase", [SHARE, PERSONALIZE, EVALUATE])
+def test_a_run_that_finished_without_a_device_asks_it_again_and_ends_whole(
+    four: Federation, trained: Counter[tuple[str, str]], phase: str
+) -> None:
+    config = four.config(on_device_failure="record")
+    whole = four.run(config)
+    trained.clear()
+    faults = [Fault(partition=1, phase=phase, kind="died")]
+    lacking = four.run(config, faults=faults)
+    assert lacking.failures.startswith("1 of 4 users failed (B)")
+    resumed = _resumed(four, config, lacking.folder)
+    assert (resumed.failures, resumed.rows()) == ("", whole.rows())
     assert max(trained.values()) == 1
 
 
