@@ -249,7 +249,7 @@ def test_a_device_has_its_own_folder_and_nothing_of_the_servers(deployed: Deploy
 
 
 def test_a_device_that_leaves_is_named_and_the_others_finish(place: Place, tmp_path: Path) -> None:
-    conf = write_toml(tmp_path / "conf.toml", {**DOUBLES, "num-users": 3, "swap-test": False, "reply-timeout-s": 90})
+    conf = write_toml(tmp_path / "conf.toml", {**DOUBLES, "num-users": 3, "swap-test": False, "reply-timeout-s": 50})
     config = _config(place, conf, "left")
     with _machines(config, place, [CANARY]) as (machines, prepared, _):
         folder = new_run(config, machines)
