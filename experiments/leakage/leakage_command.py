@@ -1,5 +1,6 @@
 """`cdcda leakage`: what runs give away about their people, beside what the people gained and what it cost."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -22,12 +23,16 @@ _BASELINE = "device"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leakage:
-    """What one run gives away: in pairs, and by each method's adapters; `gains` are over `device`, on the headline metric."""
+    """What one run gives away: in pairs, and by each method's adapters; `gains` are over `device`, on the headline metric.
+
+    `bytes_up` is a user's upload of shared examples, the mean; it left for the methods in `sharing` only.
+    """
 
     run: str
     policy: str
     share_ratio: float
     bytes_up: float
+    sharing: frozenset[str]
     copied: Copied | None
     membership: tuple[Membership, ...]
     gains: Mapping[str, Comparison]
@@ -66,6 +71,7 @@ def _measured(run: OpenedRun, evidence: Evidence, terminal: Terminal, shadows: i
         policy=run.config.share_policy,
         share_ratio=run.config.share_ratio,
         bytes_up=sum(size for _, size in evidence.counted.values()) / max(len(uploads), 1),
+        sharing=frozenset(method.name for method in evidence.config.chosen_methods if method.shares),
         copied=copied(run.task, evidence.pairs, evidence.shared, histories) if evidence.pairs else None,
         membership=tuple(_attacked(evidence, terminal, shadows)),
         gains={one.b: one for one in gains if one.metric == run.task.headline},
@@ -92,6 +98,8 @@ def _attacked(evidence: Evidence, terminal: Terminal, shadows: int) -> list[Memb
     for stored in (one for by_user in adapters.values() for one in by_user.values()):
         if not evidence.folder.path.joinpath(stored.path).is_dir():
             raise DataError(f"{stored.path} is missing; copy the run's whole folder, or run anew")
+    # It says that another package would multiply four bits faster.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     base = ModelRef(name="M_base", path=str(evidence.model_folder), digest="")
     total = sum(len(one.pairs) for one in texts.values()) * (1 + len(adapters) * (1 + shadows))
     terminal.say(f"reading {total:,} texts with the adapters of {evidence.manifest.run}")
@@ -176,7 +184,7 @@ def _frontier(found: Sequence[Leakage]) -> Table:
                         method,
                         run.policy,
                         f"{run.share_ratio:g}",
-                        f"{run.bytes_up:,.0f}",
+                        f"{run.bytes_up if method in run.sharing else 0:,.0f}",
                         _interval(difference),
                         _interval(auc.get(method)),
                     )
@@ -190,7 +198,7 @@ def _frontier(found: Sequence[Leakage]) -> Table:
         lines=tuple(lines),
         labels=2,
         notes=(
-            "bytes shared: a user's upload of shared examples, the mean. AUC: of the attack against other users' adapters, or "
+            "bytes shared: a user's upload of shared examples, the mean, for the methods that use it. AUC: of the attack against other users' adapters, or "
             "with --shadows 0 of that against M_base.",
         ),
     )
