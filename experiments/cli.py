@@ -24,6 +24,7 @@ from experiments.dashboard.dashboard_command import serve
 from experiments.export import ExportOrder
 from experiments.export import export as write_export
 from experiments.launching.launch import Terminated, launch, prepare_only, resume
+from experiments.launching.resuming import STOPPED
 from experiments.launching.staging import find_app
 from experiments.leakage.leakage_command import measure, show_leakage
 from experiments.new import kinds, usage, write
@@ -121,12 +122,11 @@ def _summarise(folder: RunFolder) -> None:
 
 def _point_to(folder: RunFolder) -> None:
     """Says where a run lies, and what can be done with it next."""
-    place, status = shlex.quote(str(folder.path)), folder.manifest().status
-    if status == "finished":
+    place, manifest = shlex.quote(str(folder.path)), folder.manifest()
+    if manifest.status == "finished":
         stdout().write(f"dashboard: cdcda dashboard {place}\n")
-        if folder.manifest().error:
-            stdout().write(f"resume: cdcda run --resume {place}   (asks the failed devices again)\n")
-    elif status in {"failed", "interrupted"}:
+    # What failed devices left out is asked again; a run on real devices is started anew.
+    if (manifest.error or manifest.status in STOPPED) and manifest.config.get("devices") != "real":
         stdout().write(f"resume: cdcda run --resume {place}\n")
     stdout().write(f"run: {folder.path}\n")
 

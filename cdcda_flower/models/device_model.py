@@ -35,12 +35,9 @@ class DeviceModel:
         """Loads the base; its path is written into every adapter's configuration, as PEFT does."""
         if spec.threads:
             torch.set_num_threads(spec.threads)
-        loaded = load_causal(spec.base, pick_device(spec.device), quantization=spec.quantization)
-        if spec.dequantised:
-            loaded = loaded._replace(model=dequantised(loaded.model))
         self._spec = spec
-        self._stop = stops_of(loaded.tokenizer, loaded.model)
-        self._adapters = StackedAdapters(loaded, slots=spec.slots, rank=spec.rank, alpha=spec.alpha)
+        self._adapters = stacked(spec)
+        self._stop = stops_of(self._adapters.tokenizer, self._adapters.model)
         self._adapters.config.base_model_name_or_path = spec.base.path
         self._fleet = Fleet(self._adapters)
 
@@ -88,7 +85,7 @@ class DeviceModel:
         for start in range(0, len(keys), self._spec.slots):
             group = list(enumerate(keys[start : start + self._spec.slots]))
             for slot, key in group:
-                self._fill(slot, refs[key])
+                fill(self._adapters, slot, refs[key])
             asked = [(slot, place, column) for slot, key in group for place, column in cells[key]]
             outputs = iter(self._answer([(slot, q) for slot, place, _ in asked for q in requests[place].queries]))
             for _, place, column in asked:
@@ -111,11 +108,21 @@ class DeviceModel:
             (draft / LOSSES).write_text(json.dumps(fit.losses), encoding="utf-8")
         return Trained(weights_digest, fit.stats)
 
-    def _fill(self, slot: int, adapter: StoredAdapter | None) -> None:
-        if adapter is None:
-            self._adapters.clear(slot)
-        else:
-            self._adapters.load(slot, load_adapter(Path(adapter.path), digest=adapter.weights_digest))
+
+def stacked(spec: ModelSpec) -> StackedAdapters:
+    """Returns M_base with empty slots."""
+    loaded = load_causal(spec.base, pick_device(spec.device), quantization=spec.quantization)
+    if spec.dequantised:
+        loaded = loaded._replace(model=dequantised(loaded.model))
+    return StackedAdapters(loaded, slots=spec.slots, rank=spec.rank, alpha=spec.alpha)
+
+
+def fill(adapters: StackedAdapters, slot: int, adapter: StoredAdapter | None) -> None:
+    """Puts a stored adapter into a slot, or none; raises DataError where its weights are not those of its digest."""
+    if adapter is None:
+        adapters.clear(slot)
+    else:
+        adapters.load(slot, load_adapter(Path(adapter.path), digest=adapter.weights_digest))
 
 
 @lru_cache(maxsize=1)

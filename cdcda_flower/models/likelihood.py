@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from cdcda_flower.models.adapters import load_adapter
-from cdcda_flower.models.loading import dequantised, load_causal, pick_device
+from cdcda_flower.models.device_model import fill, stacked
 from cdcda_flower.models.lora import StackedAdapters
 from cdcda_flower.models.requests import ModelSpec, StoredAdapter
 from cdcda_flower.models.tokens import TokenizedExample, collate, packed, tokenize
 from cdcda_flower.models.training import answer_scores
 
-# As in answering: of one batch, the room of its rows.
+# Of one batch, the room of its rows: the logits of all their answers stand in memory at once.
 _BATCH_TOKENS = 8192
 
 
@@ -42,20 +40,14 @@ def answer_losses(
     Inputs are cut as in training. `on_done(texts)` reports each group of adapters. Raises DataError where weights are not
     those of their digest.
     """
-    loaded = load_causal(spec.base, pick_device(spec.device), quantization=spec.quantization)
-    if spec.dequantised:
-        loaded = loaded._replace(model=dequantised(loaded.model))
-    adapters = StackedAdapters(loaded, slots=spec.slots, rank=spec.rank, alpha=spec.alpha)
+    adapters = stacked(spec)
     losses = [[0.0] * len(one.texts) for one in asked]
     for start in range(0, len(asked), spec.slots):
         group = list(enumerate(asked[start : start + spec.slots]))
         for slot, one in group:
-            if one.adapter is None:
-                adapters.clear(slot)
-            else:
-                adapters.load(slot, load_adapter(Path(one.adapter.path), digest=one.adapter.weights_digest))
+            fill(adapters, slot, one.adapter)
         rows = [
-            _Row(slot, (start + slot, index), tokenize(loaded.tokenizer, query, answer, max_tokens=spec.max_tokens))
+            _Row(slot, (start + slot, index), tokenize(adapters.tokenizer, query, answer, max_tokens=spec.max_tokens))
             for slot, one in group
             for index, (query, answer) in enumerate(one.texts)
         ]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from cdcda_flower.errors import BadInputError, DataError
 from cdcda_flower.models.requests import StoredAdapter, model_spec
@@ -96,7 +97,7 @@ def _attacked(evidence: Evidence, terminal: Terminal, shadows: int) -> list[Memb
     if not adapters:
         return []
     for stored in (one for by_user in adapters.values() for one in by_user.values()):
-        if not evidence.folder.path.joinpath(stored.path).is_dir():
+        if not Path(stored.path).is_dir():
             raise DataError(f"{stored.path} is missing; copy the run's whole folder, or run anew")
     # It says that another package would multiply four bits faster.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -172,9 +173,7 @@ def _attacks(found: Sequence[Leakage]) -> Table:
 def _frontier(found: Sequence[Leakage]) -> Table:
     lines = []
     for run in found:
-        auc = {
-            one.method: one.auc.get("against other users") or one.auc.get("against M_base") for one in run.membership
-        }
+        auc = {one.method: one.auc.get("against M_base") for one in run.membership}
         for method, gain in run.gains.items():
             difference = Interval(gain.difference, gain.low, gain.high)
             lines.append(
@@ -198,8 +197,8 @@ def _frontier(found: Sequence[Leakage]) -> Table:
         lines=tuple(lines),
         labels=2,
         notes=(
-            "bytes shared: a user's upload of shared examples, the mean, for the methods that use it. AUC: of the attack against other users' adapters, or "
-            "with --shadows 0 of that against M_base.",
+            "bytes shared: a user's upload of shared examples, the mean, for the methods that use it. AUC: of the "
+            "attack against M_base.",
         ),
     )
 

@@ -14,7 +14,8 @@ from cdcda_flower.seeding import derive_seed
 from cdcda_flower.statistics import Interval, intervals_over_users
 from cdcda_flower.types import Example
 
-# What an attack knows beside the adapter: nothing, M_base, or adapters that were never trained on the text. The last one
+# What an attack knows beside the adapter: nothing, M_base, or adapters that other users trained. With `global>NAME` these
+# have seen the text as well, if it was shared: they start from the global adapter. The last one
 # reads M_base alone, which never saw a text: what it finds is no leak but how history and held-out examples differ.
 ATTACKS = ("loss", "against M_base", "against other users", "control: M_base")
 
@@ -73,25 +74,26 @@ def membership(
         ],
         on_done=on_done,
     )
-    found = dict(zip(readings, losses, strict=True))
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (method, lender, user), own in zip(readings, losses, strict=True):
+        found.setdefault((method, user), {})[lender] = own
     return [_attacked(method, found, texts) for method in adapters]
 
 
 def _attacked(
-    method: str, found: Mapping[tuple[str, str, str], Sequence[float]], texts: Mapping[str, Texts]
+    method: str, found: Mapping[tuple[str, str], Mapping[str, Sequence[float]]], texts: Mapping[str, Texts]
 ) -> Membership:
+    """`found` has the losses of each user's texts under (method, user), by whose adapter read them."""
     columns: dict[str, list[float]] = {attack: [] for attack in ATTACKS}
-    users = [user for user in texts if (method, user, user) in found]
+    users = [user for user in texts if (method, user) in found]
     for user in users:
-        own, base = found[method, user, user], found["", "", user]
+        own, base = found[method, user][user], found["", user][""]
         scores = {
             "loss": [-loss for loss in own],
             "against M_base": _less(base, own),
             "control: M_base": [-loss for loss in base],
         }
-        if shadows := [
-            losses for (name, lender, of), losses in found.items() if (name, of) == (method, user) and lender != user
-        ]:
+        if shadows := [losses for lender, losses in found[method, user].items() if lender != user]:
             scores["against other users"] = _less([sum(at) / len(at) for at in zip(*shadows, strict=True)], own)
         count = len(texts[user].members)
         for attack, values in scores.items():

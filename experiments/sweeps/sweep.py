@@ -138,7 +138,12 @@ class Sweep:
             other = manifest.source_digest != code or manifest.plugins != used_plugins(cell.config)
             if not (self.fresh and other):
                 return Outcome(
-                    cell=cell, status="skipped", folder=finished.path, minutes=manifest.minutes, other_code=other
+                    cell=cell,
+                    status="skipped",
+                    folder=finished.path,
+                    minutes=manifest.minutes,
+                    other_code=other,
+                    reason=manifest.error,
                 )
         for folder in attempts(self.runs_dir, cell.name):
             if launcher_state(folder) == "alive":
@@ -198,7 +203,8 @@ class Sweep:
         except Exception as error:  # noqa: BLE001 - whatever ends one cell, the others are worth running
             terminal.say(traceback.format_exc())
             return ended("failed", f"{type(error).__name__}: {error}")
-        return ended("finished")
+        # With on-device-failure = "record", who failed.
+        return ended("finished", RunFolder(folders[0].path).manifest().error)
 
     def _resumed(self, cell: Cell, terminal: Terminal, created: Callable[[RunFolder], None]) -> bool:
         """Carries the cell's last attempt to its end, if it stopped and nothing has changed since; says whether it did."""

@@ -73,9 +73,10 @@ def show_sweep(sweep: Sweep, terminal: Terminal) -> None:
         return
     terminal.show(_cell_table(sweep))
     for outcome in sweep.outcomes:
-        if outcome.status == "failed":
+        # A finished cell has one if devices failed.
+        if outcome.status in {"failed", *COMPLETE} and outcome.reason:
             reason = outcome.reason.partition("\n")[0]
-            terminal.say(f"failed: {outcome.cell.label or outcome.cell.name}: {reason}")
+            terminal.say(f"{_word(outcome)}: {outcome.cell.label or outcome.cell.name}: {reason}")
     counts = Counter(_word(outcome) for outcome in sweep.outcomes)
     terminal.say(f"{_cells(len(sweep.outcomes))}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     if other := sum(outcome.other_code for outcome in sweep.outcomes):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import Example, Provenance, SyntheticPair
-from experiments.leakage.copied import Copied, Runs, copied
+from experiments.leakage.copied import Runs, copied
 
 TASK = task_named("lamp-3")
 WORDS = st.lists(st.sampled_from("abcdef"), max_size=12)
@@ -65,4 +65,3 @@ def test_where_all_is_shared_or_nobody_else_is_there_nothing_is_said_of_it() -> 
     found = copied(TASK, [_pair("a", "1", "the lamp is blue")], {("a", "1"): history["a"][0]}, history)
     assert found.source is not None
     assert (found.unshared, found.others, found.above) == (None, None, None)
-    assert isinstance(found, Copied)
