@@ -135,7 +135,15 @@ def show_leakage(found: Sequence[Leakage], terminal: Terminal) -> None:
 
 
 def _copied(found: Sequence[Leakage]) -> Table:
-    heads = ("pairs", "its source", "long", "unshared items", "long", "another's items", "unshared - another's")
+    heads = (
+        "pairs",
+        "its source",
+        "its source: long",
+        "unshared items",
+        "unshared: long",
+        "another's items",
+        "unshared - another's",
+    )
     lines = []
     for one in found:
         if c := one.copied:
