@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cdcda_flower.data.personas.rewording import REWORDED_TASKS
 from cdcda_flower.errors import ConfigError
 from cdcda_flower.key_rules import check_run_name, column_names, unknown_key, url_problem
 from cdcda_flower.methods import KNOWN_METHODS, Method, is_method, method_named, method_problem
@@ -82,6 +83,11 @@ def doubles_in(values: Mapping[str, Scalar]) -> tuple[str, ...]:
     return tuple(key for key in DOUBLE_KEYS if values.get(key) == "echo")
 
 
+def is_control(values: Mapping[str, Scalar]) -> bool:
+    """Says whether a flat config's cloud is the positive control, which says nothing about real clouds."""
+    return values.get("cloud-engine") == "corpus-control"
+
+
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
@@ -149,7 +155,7 @@ class RunConfig(BaseModel):
     k: Annotated[int, Field(ge=1, le=100)] = Field(description="synthetic pairs per shared example")
     temperature: Annotated[float, Field(gt=0, le=5)] = Field(description="of the cloud's multinomial sampling")
     cloud_engine: str = Field(
-        description=f"{_choices(CLOUD_ENGINE)}; openai is a server (docs/how-to/cloud-server.md), echo a test double"
+        description=f"{_choices(CLOUD_ENGINE)}; openai is a server (docs/how-to/cloud-server.md), corpus-control a positive control for embedded data, echo a test double"
     )
     prompt_form: Literal["guided", "paper"] = Field(
         description="guided begins the cloud's answers and binds them to labels, for small models; paper leaves all to the model"
@@ -456,6 +462,21 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_kinds(cls, value: str) -> str:
         redacted_kinds(value)
+        return value
+
+    @field_validator("cloud_engine")
+    @classmethod
+    def _what_the_control_knows(cls, value: str, info: ValidationInfo) -> str:
+        data, task = info.data.get("data"), info.data.get("task")
+        if value != "corpus-control" or data is None or task is None:
+            return value
+        said = f"cloud-engine is {value!r}, which knows how the embedded corpus is written"
+        if data != "embedded":
+            raise ConfigError(f'{said}; data is {data!r}: set data = "embedded", or take another engine')
+        if task not in REWORDED_TASKS:
+            raise ConfigError(f"{said} for {', '.join(REWORDED_TASKS)}; task is {task!r}: take one of them")
+        if asking := [method.name for method in _methods(info) if method.answers == "cloud"]:
+            raise ConfigError(f"{said} and answers no questions; leave the method {asking[0]} out")
         return value
 
     @field_validator("cloud_model")

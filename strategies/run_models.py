@@ -19,6 +19,8 @@ from strategies.phases import Phases
 from strategies.recording import Recording
 
 _ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
+# Raise the number with every change of what it writes: the tape keeps its answers.
+_CONTROL = ModelRef(name="corpus-control (positive control)", path="", digest="corpus-control 1")
 
 
 class Models:
@@ -100,7 +102,8 @@ class Models:
     def _found_cloud(self) -> ModelRef:
         if self._config.cloud_engine == "openai":
             return api_model(self._config)
-        return _ECHO if self._config.cloud_engine == "echo" else self._here("cloud-model")
+        without_model = {"echo": _ECHO, "corpus-control": _CONTROL}
+        return without_model.get(self._config.cloud_engine) or self._here("cloud-model")
 
     def device(self) -> ModelRef:
         """Returns the model that devices start from."""

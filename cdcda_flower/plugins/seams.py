@@ -88,7 +88,7 @@ CLOUD_ENGINE = Seam(
     group="cdcda_flower.cloud_engines",
     protocol=TextGenerator,
     side="cloud",
-    built_in=("transformers", "llama-cpp", "openai", "echo"),
+    built_in=("transformers", "llama-cpp", "openai", "corpus-control", "echo"),
 )
 METRIC = Seam(
     name="metric", key="metrics", group="cdcda_flower.metrics", protocol=Metric, side="device", built_in=(), many=True

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in
+from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in, is_control
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
@@ -59,6 +59,7 @@ def overview(folder: RunFolder) -> Document:
         "error": manifest.error,
         "doubles": list(doubles_in(config)),
         "synthetic": manifest.synthetic,
+        "control": is_control(config),
         "task": task.name if task else "",
         "title": task.title if task else "",
         "people": config.get("num-users", 0),
@@ -108,6 +109,7 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "title": task.title,
         "kind": task.kind,
         "synthetic": manifest.synthetic,
+        "control": is_control(manifest.config),
         "people": read.config.num_users,
         "headline": task.headline,
         "better": {metric: task.better(metric) for metric in task.metrics},

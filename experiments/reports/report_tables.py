@@ -5,6 +5,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
+from cdcda_flower.config import is_control
 from cdcda_flower.runs.folder import RunFolder, TapeUse, UsedPlugin
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.seeding import derive_seed
@@ -104,6 +105,7 @@ def _title(report: Report) -> str:
     parts = [f"run {manifest.run}", f"{report.task.name} ({report.task.title})", f"seed {report.seed}"]
     parts += ["train queries: for tuning, no result"] if report.query_split == "train" else []
     parts += ["synthetic data"] if manifest.synthetic else []
+    parts += ["positive control: no real cloud"] if is_control(manifest.config) else []
     parts += [] if manifest.status == "finished" else [f"status: {manifest.status}"]
     parts += [manifest.error] if manifest.error else []
     return " · ".join(parts)

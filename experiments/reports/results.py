@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from cdcda_flower.config import is_control
 from cdcda_flower.runs.folder import Manifest, ModelName
 from cdcda_flower.tasks import Task
 
@@ -205,6 +206,7 @@ class Report(_Value):
         return {
             "run": self.manifest.run,
             "status": self.manifest.status,
+            "control": is_control(self.manifest.config),
             "task": self.task.name,
             "seed": self.seed,
             "query_split": self.query_split,

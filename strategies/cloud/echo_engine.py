@@ -1,15 +1,13 @@
 """A test double of the cloud: rewrites the prompt's own example by shuffling words, without a model."""
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Sample
-
-_EXAMPLE = re.compile(r"Input: \[(?P<query>.*)\], Response: \[(?P<response>.*)\]\.$")
+from strategies.cloud.prompts import shown_example
 
 
 class EchoGenerator:
@@ -30,8 +28,7 @@ class EchoGenerator:
 
 
 def _answer(request: GenerationRequest, rng: random.Random) -> Sample:
-    example = _EXAMPLE.search(request.prompt)
-    query, response = (example["query"], example["response"]) if example else (request.prompt, request.prompt)
+    query, response = shown_example(request.prompt) or (request.prompt, request.prompt)
     if not request.prefix:
         return _within(request, _whole(query, response, rng))
     if request.choices:

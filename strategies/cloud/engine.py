@@ -40,8 +40,8 @@ class Engine(Writer, Protocol):
 
 def generator_name(config: RunConfig, model: ModelRef) -> str:
     """Returns a model's name as it stands in a pair's provenance; known before the model is loaded."""
-    if config.cloud_engine == "echo":
-        return "echo"
+    if config.cloud_engine in {"echo", "corpus-control"}:
+        return config.cloud_engine
     name = config.cloud_model if config.cloud_engine == "openai" else model.name
     return f"{name}@{model.digest[:12]}"
 

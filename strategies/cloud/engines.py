@@ -12,6 +12,7 @@ from cdcda_flower.plugins.registry import load
 from cdcda_flower.plugins.seams import CLOUD_ENGINE, Plugin
 from cdcda_flower.runs.locations import cache_folder
 from cdcda_flower.types import ModelRef
+from strategies.cloud.control_engine import CorpusControl
 from strategies.cloud.echo_engine import EchoGenerator
 from strategies.cloud.engine import Engine, generator_name
 from strategies.cloud.openai_engine import OpenAIGenerator
@@ -69,6 +70,10 @@ def _echo(config: RunConfig, model: ModelRef) -> Engine:
     return EchoGenerator()
 
 
+def _control(config: RunConfig, model: ModelRef) -> Engine:
+    return CorpusControl(config.chosen_task)
+
+
 class PluginEngine:
     """A plug-in as an engine: it gets the run's temperature with its requests."""
 
@@ -89,7 +94,13 @@ class PluginEngine:
 
 
 ENGINES: Mapping[str, Callable[[RunConfig, ModelRef], Engine]] = MappingProxyType(
-    {"transformers": TransformersGenerator, "llama-cpp": LlamaCppEngine, "openai": OpenAIGenerator, "echo": _echo}
+    {
+        "transformers": TransformersGenerator,
+        "llama-cpp": LlamaCppEngine,
+        "openai": OpenAIGenerator,
+        "corpus-control": _control,
+        "echo": _echo,
+    }
 )
 
 

@@ -19,6 +19,7 @@ _PROMPT = (
     "Generate an Input and Response pairs semantically similar to the following example, no need to explain. "
     "Input: [{query}], Response: [{response}]."
 )
+_EXAMPLE = re.compile(r"Input: \[(?P<query>.*)\], Response: \[(?P<response>.*)\]\.$")
 # Larger models like to set the two words in bold.
 _INPUT = re.compile(r"\**\binput\**\s*:\s*\**", re.IGNORECASE)
 _RESPONSE = re.compile(r"\**\bresponse\**\s*:\s*\**", re.IGNORECASE)
@@ -78,6 +79,12 @@ def paper_prompt(task: Task, source: Example) -> str:
     parts = task.parts(source.query)
     query = "".join(parts._replace(text=fenced(parts.text)))
     return _PROMPT.format(query=query, response=_shown_response(task, source))
+
+
+def shown_example(prompt: str) -> ParsedPair | None:
+    """Returns the example that `paper_prompt` filled in; None where the prompt holds none."""
+    found = _EXAMPLE.search(prompt)
+    return ParsedPair(found["query"], found["response"]) if found else None
 
 
 def guided_prefix(task: Task, source: Example) -> str:

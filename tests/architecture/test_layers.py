@@ -34,6 +34,7 @@ LAYERS = {
     "cdcda_flower.wire": 2,
     "cdcda_flower.models": 2,
     "cdcda_flower.data": 2,
+    "cdcda_flower.data.personas": 1,
     "cdcda_flower.runs": 2,
     "cdcda_flower.cloud_api": 2,
     "strategies": 3,

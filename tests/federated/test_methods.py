@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.config import Scalar
+from cdcda_flower.data.personas.rewording import REWORDED_TASKS
 from cdcda_flower.errors import ConfigError, RunError
 from cdcda_flower.methods import METHODS
+from cdcda_flower.tasks import task_named
 from federation import USERS, Federation, Outcome
 from lamp_folder import items, row, rows, write_split
 from strategies.round import ASK
@@ -41,6 +43,22 @@ def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
     for training in ledger.trainings():
         user, method = training.adapter.user_id, training.adapter.method
         assert training.synthetic == sum(owner == user for owner in sent.get(method, {}).values())
+
+
+@pytest.mark.parametrize("task", REWORDED_TASKS)
+@pytest.mark.parametrize("form", ["guided", "paper"])
+def test_the_positive_control_writes_whole_pairs_in_both_forms(embedded: Federation, task: str, form: str) -> None:
+    keys: dict[str, Scalar] = {"task": task, "cloud_engine": "corpus-control", "prompt_form": form}
+    ledger = embedded.run(embedded.config(methods="direct-ft,cdcda:all", share_policy="all", num_users=3, **keys)).ledger
+    shared = ledger.shared()
+    pairs = ledger.pairs()
+    assert (len(pairs), ledger.unparsable()) == (2 * len(shared), ())
+    assert {pair.provenance.generator for pair in pairs} == {"corpus-control"}
+    labels = task_named(task).labels
+    for pair in pairs:
+        source = shared[pair.provenance.user_id, pair.provenance.source_id]
+        assert pair.query != source.query
+        assert (pair.response == source.response) or not labels
 
 
 @pytest.mark.parametrize("filters", ["consistency,diversity,length", "none", ""])

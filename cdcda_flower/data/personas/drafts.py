@@ -1,7 +1,7 @@
 """What a persona writes: one text with its answer, before it becomes a profile item or a query."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -9,6 +9,9 @@ T = TypeVar("T")
 
 # People are not their traits: this share of the answers deviates, so that no method can be perfect.
 SLIP_RATE = 0.07
+
+Phrases = tuple[tuple[str, ...], ...]
+"""Phrases of one kind, each in all its forms (a verb's base, present and past); every phrase has as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,11 @@ class Persona(Protocol):
     def draft(self, rng: random.Random) -> Draft:
         """Returns the persona's next text."""
         ...
+
+
+def phrases(words: Iterable[str]) -> Phrases:
+    """Returns phrases of one form each."""
+    return tuple((word,) for word in words)
 
 
 def slips(rng: random.Random) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, cased, joined, other, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, joined, other, phrases, slips
 from cdcda_flower.tasks import task_named
 
 # Every pattern takes its words from the article: {place} {actor} {verb}/{verbs}/{verbed} {topic}, and the user's {number}.
@@ -91,6 +91,12 @@ _REASONS = (
     "after a record summer", "because old plans had failed", "after a visit by experts", "while two members abstained",
     "because winter is coming", "after a close vote", "despite rising prices", "after a storm caused damage",
     "because families had asked for it", "while traffic grew worse", "after talks with neighbours", "despite legal doubts",
+)  # fmt: skip
+
+
+# An article's facts: any of a group may stand for another of it, in the headline too.
+INTERCHANGEABLE: tuple[Phrases, ...] = (
+    phrases(_PLACES), phrases(_ACTORS), _VERBS, phrases(_QUALITIES), phrases(_TOPICS), phrases(_DAYS), phrases(_REASONS),
 )  # fmt: skip
 
 

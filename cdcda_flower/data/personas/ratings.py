@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, pick, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, phrases, pick, slips
 from cdcda_flower.tasks import task_named
 
 # Stars that a user adds to the sentiment of their own text. Weighted to the ends: a rating that is right for nobody
@@ -84,6 +84,16 @@ _COMPLAINTS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "manual": ("The manual is unclear.", "Instructions are missing.", "The guide makes no sense."),
     "support": ("Support never answered.", "The seller was rude.", "Customer service ignored me."),
 })  # fmt: skip
+
+
+# What the sentiment and the subject of a complaint leave open: any of a group may stand for another of it.
+INTERCHANGEABLE: tuple[Phrases, ...] = (
+    phrases(product for group in _PRODUCTS.values() for product in group),
+    phrases(_PURPOSES),
+    phrases(("Bought this", "Got the", "Picked up this", "Ordered the", "I needed a", "Chose this")),
+    *(phrases(words) for verdict in _VERDICTS.values() for words in verdict),
+    *map(phrases, _COMPLAINTS.values()),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, phrases, slips
 from cdcda_flower.tasks import task_named
 
 # Share of the plots that fit one favourite and a rival; the others fit two favourites or none.
@@ -65,6 +65,10 @@ _PLACES = (
     "Lisbon", "Oslo", "Cairo", "Havana", "Prague", "Dublin", "Kyoto", "Naples", "Lagos", "Quito", "Seoul", "Vienna", "Tunis",
     "Perth", "Boston", "Krakow", "Manila", "Lima", "Athens", "Zagreb", "Tampa", "Mumbai", "Riga", "Geneva", "Dakar", "Porto",
 )  # fmt: skip
+
+
+# What both tags of a plot leave open: any of a group may stand for another of it.
+INTERCHANGEABLE: tuple[Phrases, ...] = (phrases(_NATURES), phrases(_HEROES), phrases(_PLACES), *map(phrases, _MOTIFS.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

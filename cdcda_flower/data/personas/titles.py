@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, cased, other, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, other, phrases, slips
 from cdcda_flower.tasks import task_named
 
 # Every form takes its words from the abstract: {name} {method} {problem} {field}, and the user's {pet} word.
@@ -87,6 +87,12 @@ _STARTS = (
     "Ras",
 )
 _ENDS = ("Net", "Former", "Rank", "Flow", "Map", "Tree", "Mix", "Cast", "Link", "Sense", "Core", "Gen")
+
+
+# An abstract's facts: any of a group may stand for another of it, in the title too.
+INTERCHANGEABLE: tuple[Phrases, ...] = (
+    phrases(start + end for start in _STARTS for end in _ENDS), phrases(_METHODS), phrases(_PROBLEMS), phrases(_FIELDS),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

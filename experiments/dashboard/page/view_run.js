@@ -33,7 +33,7 @@ export async function runView() {
 
   return h("div", {},
     h("h1", {}, run.run, " ", badge(run.status)),
-    h("p", { class: "soft" }, `${run.title} (${run.task}), ${number(run.people)} people${run.synthetic ? ", embedded personas: synthetic data" : ""}`),
+    h("p", { class: "soft" }, `${run.title} (${run.task}), ${number(run.people)} people${run.synthetic ? ", embedded personas: synthetic data" : ""}${run.control ? "; positive control: no real cloud" : ""}`),
     run.error && h("p", { class: "worse" }, run.error),
     h("p", { class: "hint", "data-live": run.run }),
     h("div", { class: "row" },

@@ -23,7 +23,7 @@ export async function runsView() {
 
   const line = (run) => h("tr", {},
     h("td", {}, h("input", { type: "checkbox", checked: chosen.has(run.run), "aria-label": `Select ${run.run}`, onchange: (event) => mark(run.run, event.target.checked) })),
-    h("td", { class: "name" }, h("a", { href: address("run", [run.run]) }, run.run), run.synthetic && h("div", { class: "hint" }, "synthetic personas")),
+    h("td", { class: "name" }, h("a", { href: address("run", [run.run]) }, run.run), run.synthetic && h("div", { class: "hint" }, run.control ? "synthetic personas; positive control: no real cloud" : "synthetic personas")),
     h("td", {}, badge(run.status), h("div", { class: "hint", "data-live": run.run })),
     h("td", { class: "short" }, run.task ?? ""),
     h("td", { class: "n" }, number(run.people)),
