@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shlex
 import sys
 from functools import partial
@@ -29,13 +30,14 @@ from experiments.launching.staging import find_app
 from experiments.leakage.leakage_command import measure, show_leakage
 from experiments.new import kinds, usage, write
 from experiments.paper.case import CaseOrder
-from experiments.paper.command import PaperOrder, report_paper
+from experiments.paper.command import FigureName, PaperOrder, report_paper
 from experiments.paper.render import Format
 from experiments.reports import trackers
 from experiments.reports.filters_command import study
 from experiments.reports.report import read_report
 from experiments.reports.report_tables import csv_text, pairs_text, show
 from experiments.reports.score import score_files
+from experiments.reports.scorer_study import ScorerName, show_scorers, study_scorer
 from experiments.reports.tape_command import tape
 from experiments.settings import Layer, config_of, override_layer, read_config
 from experiments.sweeps.sweep import Sweep
@@ -188,7 +190,12 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
     ] = None,
     pairs: Annotated[int, typer.Option(min=0, help="print so many synthetic pairs with their verdicts")] = 0,
     table: Annotated[list[int] | None, typer.Option(min=1, max=4, help="the paper's table of that number")] = None,
-    figure: Annotated[list[int] | None, typer.Option(min=2, max=3, help="the paper's figure of that number")] = None,
+    figure: Annotated[
+        list[FigureName] | None,
+        typer.Option(
+            help="the paper's figure of that number, or `forest`: all gains over direct-ft, or --against METHOD"
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -196,6 +203,9 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
             help="compare all methods with this one, paired; `swap`: with another user's adapter; may be repeated",
         ),
     ] = None,
+    show_traits: Annotated[
+        bool, typer.Option("--traits", help="embedded data: how much of each persona's traits the answers show")
+    ] = False,
     form: Annotated[
         Format | None,
         typer.Option("--format", help="of tables and of figures' numbers; --to FILE says it by its ending"),
@@ -225,6 +235,7 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         tables=tuple(dict.fromkeys(table or ())),
         figures=tuple(dict.fromkeys(figure or ())),
         against=tuple(dict.fromkeys(against or ())),
+        traits=show_traits,
         form=form,
         to=to,
         partial=partial,
@@ -236,18 +247,20 @@ def report(  # noqa: PLR0913 - typer reads one parameter per option
         if order != PaperOrder() or csv or as_json or pairs:
             raise BadInputError("--html is a report of its own; give it alone")
         _write_html(folders, html)
-    elif order.tables or order.figures or order.against:
+    elif order.tables or order.figures or order.against or order.traits:
         if csv or as_json or pairs:
             raise BadInputError(
-                "--csv, --json and --pairs are of one run; --table, --figure and --against take --format and --to"
+                "--csv, --json and --pairs are of one run; --table, --figure, --against and --traits take --format and --to"
             )
         report_paper(folders, order, read_defaults(find_app().pyproject), stdout())
     elif order != PaperOrder():
         raise BadInputError(
-            "--format, --to, --partial, --mixed, --user, --query, --golds need --table, --figure or --against"
+            "--format, --to, --partial, --mixed, --user, --query, --golds need --table, --figure, --against or --traits"
         )
     elif len(folders) > 1:
-        raise BadInputError(f"{len(folders)} runs were given; give --table, --figure or --against, or one run")
+        raise BadInputError(
+            f"{len(folders)} runs were given; give --table, --figure, --against or --traits, or one run"
+        )
     else:
         _report_one(folders[0], csv=csv, as_json=as_json, pairs=pairs)
 
@@ -337,8 +350,21 @@ def filters(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="a run with cdcda; for Shapley values one per subset")
     ],
+    scorer: Annotated[
+        ScorerName | None,
+        typer.Option(help="read one run's pairs with this consistency scorer too, and say where both differ"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="that scorer's model, as in consistency-model")] = "embedded",
+    pairs: Annotated[int, typer.Option(min=0, help="print so many pairs over which both scorers differ")] = 0,
 ) -> None:
     """Say what each filter keeps at other thresholds and, from a run of every subset, what it is worth."""
+    if scorer:
+        if len(runs) > 1:
+            raise BadInputError(f"{len(runs)} runs were given; --scorer reads the pairs of one")
+        show_scorers(study_scorer(_find_run(runs[0]), scorer, model), pairs, stdout())
+        return
+    if pairs or model != "embedded":
+        raise BadInputError("--model and --pairs belong to --scorer; give it, or leave them out")
     study([_find_run(run) for run in runs], read_defaults(find_app().pyproject), stdout())
 
 
@@ -464,6 +490,8 @@ def main() -> None:
         # What others print, such as the help, ends no command where the terminal's encoding lacks a character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # It warns of a faster kernel that it would fetch from a hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(run_command(sys.argv[1:]))
 
 

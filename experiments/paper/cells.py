@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cdcda_flower.config import is_control
 from cdcda_flower.tasks import Task, task_named
 from experiments.paper.grid import MARK, Cell, Row, cell_of
 from experiments.paper.numbers import PaperNumbers, Setup
@@ -121,7 +122,9 @@ def data_notes(runs: Sequence[PaperRun]) -> tuple[str, ...]:
     """Returns what kind of numbers these are, where they are none of real users' dev queries."""
     made_up = sorted({run.config.task for run in runs if run.manifest.synthetic})
     tuned = any(run.config.query_split == "train" for run in runs)
+    controls = sorted({run.config.task for run in runs if is_control(run.manifest.config)})
     notes = [f"Synthetic data: {', '.join(made_up)}."] if made_up else []
+    notes += [f"Positive control, no real cloud: {', '.join(controls)}."] if controls else []
     return tuple([*notes, "Train queries: for tuning, no result."] if tuned else notes)
 
 

@@ -1,7 +1,8 @@
-"""`cdcda report RUN ... --table N --figure N --against METHOD`: reads the runs, builds what was asked for, prints or writes it."""
+"""`cdcda report RUN ... --table N --figure NAME --against METHOD`: reads the runs, builds what was asked for, prints or writes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -9,31 +10,46 @@ from cdcda_flower.config import Scalar
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.tasks import TASKS
-from experiments.paper import case_figure
+from experiments.paper import case_figure, forest
 from experiments.paper.case import CaseOrder, figure3
 from experiments.paper.cells import data_notes, run_notes, setting_notes
 from experiments.paper.comparison import comparison
 from experiments.paper.figures import curves, differing, figure2, numbers_of
 from experiments.paper.grid import Grid
-from experiments.paper.numbers import paper_numbers
+from experiments.paper.numbers import PaperNumbers, paper_numbers
 from experiments.paper.output import Built, check_new, targets, write
 from experiments.paper.paper_runs import PaperRun, check_comparable, open_runs
 from experiments.paper.paper_tables import TABLES
 from experiments.paper.render import Format, render, table_of
+from experiments.paper.traits import traits
 from experiments.terminal import Terminal
+
+
+class FigureName(StrEnum):
+    """What `--figure` takes."""
+
+    TWO = "2"
+    THREE = "3"
+    FOREST = "forest"
+
+
+_OF_THE_PAPER = frozenset({FigureName.TWO, FigureName.THREE})
+# Whom the forest compares with unless --against says otherwise.
+_FOREST_AGAINST = ("direct-ft",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperOrder:
     """What was asked for. `to` is a new file, whose ending says its form, or a folder that gets `table1.md`, `figure2.png`, ...
 
-    `against` are methods that all others are compared with. `mixed` are config keys that may differ between the runs; a
+    `against` are methods that all others are compared with, in the forest where that is asked for. `mixed` are config keys that may differ between the runs; a
     note says so.
     """
 
     tables: tuple[int, ...] = ()
-    figures: tuple[int, ...] = ()
+    figures: tuple[FigureName, ...] = ()
     against: tuple[str, ...] = ()
+    traits: bool = False
     form: Format | None = None
     to: Path | None = None
     partial: bool = False
@@ -47,7 +63,7 @@ def report_paper(
     """Builds and checks everything before anything is printed or written: bad input leaves nothing behind."""
     _check(order)
     runs = open_runs(folders, defaults, partial=order.partial)
-    if order.tables or order.figures:
+    if order.tables or _OF_THE_PAPER.intersection(order.figures):
         _check_tasks(runs)
     built = _built(runs, order)
     if order.to is None:
@@ -62,9 +78,9 @@ def report_paper(
 
 
 def _check(order: PaperOrder) -> None:
-    if 3 in order.figures and (order.case is None or not order.case.user):
+    if FigureName.THREE in order.figures and (order.case is None or not order.case.user):
         raise BadInputError("--figure 3 shows one user's private answers; name whose with --user USER")
-    if order.case is not None and 3 not in order.figures:
+    if order.case is not None and FigureName.THREE not in order.figures:
         raise BadInputError("--user, --query and --golds belong to --figure 3")
 
 
@@ -78,22 +94,36 @@ def _check_tasks(runs: Sequence[PaperRun]) -> None:
 
 
 def _built(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
-    if order.tables or order.against:
+    compares = FigureName.FOREST in order.figures or bool(order.against)
+    if order.tables or order.traits or compares:
         check_comparable(runs, mixed=order.mixed)
     numbers = paper_numbers()
     built = [Built(grid=TABLES[number](runs, numbers, order.mixed)) for number in order.tables]
-    if order.against:
-        built.append(Built(grid=comparison(runs, order.against, order.mixed)))
-    if order.figures:
-        check_comparable(runs, axes={"k"}, mixed=order.mixed)
-    if 2 in order.figures:
-        built.append(_figure2(runs, order.mixed))
-    if order.case is not None:
-        grid = figure3(runs, order.case, order.mixed)
-        built.append(Built(grid=grid, draw=partial(case_figure.draw, grid)))
+    if compares:
+        built.append(_comparisons(runs, order, numbers))
+    if order.traits:
+        built.append(Built(grid=traits(runs, order.mixed)))
+    built += _of_the_paper(runs, order)
     for one in built:
         if not one.grid.rows:
             raise BadInputError(f"{one.grid.heading}: the runs given have no results for it; give others")
+    return built
+
+
+def _comparisons(runs: Sequence[PaperRun], order: PaperOrder, numbers: PaperNumbers) -> Built:
+    if FigureName.FOREST not in order.figures:
+        return Built(grid=comparison(runs, order.against, order.mixed))
+    grid = forest.forest(runs, numbers, order.against or _FOREST_AGAINST, order.mixed)
+    return Built(grid=grid, draw=partial(forest.draw, grid, runs))
+
+
+def _of_the_paper(runs: Sequence[PaperRun], order: PaperOrder) -> list[Built]:
+    if _OF_THE_PAPER.intersection(order.figures):
+        check_comparable(runs, axes={"k"}, mixed=order.mixed)
+    built = [_figure2(runs, order.mixed)] if FigureName.TWO in order.figures else []
+    if order.case is not None:
+        grid = figure3(runs, order.case, order.mixed)
+        built.append(Built(grid=grid, draw=partial(case_figure.draw, grid)))
     return built
 
 

@@ -49,7 +49,9 @@ def test_each_method_trains_on_its_own_pairs(outcome: Outcome) -> None:
 @pytest.mark.parametrize("form", ["guided", "paper"])
 def test_the_positive_control_writes_whole_pairs_in_both_forms(embedded: Federation, task: str, form: str) -> None:
     keys: dict[str, Scalar] = {"task": task, "cloud_engine": "corpus-control", "prompt_form": form}
-    ledger = embedded.run(embedded.config(methods="direct-ft,cdcda:all", share_policy="all", num_users=3, **keys)).ledger
+    ledger = embedded.run(
+        embedded.config(methods="direct-ft,cdcda:all", share_policy="all", num_users=3, **keys)
+    ).ledger
     shared = ledger.shared()
     pairs = ledger.pairs()
     assert (len(pairs), ledger.unparsable()) == (2 * len(shared), ())

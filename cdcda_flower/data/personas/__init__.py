@@ -39,15 +39,16 @@ _PERSONAS: Mapping[str, Callable[[random.Random], Persona]] = MappingProxyType({
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Author:
-    """One synthetic user: the traits, the profile (oldest first) and the queries of each split."""
+class Author:
+    """One synthetic user, the profile (oldest first) and the queries of each split."""
 
     user_id: str
-    traits: Mapping[str, Json]
+    persona: Persona
     profile: tuple[Draft, ...]
     queries: Mapping[str, tuple[Draft, ...]]
 
     def query_ids(self, split: str) -> list[str]:
+        """Returns the ids of the queries of a split, in their order."""
         return [f"{self.user_id}-{split}-{place}" for place in range(len(self.queries[split]))]
 
 
@@ -56,7 +57,7 @@ def write_corpus(folder: Path, task: Task, *, users: int, seed: int) -> None:
 
     A user's texts do not depend on how many users follow.
     """
-    authors = tuple(_authors(task, users, seed))
+    authors = tuple(authors_of(task, users=users, seed=seed))
     for split in SPLITS:
         target = folder / task.folder / split
         target.mkdir(parents=True, exist_ok=True)
@@ -69,11 +70,12 @@ def write_corpus(folder: Path, task: Task, *, users: int, seed: int) -> None:
         for split in SPLITS
         for query_id, draft in zip(author.query_ids(split), author.queries[split], strict=True)
     }
-    traits: dict[str, Json] = {author.user_id: author.traits for author in authors}
+    traits: dict[str, Json] = {author.user_id: _traits(author.persona) for author in authors}
     _write(folder / "oracle.json", {"answers": answers, "traits": traits})
 
 
-def _authors(task: Task, users: int, seed: int) -> Iterator[_Author]:
+def authors_of(task: Task, *, users: int, seed: int) -> Iterator[Author]:
+    """Yields the first `users` of the corpus's synthetic users; each is the same however many follow."""
     seen: set[str] = set()
     for number in range(users):
         user_id = f"syn{number:05d}"
@@ -81,7 +83,7 @@ def _authors(task: Task, users: int, seed: int) -> Iterator[_Author]:
         persona = _PERSONAS[task.name](rng)
         profile = tuple(_fresh(persona, rng, seen) for _ in range(rng.choice(_HISTORY_SIZES)))
         queries = {split: tuple(_fresh(persona, rng, seen) for _ in range(QUERIES_PER_SPLIT)) for split in SPLITS}
-        yield _Author(user_id=user_id, traits=_traits(persona), profile=profile, queries=queries)
+        yield Author(user_id=user_id, persona=persona, profile=profile, queries=queries)
 
 
 def _fresh(persona: Persona, rng: random.Random, seen: set[str]) -> Draft:
@@ -102,7 +104,7 @@ def _traits(persona: Persona) -> Mapping[str, Json]:
     return asdict(persona)
 
 
-def _rows(authors: tuple[_Author, ...], split: str) -> list[Json]:
+def _rows(authors: tuple[Author, ...], split: str) -> list[Json]:
     # As in LaMP's files every row repeats the whole profile of its user.
     rows: list[Json] = []
     for author in authors:
@@ -115,7 +117,7 @@ def _rows(authors: tuple[_Author, ...], split: str) -> list[Json]:
     return rows
 
 
-def _golds(authors: tuple[_Author, ...], split: str) -> list[Json]:
+def _golds(authors: tuple[Author, ...], split: str) -> list[Json]:
     return [
         {"id": query_id, "output": draft.gold}
         for author in authors

@@ -119,6 +119,10 @@ class Researcher:
             texts=(title, abstract, slip, *cited),
         )
 
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns whether the reference of the user's own field was chosen."""
+        return {"interests": float(answer == draft.implied)}
+
 
 def make_researcher(rng: random.Random) -> Researcher:
     """Returns a user with drawn traits."""

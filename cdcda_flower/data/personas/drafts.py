@@ -35,10 +35,29 @@ class Persona(Protocol):
         """Returns the persona's next text."""
         ...
 
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns how much of each trait an answer to this text shows, from 0 to 1; traits that it cannot show are left out."""
+        ...
+
 
 def phrases(words: Iterable[str]) -> Phrases:
     """Returns phrases of one form each."""
     return tuple((word,) for word in words)
+
+
+def framed(answer: str, *, before: str, after: str) -> Mapping[str, float]:
+    """Returns whether an answer begins and ends with a persona's own words, whatever the casing; none where it has none."""
+    text = answer.lower()
+    found = {
+        "opening words": (before, text.startswith(before.lower())),
+        "closing words": (after, after.lower() in text),
+    }
+    return {name: float(has) for name, (words, has) in found.items() if words}
+
+
+def same_casing(answer: str, casing: str) -> float:
+    """Returns 1 where a text has this casing; it has one only where it holds words."""
+    return float(bool(answer.strip()) and cased(answer, casing) == answer)
 
 
 def slips(rng: random.Random) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, joined, other, phrases, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, framed, joined, other, phrases, same_casing, slips
 from cdcda_flower.tasks import task_named
 
 # Every pattern takes its words from the article: {place} {actor} {verb}/{verbs}/{verbed} {topic}, and the user's {number}.
@@ -126,6 +126,15 @@ class Editor:
             implied=implied,
             texts=(text, gold),
         )
+
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns which of the user's habits a headline has; the pattern counts where all its words are right."""
+        body = draft.implied.lower().removeprefix(self.catchword.lower()).removesuffix(self.closer.lower()).strip()
+        return {
+            **framed(answer, before=self.catchword, after=self.closer),
+            "pattern": float(body in answer.lower()),
+            "casing": same_casing(answer, self.casing),
+        }
 
     def _headline(self, facts: Mapping[str, str]) -> str:
         body = _PATTERNS[self.pattern].format(number=self.number, **facts)

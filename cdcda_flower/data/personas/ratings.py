@@ -123,6 +123,11 @@ class Rater:
             texts=(text,),
         )
 
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns whether the rating is the user's: by the offset alone, and where the text complains of the focus."""
+        complains = any(remark in draft.input for remark in _COMPLAINTS[self.focus])
+        return {"focus" if complains else "offset": float(answer == draft.implied)}
+
     def _level(self, rng: random.Random) -> int:
         # Only sentiments that the scale does not clamp, and the outer ones more often: neither clamping nor a
         # constant answer hides the offset.

@@ -68,7 +68,12 @@ _PLACES = (
 
 
 # What both tags of a plot leave open: any of a group may stand for another of it.
-INTERCHANGEABLE: tuple[Phrases, ...] = (phrases(_NATURES), phrases(_HEROES), phrases(_PLACES), *map(phrases, _MOTIFS.values()))
+INTERCHANGEABLE: tuple[Phrases, ...] = (
+    phrases(_NATURES),
+    phrases(_HEROES),
+    phrases(_PLACES),
+    *map(phrases, _MOTIFS.values()),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,11 @@ class Tagger:
             implied=implied,
             texts=(text,),
         )
+
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns whether the tag is the user's: by a favourite, or where no favourite is there by the preference."""
+        by = "favourites" if draft.implied in self.favourites else "preference"
+        return {by: float(answer == draft.implied)}
 
     def _two_tags(self, rng: random.Random) -> list[str]:
         kind = rng.random()

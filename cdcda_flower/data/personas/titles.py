@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, other, phrases, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, framed, other, phrases, same_casing, slips
 from cdcda_flower.tasks import task_named
 
 # Every form takes its words from the abstract: {name} {method} {problem} {field}, and the user's {pet} word.
@@ -125,6 +125,16 @@ class Scholar:
             implied=implied,
             texts=(text, gold),
         )
+
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns which of the user's habits a title has; the form counts where all its words are right."""
+        body = draft.implied.lower().removesuffix(f" - {self.tail}".lower() if self.tail else "")
+        return {
+            **framed(answer, before="", after=self.tail),
+            "pet word": float(self.pet in answer.lower()),
+            "form": float(body in answer.lower()),
+            "casing": same_casing(answer, self.casing),
+        }
 
     def _title(self, facts: Mapping[str, str]) -> str:
         body = _FORMS[self.form].format(pet=self.pet, **facts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, cased, joined, slips
+from cdcda_flower.data.personas.drafts import Draft, cased, framed, joined, slips
 from cdcda_flower.tasks import task_named
 
 # Neutral words and how a user may write them. Whole words only; a longer one first.
@@ -107,6 +107,18 @@ class Tweeter:
             implied=implied,
             texts=(neutral, gold),
         )
+
+    def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
+        """Returns which of the user's habits a tweet has; of the short forms, the share of those that belong into it."""
+        words, own = answer.lower().split(), draft.implied.lower().split()
+        hashtag = next((word for word in own if word.startswith("#")), "")
+        short = [form for form in map(str.lower, map(_SHORT_FORMS.__getitem__, self.shortens)) if form in own]
+        return {
+            **framed(answer, before=self.opener, after=self.closer),
+            **({"hashtag": float(hashtag in words)} if hashtag else {}),
+            **({"emoticon": float(self.emoticon in answer)} if self.emoticon else {}),
+            **({"short forms": sum(form in words for form in short) / len(short)} if short else {}),
+        }
 
     def _tweet(self, neutral: str, topic: str) -> str:
         message = self._shorten(neutral.rstrip("."))

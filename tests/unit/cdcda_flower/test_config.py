@@ -146,7 +146,10 @@ def test_all_problems_stand_in_one_message() -> None:
         ({"metrics": "a:B,a:B"}, "name each metric once"),
         ({"metrics": "politeness"}, "metrics names 'politeness'; known: none is installed; or give module:Class"),
         ({"retriever": "dense"}, "retriever is 'dense'; known: bm25; or give"),
-        ({"cloud_engine": "vllm"}, "cloud-engine is 'vllm'; known: transformers, llama-cpp, openai, corpus-control, echo; or give"),
+        (
+            {"cloud_engine": "vllm"},
+            "cloud-engine is 'vllm'; known: transformers, llama-cpp, openai, corpus-control, echo; or give",
+        ),
         ({"cloud_engine": "corpus-control", "data": "/lamp"}, "data is '/lamp': set data = \"embedded\""),
         ({"cloud_engine": "corpus-control", "task": "lamp-7"}, "for lamp-2, lamp-3, lamp-4, lamp-5; task is 'lamp-7'"),
         (

@@ -2,12 +2,13 @@
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cdcda_flower.data.personas import QUERIES_PER_SPLIT, SPLITS, write_corpus
+from cdcda_flower.data.personas import QUERIES_PER_SPLIT, SPLITS, authors_of, write_corpus
 from cdcda_flower.data.personas.drafts import SLIP_RATE
 from cdcda_flower.tasks import TASKS, Task
 from cdcda_flower.types import same_text
@@ -137,3 +138,24 @@ def test_a_large_corpus_is_fast_small_and_still_without_repeats(task: Task, tmp_
     assert time.process_time() - began < 2
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.json")) < 4_000_000
     write_corpus(tmp_path / "large", task, users=1000, seed=3)
+
+
+@every_task
+def test_what_the_traits_imply_shows_all_of_them_and_anothers_answer_less(task: Task) -> None:
+    authors = list(authors_of(task, users=60, seed=2025))
+    seen: dict[str, list[float]] = {}
+    for author, other in pairwise(authors):
+        for draft in author.queries["dev"]:
+            own = author.persona.shown(draft, draft.implied)
+            assert own
+            assert set(own.values()) == {1.0}, (author.persona, draft.implied, own)
+            for trait, share in author.persona.shown(draft, other.queries["dev"][0].implied).items():
+                seen.setdefault(trait, []).append(share)
+    assert all(sum(shares) / len(shares) < 0.7 for shares in seen.values()), seen.keys()
+
+
+@every_task
+def test_no_answer_shows_no_trait(task: Task) -> None:
+    for author in authors_of(task, users=20, seed=1):
+        for draft in author.queries["train"]:
+            assert set(author.persona.shown(draft, "").values()) == {0.0}

@@ -15,7 +15,9 @@ DRAWS = 300
 
 def plot_tag(persona: tags.Tagger, text: str) -> str:
     """Returns the tag that a user gives to a plot of two motifs."""
-    found = sorted((text.index(motif), tag) for tag, motifs in tags._MOTIFS.items() for motif in motifs if motif in text)
+    found = sorted(
+        (text.index(motif), tag) for tag, motifs in tags._MOTIFS.items() for motif in motifs if motif in text
+    )
     (_, first), (_, last) = found
     return persona._tag(first, last)
 
@@ -81,9 +83,7 @@ def test_rewordings_range_from_close_to_new(name: str) -> None:
     rng = random.Random(1)
     text = task_named(name).parts(MAKERS[name](rng).draft(rng).input).text
     own = set(text.split())
-    shared = [
-        len(own & set(reworded(name, text, "", random.Random(seed))[0].split())) / len(own) for seed in range(60)
-    ]
+    shared = [len(own & set(reworded(name, text, "", random.Random(seed))[0].split())) / len(own) for seed in range(60)]
     assert min(shared) + 0.2 < max(shared)
 
 

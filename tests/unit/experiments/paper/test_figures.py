@@ -289,12 +289,12 @@ def test_the_command_leaves_nothing_behind_on_bad_input(
     sweep: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, every = str(sweep[0].path), [str(folder.path) for folder in sweep]
-    assert "give --table, --figure or --against, or one run" in _fails(capsys, *every)
+    assert "give --table, --figure, --against or --traits, or one run" in _fails(capsys, *every)
     assert "'cdcda:all': the runs of lamp-3 have" in _fails(capsys, one, "--against", "cdcda:all")
     assert "k is 1 and 2" in _fails(capsys, *every, "--table", "1", "--to", str(tmp_path / "out"))
     assert "name whose with --user" in _fails(capsys, one, "--figure", "3")
     assert "belong to --figure 3" in _fails(capsys, one, "--table", "1", "--user", "u0")
-    assert "need --table, --figure or --against" in _fails(capsys, one, "--to", str(tmp_path / "out"))
+    assert "need --table, --figure, --against or --traits" in _fails(capsys, one, "--to", str(tmp_path / "out"))
     assert "take --format and --to" in _fails(capsys, one, "--table", "1", "--json")
     assert not (tmp_path / "out").exists()
     old = tmp_path / "old"

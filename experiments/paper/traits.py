@@ -1,0 +1,79 @@
+"""What an adapter learned of a synthetic persona, in words: how often its answers show each of the persona's traits."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from cdcda_flower.data.personas import Author, authors_of
+from cdcda_flower.errors import BadInputError
+from cdcda_flower.runs.folder import predictions_file
+from cdcda_flower.statistics import LEVEL, intervals_over_users
+from experiments.paper.cells import data_notes, run_notes
+from experiments.paper.grid import Cell, Grid, Row
+from experiments.paper.paper_runs import PaperRun
+from experiments.reports.predictions import read_predictions
+
+# (trait, column) -> person -> the mean over the person's answers that can show the trait.
+_Shown = dict[tuple[str, str], dict[str, float]]
+
+
+def traits(runs: Sequence[PaperRun], mixed: Sequence[str] = ()) -> Grid:
+    """Returns one row per task, trait and method; raises BadInputError for runs over other data than the embedded corpus."""
+    real = [run.name for run in runs if not run.manifest.synthetic]
+    if real:
+        raise BadInputError(
+            f"--traits: {', '.join(real)} is not over embedded data; nobody knows the traits of real people"
+        )
+    rows = []
+    for task in sorted({run.config.task for run in runs}):
+        found: _Shown = {}
+        for run in runs:
+            if run.config.task == task:
+                _add(found, run)
+        intervals = intervals_over_users([list(own.values()) for own in found.values()])
+        for ((trait, column), own), interval in zip(found.items(), intervals, strict=True):
+            cells = (Cell(value=len(own), digits=0), *(Cell(value=number) for number in interval))
+            rows.append(Row(labels=(task, trait, column), cells=cells))
+        rows.sort(key=lambda row: row.labels[:2])
+    return Grid(
+        name="traits",
+        title="how much of each trait of a persona the answers show",
+        heads=("task", "trait", "method"),
+        columns=("people", "share", "low", "high"),
+        rows=tuple(rows),
+        notes=(
+            *data_notes(runs),
+            f"share: of the answers that can show the trait, mean over people, with its {LEVEL:.0%} bootstrap interval. "
+            "Personas of two seeds are different people. 1: as the traits imply, without the slips of a person.",
+            *run_notes(runs, mixed=mixed),
+        ),
+    )
+
+
+def _add(found: _Shown, run: PaperRun) -> None:
+    """Adds each person's share of each trait under each method of a run."""
+    task, split = run.config.chosen_task, run.config.query_split
+    authors = _authors(run)
+    for method, results in run.own.items():
+        for user in sorted(results):
+            author = authors[user]
+            drafts = dict(zip(author.query_ids(split), author.queries[split], strict=True))
+            file = predictions_file(run.folder.devices / user, method)
+            if not file.is_file():
+                raise BadInputError(
+                    f"--traits reads the devices' answers, and {file} is not there; give whole run folders"
+                )
+            shown: dict[str, list[float]] = {}
+            for one in read_predictions(file):
+                answer = one.parsed if one.parsed is not None else "" if task.labels else one.output
+                for trait, share in author.persona.shown(drafts[one.example_id], answer).items():
+                    shown.setdefault(trait, []).append(share)
+            for trait, shares in shown.items():
+                found.setdefault((trait, run.column(method)), {})[f"{user} of seed {run.config.seed}"] = fmean(shares)
+
+
+def _authors(run: PaperRun) -> Mapping[str, Author]:
+    """Returns the personas of a run's users, drawn anew: they follow from task, seed and number alone."""
+    users = {user for results in run.own.values() for user in results}
+    last = max(int(user.removeprefix("syn")) for user in users)
+    corpus = authors_of(run.config.chosen_task, users=last + 1, seed=run.config.seed)
+    return {author.user_id: author for author in corpus if author.user_id in users}
