@@ -14,9 +14,10 @@ import typer
 
 from cdcda_flower.config import RunConfig, read_defaults
 from cdcda_flower.errors import BadInputError, CdcdaError
+from cdcda_flower.files import write_atomic
 from cdcda_flower.key_rules import expanded
 from cdcda_flower.models.exports.personal import Dtype, ExportFormat
-from cdcda_flower.runs.folder import MANIFEST, RunFolder
+from cdcda_flower.runs.folder import LEAKAGE, MANIFEST, RunFolder
 from cdcda_flower.runs.locations import RUNS_VARIABLE, runs_folder
 from cdcda_flower.tasks import task_named
 from experiments.audit.differences import show_differences
@@ -318,8 +319,11 @@ def leakage(
     shadows: Annotated[int, typer.Option(min=0, help="other users' adapters that read each user's texts")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="print the documented JSON form")] = False,
 ) -> None:
-    """Measure what pairs and adapters give away about people, beside what they gained and what it cost."""
-    found = measure([_find_run(run) for run in runs], stderr(), shadows=shadows)
+    """Measure what pairs and adapters give away about people, beside gain and cost; the dashboard shows it too."""
+    folders = [_find_run(run) for run in runs]
+    found = measure(folders, stderr(), shadows=shadows)
+    for folder, one in zip(folders, found, strict=True):
+        write_atomic(folder.path / LEAKAGE, _json(one.document()))
     if as_json:
         stdout().write(_json([one.document() for one in found]))
     else:

@@ -20,6 +20,7 @@ from cdcda_flower.key_rules import check_run_name
 
 Status = Literal["created", "running", "finished", "failed", "interrupted"]
 MANIFEST = "manifest.json"
+LEAKAGE = "leakage.json"
 # Room for a manifest on a disk that is full by the time the run ends.
 _RESERVE_BYTES = 256 * 1024
 

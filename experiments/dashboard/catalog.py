@@ -7,13 +7,13 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import MANIFEST, RunFolder
+from cdcda_flower.runs.folder import LEAKAGE, MANIFEST, RunFolder
 from experiments.launching.stale_runs import launcher_state
 from experiments.reports.report import open_run
 
 T = TypeVar("T")
 # What a document is made from; while none of them changes, neither does the document.
-_SOURCES = (MANIFEST, "ledger.sqlite", "ledger.sqlite-wal", "progress.json")
+_SOURCES = (MANIFEST, LEAKAGE, "ledger.sqlite", "ledger.sqlite-wal", "progress.json")
 _KEPT = 1024
 
 

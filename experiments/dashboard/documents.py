@@ -4,13 +4,14 @@ Every statistic is computed here, with the functions of the reports. A document 
 quantity, in the order of `people`; None stands where a person has no value.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in, is_control
 from cdcda_flower.errors import BadInputError, CdcdaError
-from cdcda_flower.runs.folder import Manifest, RunFolder
+from cdcda_flower.runs.folder import LEAKAGE, Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
 from cdcda_flower.statistics import Interval, intervals_over_users
@@ -18,9 +19,10 @@ from cdcda_flower.tasks import Task, task_named
 from experiments.dashboard.catalog import Catalog, opened
 from experiments.launching.stale_runs import launcher_state
 from experiments.launching.watch import eta_s, tokens_per_second
+from experiments.paper.numbers import paper_numbers
 from experiments.reports.costs import costs_of, measured
 from experiments.reports.paired import Answers, Pairing, paired, run_statistics, values_of
-from experiments.reports.recorded import last_part, shares, trains_on_pairs, without_places
+from experiments.reports.recorded import column_of, last_part, shares, trains_on_pairs, without_places
 from experiments.reports.report import pair_counts
 from experiments.reports.results import Comparison
 
@@ -115,12 +117,13 @@ def run(folder: RunFolder, *, against: str = "") -> Document:
         "better": {metric: task.better(metric) for metric in task.metrics},
         "methods": {name: _method(reports[name].model_dump(), said.means[name]) for name in own},
         "against": reference,
-        "gains": [_said(one, task) for one in said.gains],
+        "gains": [{**_said(one, task), "paper": _printed(one, task, read.config.share)} for one in said.gains],
         "swap": {
             name: {metric: _numbers(swap.model_dump()) for metric, swap in by_metric.items()}
             for name, by_metric in said.swaps.items()
         },
         "pairs": pair_counts(ledger).model_dump(),
+        "leakage": _leakage(folder),
         "phases": [phase.model_dump() for phase in manifest.phases],
         "started": manifest.started,
         "minutes": _minutes(manifest),
@@ -361,6 +364,27 @@ def _columns(task: Task, by_user: Answers, names: Sequence[str]) -> dict[str, li
 
 def _said(one: Comparison, task: Task) -> Document:
     return {**_numbers(one.model_dump()), **verdict(one, task.better(one.metric))}
+
+
+def _printed(one: Comparison, task: Task, share: str) -> float | None:
+    """Returns the paper's difference of the same two columns; None where it has not both."""
+    printed = paper_numbers().table1.get(task.name, {}).get(one.metric, {})
+    a, b = (column_of(method, share) for method in (one.a, one.b))
+    return _rounded(printed[b] - printed[a]) if a in printed and b in printed else None
+
+
+def _leakage(folder: RunFolder) -> Document | None:
+    """Returns what `cdcda leakage` kept of the run; None before it was measured."""
+    file = folder.path / LEAKAGE
+    if not file.is_file():
+        return None
+    try:
+        kept: Document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInputError(
+            f"{file} cannot be read; run `cdcda leakage {folder.path.name}` again, or delete it"
+        ) from None
+    return kept
 
 
 def _minutes(manifest: Manifest) -> float | None:

@@ -15,7 +15,7 @@ from cdcda_flower.tasks import Task
 from cdcda_flower.tasks.metrics import values
 from experiments.paper.numbers import Setup
 from experiments.reports.paired import Answers
-from experiments.reports.recorded import RecordedConfig, asks_with_shared, shares
+from experiments.reports.recorded import RecordedConfig, column_of
 from experiments.reports.report import open_run
 from experiments.reports.results import MethodReport
 
@@ -72,12 +72,8 @@ class PaperRun:
         return self.manifest.run
 
     def column(self, method: str) -> str:
-        """Returns the column of one of the run's methods: `cdcda@50` where it shares, else the method's name.
-
-        `cloud+rag` stands under its name alone where everything may be retrieved, as in the paper.
-        """
-        part = asks_with_shared(method) and self.config.share != "100"
-        return f"{method}@{self.config.share}" if part or shares(method) else method
+        """Returns the column of one of the run's methods."""
+        return column_of(method, self.config.share)
 
 
 def method_of(column: str) -> str:

@@ -51,6 +51,15 @@ def trains_on_pairs(method: str) -> bool:
     return known is not None and known.augmented
 
 
+def column_of(method: str, share: str) -> str:
+    """Returns the column of a method in the paper's tables: `cdcda@50` where it shares, else the method's name.
+
+    `cloud+rag` stands under its name alone where everything may be retrieved, as in the paper.
+    """
+    part = asks_with_shared(method) and share != "100"
+    return f"{method}@{share}" if part or shares(method) else method
+
+
 def stays_at_home(method: str) -> bool:
     """Says whether a method neither sends anything to the cloud nor receives anything but M_base."""
     known = known_method(method)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.models.device_model import device_model
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import LEAKAGE, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from experiments.cli import run_command
+from experiments.dashboard import documents
 from experiments.leakage.membership import ATTACKS
 from federation import Federation
 from repository import ROOT
@@ -58,6 +59,8 @@ def test_the_json_form_has_the_documented_keys(run: RunFolder, capsys: pytest.Ca
     assert set(document["gains"]) == {"direct-ft", "cdcda", "device+rag", "direct-ft+rag"}
     page = (ROOT / "docs" / "how-to" / "leakage.md").read_text(encoding="utf-8")
     assert [key for key in document if f"`{key}`" not in page] == []
+    assert json.loads((run.path / LEAKAGE).read_text(encoding="utf-8")) == document
+    assert documents.run(run)["leakage"] == document
     assert run_command(["leakage", str(run.path), "--shadows", "0"]) == 0
     out, err = capsys.readouterr()
     assert "AUC" in out

@@ -46,6 +46,7 @@ export async function runView() {
       means(run, methods, metric),
       methods.length > 1 && forest(run, metric),
       costPlace,
+      leakage(run),
       run.phases.length > 0 && phases(run)),
     h("section", { class: "card" }, h("h2", {}, "Methods"), methodTable(run, methods, metrics)),
     h("section", { class: "card" }, h("h2", {}, `Gains over ${run.against}`), gainTable(run),
@@ -80,18 +81,22 @@ function means(run, methods, metric) {
 
 function forest(run, metric) {
   const rows = run.gains.filter((gain) => gain.metric === metric).map((gain) => [gain.b, oriented(gain, run.better[metric])]);
+  const printed = rows.filter(([, one]) => one.paper !== null);
   return chart({
-    key: "gains", title: `Gain over ${run.against} in ${metric}`, hint: "Right of 0: better. A line that crosses 0: these people do not show a difference.",
-    traces: () => points(run, rows, (one) => ({ color: colour({ better: "better", worse: "worse", "not shown": "equal" }[favoured(one)]) })),
+    key: "gains", title: `Gain over ${run.against} in ${metric}`, hint: `Right of 0: better. A line that crosses 0: these people do not show a difference.${printed.length ? " Diamond: the paper's difference, of its own people and models." : ""}`,
+    traces: () => [
+      ...points(run, rows, (one) => ({ color: colour({ better: "better", worse: "worse", "not shown": "equal" }[favoured(one)]) })),
+      ...(printed.length ? [{ type: "scatter", mode: "markers", x: printed.map(([, one]) => one.paper), y: printed.map(([name]) => plain(name)), marker: { size: 11, symbol: "diamond-open", color: colour("soft"), line: { width: 2 } }, hovertemplate: "%{y}: %{x:.3f} in the paper<extra></extra>" }] : []),
+    ],
     layout: () => ({ ...tall(rows.length), xaxis: { title: { text: `gain in ${metric}` }, zeroline: true, zerolinewidth: 2 }, shapes: [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
-    heads: ["method", "gain", "low", "high", "better", "equal", "worse"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses]),
+    heads: ["method", "gain", "low", "high", "better", "equal", "worse", "in the paper"], rows: () => rows.map(([name, one]) => [name, one.difference, one.low, one.high, one.wins, one.ties, one.losses, one.paper]),
   });
 }
 
 const favoured = (gain) => (gain.favours === gain.b ? "better" : gain.favours === gain.a ? "worse" : "not shown");
 
 // A gain is positive where it is better, whichever way the metric points.
-const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -gain.difference, low: -gain.high, high: -gain.low });
+const oriented = (gain, better) => (better > 0 ? gain : { ...gain, difference: -gain.difference, low: -gain.high, high: -gain.low, paper: gain.paper === null ? null : -gain.paper });
 
 function costChart(run, costs, metric, cost, onCost) {
   const rows = Object.keys(run.methods).map((name) => [name, costs[name]?.[cost] ?? null, run.methods[name].metrics[metric]?.mean]).filter(([, paid, mean]) => paid !== null && mean !== undefined);
@@ -103,6 +108,22 @@ function costChart(run, costs, metric, cost, onCost) {
   });
   section.querySelector("h2").after(choice("cost", Object.entries(COSTS), cost, onCost));
   return section;
+}
+
+// What the adapters give away beside what they gain; a method whose adapters nobody attacked is not shown.
+function leakage(run) {
+  const found = run.leakage;
+  if (!found) return h("section", { class: "card" }, h("h2", {}, "Gain beside leakage"), h("p", { class: "hint" }, `Not measured. In a terminal: cdcda leakage ${run.run}`));
+  const attack = "against M_base";
+  const aucs = Object.fromEntries(found.membership.map((one) => [one.method, one.auc[attack]]));
+  const rows = Object.entries(found.gains).filter(([name]) => aucs[name]).map(([name, gain]) => [name, oriented(gain, run.better[gain.metric]), aucs[name]]);
+  const bars = (values) => ({ type: "data", symmetric: false, array: values.map(([mean, , high]) => high - mean), arrayminus: values.map(([mean, low]) => mean - low), color: colour("soft"), thickness: 1.2 });
+  return chart({
+    key: "leakage", title: "Gain beside leakage", hint: `Right: an attacker who has the adapter tells better which texts it was trained on (AUC; 0.5 is guessing). Up: a greater gain over device. ${found.share_policy} ${found.share_ratio}: ${number(found.bytes_up_per_user)} bytes shared per person.`,
+    traces: () => rows.map(([name, gain, auc]) => ({ type: "scatter", mode: "markers+text", x: [auc[0]], y: [gain.difference], text: [plain(name)], textposition: "top right", marker: { size: 11, ...methodStyle(Object.keys(run.methods).indexOf(name)) }, error_x: bars([auc]), error_y: bars([[gain.difference, gain.low, gain.high]]), cliponaxis: false, hovertemplate: `${plain(name)}: AUC %{x:.3f}, gain %{y:.3f}<extra></extra>` })),
+    layout: () => ({ xaxis: { title: { text: `AUC of the attack ${attack}` } }, yaxis: { title: { text: "gain over device" }, zeroline: true }, margin: { l: 56, r: 60, t: 24, b: 52 }, shapes: [{ type: "line", x0: 0.5, x1: 0.5, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
+    heads: ["method", "gain over device", "low", "high", "AUC", "low", "high"], rows: () => rows.map(([name, gain, auc]) => [name, gain.difference, gain.low, gain.high, ...auc]),
+  });
 }
 
 // Room for a name right of the last point.

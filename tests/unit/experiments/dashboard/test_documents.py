@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.errors import BadInputError
-from cdcda_flower.runs.folder import RunFolder
+from cdcda_flower.runs.folder import LEAKAGE, RunFolder
 from cdcda_flower.runs.ledger import Ledger, LedgerReader
 from cdcda_flower.runs.progress import Progress
 from cdcda_flower.types import UserFailure, Verdict
@@ -46,6 +46,19 @@ def test_gains_are_the_reports_own_comparisons(run: RunFolder) -> None:
     device = next(g for g in found["gains"] if (g["b"], g["metric"]) == ("device", "mae"))
     assert (gain["favours"], device["favours"]) == ("", "direct-ft")
     assert device["certainty"] == "The interval of the mean difference excludes 0, in favour of direct-ft."
+    # Table 1, everything shared: 0.400 - 0.474, and 0.640 - 0.474.
+    assert (gain["paper"], device["paper"]) == pytest.approx((-0.074, 0.166))
+
+
+def test_leakage_is_shown_once_it_was_measured(run: RunFolder) -> None:
+    assert documents.run(run)["leakage"] is None
+    file = run.path / LEAKAGE
+    file.write_text('{"run": "one"}', encoding="utf-8")
+    assert documents.run(run)["leakage"] == {"run": "one"}
+    file.write_text("{", encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"leakage\.json cannot be read; run `cdcda leakage"):
+        documents.run(run)
+    file.unlink()
 
 
 def test_costs_are_those_of_the_report(run: RunFolder) -> None:
