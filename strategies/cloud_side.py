@@ -23,6 +23,7 @@ from strategies.augmentation.plugin import supplied
 from strategies.augmentation.teacher import Targets, check_teacher, teacher_supply
 from strategies.cloud.answers import answered
 from strategies.cloud.engine import Engine
+from strategies.cloud.prompts import is_marked
 from strategies.cloud.taped_engine import taped_cloud
 from strategies.phases import Phases
 from strategies.pooled import pooled_adapter, pooled_pairs
@@ -56,6 +57,9 @@ class CloudSide:
         shared = sum(len(upload.examples) for upload in uploads)
         if not shared or not any(method.augmented for method in self.config.chosen_methods):
             return ()
+        examples = [example for upload in uploads for example in upload.examples]
+        texts = [f"{self._task.parts(one.query).text}\n{one.response}" for one in examples]
+        self.folder.update(marked_texts=sum(map(is_marked, texts)))
         # Before the first answer is paid for: a scorer that is not there is said now.
         self.models.consistency()
         with (

@@ -181,6 +181,7 @@ class Manifest(BaseModel):
     base_rows: int = 0
     base_weights: str = ""
     asked_elsewhere: int = 0
+    marked_texts: int = 0
     prepared: str = ""
     data_digest: str = ""
     synthetic: bool = False

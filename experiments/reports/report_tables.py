@@ -293,15 +293,25 @@ def _costs(report: Report) -> Iterator[str]:
         )
     for method, count in report.dropped.items():
         yield f"{method}: trained without {count:,} pairs that equal a held-out query of their user"
-    sent = report.egress
-    yield f"left the devices: {sent.bytes:,} bytes in {sent.replies:,} replies" + (
-        f", {report.bytes_up:,} of them uploads; the most, {sent.most:,}, from {sent.most_from}" if sent.replies else ""
-    )
+    yield from _left(report)
     if manifest.peak_pss_bytes:
         yield f"peak memory, all processes: {manifest.peak_pss_bytes / 2**30:.2f} GiB (proportional set size)"
     yield from map(_plugin, manifest.plugins)
     for role, model in manifest.models.items():
         yield f"{role} model: {model.name}" + (f" ({model.digest[:12]})" if model.digest else "")
+
+
+def _left(report: Report) -> Iterator[str]:
+    """Says what left the devices, and which of it could be meant to steer a model."""
+    if report.manifest.marked_texts:
+        yield (
+            f"shared texts with marks of a chat template or a prompt, or with invisible characters: {report.manifest.marked_texts:,}; "
+            "models read them as plain text"
+        )
+    sent = report.egress
+    yield f"left the devices: {sent.bytes:,} bytes in {sent.replies:,} replies" + (
+        f", {report.bytes_up:,} of them uploads; the most, {sent.most:,}, from {sent.most_from}" if sent.replies else ""
+    )
 
 
 def _plugin(used: UsedPlugin) -> str:

@@ -33,6 +33,10 @@ _REASONED = re.compile(rf"</{_THINK}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*fi
 _TAG = rf"s|bos|eos|pad|unk|mask|sop|eop|(?:start|end)_of_\w+|eo[hat]|(?:BOS|EOS|PAD)_TOKEN|seed:\w+|{_THINK}|<?/?SYS>"
 _BRACKET_TAG = r"INST|THINK|IMG|gMASK|(?:SYSTEM|TOOL|AVAILABLE|MODEL)_\w+"
 _INSIDE_MARK = re.compile(rf"(?<=<)(?=[|｜])|(?<=[|｜])(?=>)|(?<=<)(?=/?(?:{_TAG})>)|(?<=\[)(?=/?(?:{_BRACKET_TAG})\])")
+# Control characters but tab and line ends, what turns the direction of writing, and what is not shown at all.
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _BRACKETS = str.maketrans("[]", "()")
 _THEN = "Response:"
 
@@ -67,6 +71,11 @@ def fenced(text: str) -> str:
     """Returns the text on one line, without what could end its place in a prompt or open a chat turn."""
     plain = _MARKER.sub(r"\1\2 -", " ".join(text.split()))
     return unmarked(plain.translate(_BRACKETS))
+
+
+def is_marked(text: str) -> bool:
+    """Says whether a text holds what could be meant to steer a model: a chat template's marks, `Input:`, invisible characters."""
+    return any(pattern.search(text) for pattern in (_INSIDE_MARK, _MARKER, _INVISIBLE))
 
 
 def unmarked(text: str) -> str:
