@@ -12,6 +12,8 @@ FloatArray = NDArray[np.float64]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+# With fewer people no rank test can give p < 0.05, and an interval can exclude 0 by chance alone.
+LEAST_PEOPLE = 6
 # Resampled indices held at once: 10 000 resamples of 100 users fit in one block, which fits in a cache.
 _BLOCK = 1_000_000
 # Means of the same answers can differ in the last bits; that is no win, and no difference between two ranks.

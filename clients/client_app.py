@@ -37,8 +37,8 @@ from clients.executors import make_executor
 from clients.executors.executor import Executor
 from clients.failures import failed
 from clients.personalize import personalize
-from clients.sharing.egress import as_it_leaves, counted, guarded, guarded_questions, guarded_upload
 from clients.sharing.policies import choose
+from clients.sharing.reply_guard import as_it_leaves, counted, guarded, guarded_questions, guarded_upload
 
 _ROOT = Path(__file__).resolve().parents[1]
 

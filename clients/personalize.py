@@ -9,7 +9,7 @@ from cdcda_flower.methods import method_named
 from cdcda_flower.types import Example, SyntheticPair, TrainingReport, TrainingSet, UserHistory, same_text
 from clients.device import Device
 from clients.executors.executor import Executor, Pending
-from clients.sharing.egress import as_it_leaves
+from clients.sharing.reply_guard import as_it_leaves
 
 
 def personalize(

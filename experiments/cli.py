@@ -322,12 +322,17 @@ def leakage(
     """Measure what pairs and adapters give away about people, beside gain and cost; the dashboard shows it too."""
     folders = [_find_run(run) for run in runs]
     found = measure(folders, stderr(), shadows=shadows)
-    for folder, one in zip(folders, found, strict=True):
-        write_atomic(folder.path / LEAKAGE, _json(one.document()))
     if as_json:
         stdout().write(_json([one.document() for one in found]))
     else:
         show_leakage(found, stdout())
+    for folder, one in zip(folders, found, strict=True):
+        try:
+            write_atomic(folder.path / LEAKAGE, _json(one.document()))
+        except OSError as error:
+            stderr().say(
+                f"{folder.path / LEAKAGE} cannot be written ({error.strerror}): the dashboard will not show this"
+            )
 
 
 @app.command(cls=PlainCommand)
@@ -358,13 +363,19 @@ def filters(
         ScorerName | None,
         typer.Option(help="read one run's pairs with this consistency scorer too, and say where both differ"),
     ] = None,
-    model: Annotated[str, typer.Option(help="that scorer's model, as in consistency-model")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="that scorer's model, as in consistency-model; nli needs one")
+    ] = "embedded",
     pairs: Annotated[int, typer.Option(min=0, help="print so many pairs over which both scorers differ")] = 0,
 ) -> None:
     """Say what each filter keeps at other thresholds and, from a run of every subset, what it is worth."""
     if scorer:
         if len(runs) > 1:
             raise BadInputError(f"{len(runs)} runs were given; --scorer reads the pairs of one")
+        if scorer == "nli" and model == "embedded":
+            raise BadInputError(
+                "--scorer nli needs --model with an NLI model's id or folder; the embedded one gives cosines"
+            )
         show_scorers(study_scorer(_find_run(runs[0]), scorer, model), pairs, stdout())
         return
     if pairs or model != "embedded":

@@ -1,7 +1,6 @@
 """A trained adapter out of a run's folder, written for another program and re-scored (docs/how-to/take-an-adapter-with-you.md)."""
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,8 +76,6 @@ def export(folder: RunFolder, order: ExportOrder, terminal: Terminal) -> None:
     # torch takes seconds to import, which bad input need not wait for.
     from cdcda_flower.models.exports.write import write
 
-    # It says that another package would multiply four bits faster.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with whole_folder(to) as draft:
         terminal.say(f"writing {order.form} in {order.dtype}")
         write(order.form, personal, order.dtype, draft)

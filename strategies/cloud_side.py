@@ -54,12 +54,12 @@ class CloudSide:
 
     def generate(self, uploads: Sequence[Upload]) -> tuple[SyntheticPair, ...]:
         """Returns k pairs like each shared example; the LLM writes once for all methods that train on its pairs."""
-        shared = sum(len(upload.examples) for upload in uploads)
-        if not shared or not any(method.augmented for method in self.config.chosen_methods):
-            return ()
         examples = [example for upload in uploads for example in upload.examples]
         texts = [f"{self._task.parts(one.query).text}\n{one.response}" for one in examples]
         self.folder.update(marked_texts=sum(map(is_marked, texts)))
+        shared = len(examples)
+        if not shared or not any(method.augmented for method in self.config.chosen_methods):
+            return ()
         # Before the first answer is paid for: a scorer that is not there is said now.
         self.models.consistency()
         with (

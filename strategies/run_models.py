@@ -20,7 +20,7 @@ from strategies.recording import Recording
 
 _ECHO = ModelRef(name="echo (test double)", path="", digest="echo")
 # Raise the number with every change of what it writes: the tape keeps its answers.
-_CONTROL = ModelRef(name="corpus-control (positive control)", path="", digest="corpus-control 1")
+_CONTROL = ModelRef(name="corpus-control (positive control)", path="", digest="corpus-control 2")
 
 
 class Models:

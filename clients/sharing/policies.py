@@ -20,7 +20,7 @@ from cdcda_flower.share_rules import PATTERN_SECONDS, excluding, own_ratio
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import UserHistory
 from clients.sharing.diverse import DiverseShare, embedded
-from clients.sharing.egress import as_it_leaves, checked_examples
+from clients.sharing.reply_guard import as_it_leaves, checked_examples
 
 
 def _count(ratio: float, size: int) -> int:

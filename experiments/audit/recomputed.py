@@ -15,7 +15,7 @@ from cdcda_flower.seeding import derive_seed, digest
 from cdcda_flower.types import Example, ModelRef, SyntheticPair, Unparsable, Upload, UserHistory
 from cdcda_flower.wire import encode, payload_bytes
 from clients import evaluate, personalize
-from clients.sharing import egress
+from clients.sharing import reply_guard
 from clients.sharing.policies import choose
 from strategies import base_cache
 from strategies.augmentation.choices import Written, random_of_size
@@ -28,7 +28,7 @@ from strategies.recording import recording
 
 def as_it_leaves(config: RunConfig, history: Sequence[Example]) -> tuple[Example, ...]:
     """Returns a history in the form in which alone its items may be shared."""
-    return egress.as_it_leaves(history, config)
+    return reply_guard.as_it_leaves(history, config)
 
 
 def choice(config: RunConfig, user: str, history: Sequence[Example]) -> tuple[Example, ...]:

@@ -1,7 +1,6 @@
 """Rules on training: nothing held out was trained on, the adapters are the ledger's, and they began where the manifest says."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -179,8 +178,6 @@ def _reached(run: Evidence) -> Iterator[Finding]:
 
     From a user's own fresh adapter, which its seed gives, or from the global one: nothing that was trained before fits.
     """
-    # It says that another package would multiply four bits faster.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # torch takes seconds to import.
     from cdcda_flower.models.starts import distance, reach
 

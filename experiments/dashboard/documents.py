@@ -4,17 +4,18 @@ Every statistic is computed here, with the functions of the reports. A document 
 quantity, in the order of `people`; None stands where a person has no value.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cdcda_flower.config import FILTERS, Scalar, doubles_in, filters_in, is_control
 from cdcda_flower.errors import BadInputError, CdcdaError
 from cdcda_flower.runs.folder import LEAKAGE, Manifest, RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.runs.progress import read_progress
-from cdcda_flower.statistics import Interval, intervals_over_users
+from cdcda_flower.statistics import LEAST_PEOPLE, Interval, intervals_over_users
 from cdcda_flower.tasks import Task, task_named
 from experiments.dashboard.catalog import Catalog, opened
 from experiments.launching.stale_runs import launcher_state
@@ -29,8 +30,6 @@ from experiments.reports.results import Comparison
 Document = dict[str, Any]
 
 _DIGITS = 6
-# With fewer people no rank test can give p < 0.05, and an interval can exclude 0 by chance alone.
-LEAST_PEOPLE = 6
 
 
 def runs(catalog: Catalog) -> Document:
@@ -373,18 +372,33 @@ def _printed(one: Comparison, task: Task, share: str) -> float | None:
     return _rounded(printed[b] - printed[a]) if a in printed and b in printed else None
 
 
+class _Attacked(BaseModel):
+    method: str
+    users: int
+    auc: dict[str, tuple[float, float, float]]
+
+
+class _Kept(BaseModel):
+    """What the page reads of `leakage.json`; the rest of it passes through."""
+
+    model_config = ConfigDict(extra="allow")
+
+    share_policy: str
+    share_ratio: float
+    bytes_up_per_user: float
+    membership: list[_Attacked]
+    gains: dict[str, Comparison]
+
+
 def _leakage(folder: RunFolder) -> Document | None:
-    """Returns what `cdcda leakage` kept of the run; None before it was measured."""
+    """Returns what `cdcda leakage` kept of the run, or why it cannot be read; None before it was measured."""
     file = folder.path / LEAKAGE
     if not file.is_file():
         return None
     try:
-        kept: Document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BadInputError(
-            f"{file} cannot be read; run `cdcda leakage {folder.path.name}` again, or delete it"
-        ) from None
-    return kept
+        return _Kept.model_validate_json(file.read_bytes()).model_dump(mode="json")
+    except (OSError, ValidationError):
+        return {"error": f"{LEAKAGE} cannot be read; measure the run again"}
 
 
 def _minutes(manifest: Manifest) -> float | None:

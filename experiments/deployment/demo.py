@@ -17,7 +17,6 @@ from cdcda_flower.runs.folder import Manifest, RunFolder
 from cdcda_flower.runs.identity import run_identity
 from experiments.deployment.machines import Machines, can_hide
 from experiments.launching.checks import check_before_start
-from experiments.launching.guard import guarded
 from experiments.launching.launch import (
     Terminated,
     deaf_to_interrupts,
@@ -26,6 +25,7 @@ from experiments.launching.launch import (
     termination_as_interrupt,
     toml_text,
 )
+from experiments.launching.orphans import no_orphans
 from experiments.launching.processes import RunProcesses, environment, free_port, temporary_folder
 from experiments.launching.staging import App, stage
 from experiments.launching.stale_runs import launcher_of
@@ -83,7 +83,7 @@ def machines_of(config: RunConfig, app: App) -> Iterator[Machines]:
     with ExitStack() as stack:
         stack.enter_context(termination_as_interrupt())
         scratch = temporary_folder()
-        watch = stack.enter_context(guarded(scratch))
+        watch = stack.enter_context(no_orphans(scratch))
         started: list[subprocess.Popen[bytes]] = []
         stack.callback(_clean_up, scratch, started)
         stage(app, scratch / "app")

@@ -23,8 +23,8 @@ from cdcda_flower.runs.folder import CloudServer, Manifest, RunFolder
 from cdcda_flower.runs.identity import config_digest, run_identity
 from cdcda_flower.runs.ledger import LedgerReader, begin_anew
 from experiments.launching.checks import check_before_start, chosen_port, client_gpu_share, measured_clients
-from experiments.launching.guard import guarded
 from experiments.launching.machine import clients_at_once, cores, memory_gb
+from experiments.launching.orphans import no_orphans
 from experiments.launching.processes import MemoryWatch, RunProcesses, environment, temporary_folder, write_ray_token
 from experiments.launching.resuming import check_data, reopen, resumable
 from experiments.launching.staging import App, stage
@@ -136,7 +136,7 @@ def _launching(config: RunConfig, app: App, terminal: Terminal) -> Iterator[Laun
         stack.enter_context(termination_as_interrupt())
         port = chosen_port()
         scratch = temporary_folder()
-        watch = stack.enter_context(guarded(scratch))
+        watch = stack.enter_context(no_orphans(scratch))
         this = Launch(
             config=config,
             app=app,

@@ -1,6 +1,5 @@
 """`cdcda leakage`: what runs give away about their people, beside what the people gained and what it cost."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,8 +98,6 @@ def _attacked(evidence: Evidence, terminal: Terminal, shadows: int) -> list[Memb
     for stored in (one for by_user in adapters.values() for one in by_user.values()):
         if not Path(stored.path).is_dir():
             raise DataError(f"{stored.path} is missing; copy the run's whole folder, or run anew")
-    # It says that another package would multiply four bits faster.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     base = ModelRef(name="M_base", path=str(evidence.model_folder), digest="")
     total = sum(len(one.pairs) for one in texts.values()) * (1 + len(adapters) * (1 + shadows))
     terminal.say(f"reading {total:,} texts with the adapters of {evidence.manifest.run}")

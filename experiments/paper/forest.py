@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cdcda_flower.statistics import LEVEL
+from cdcda_flower.statistics import LEAST_PEOPLE, LEVEL
 from cdcda_flower.tasks import Task
 from experiments.paper.cells import comparable_tasks, data_notes, paper_cell
 from experiments.paper.comparison import comparison
@@ -77,12 +77,13 @@ def _panel(panel: "Axes", task: Task, rows: Sequence[Row], columns: Sequence[str
     for place, row in enumerate(reversed(rows)):
         cells = dict(zip(columns, row.cells, strict=True))
         mean, low, high = (better * (cells[name].value or 0.0) for name in ("difference", "low", "high"))
-        color, told = _told(min(low, high), max(low, high))
+        color, told = _told(min(low, high), max(low, high), int(cells["people"].value or 0))
         panel.plot([low, high], [place, place], color=color, linewidth=1.6, solid_capstyle="butt")
         panel.plot([mean], [place], color=color, marker="o", markersize=4.5, linestyle="", label=told)
         theirs = cells[_PAPER].value
         if theirs is not None:
-            label = "the paper's difference"
+            other = cells[_PAPER].comparable is False
+            label = "the paper's difference" + (" (other models or data)" if other else "")
             panel.plot(
                 [better * theirs],
                 [place],
@@ -108,8 +109,10 @@ def _panel(panel: "Axes", task: Task, rows: Sequence[Row], columns: Sequence[str
     panel.grid(axis="x", linewidth=0.4, alpha=0.5)
 
 
-def _told(low: float, high: float) -> tuple[str, str]:
-    """Returns the color of an interval of gains, and what it says in words."""
+def _told(low: float, high: float, people: int) -> tuple[str, str]:
+    """Returns the color of an interval of gains, and what it says in words; of very few people it says nothing."""
+    if people < LEAST_PEOPLE:
+        return _GREY, "cannot be told"
     if low > 0:
         return _BLUE, f"better ({LEVEL:.0%} interval above 0)"
     return (_RED, "worse (interval below 0)") if high < 0 else (_GREY, "cannot be told")

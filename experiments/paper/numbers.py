@@ -1,6 +1,7 @@
 """The numbers that the paper prints, from `numbers.toml` beside this file."""
 
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +41,7 @@ class PaperNumbers(BaseModel):
     table4: dict[str, dict[str, float]]
 
 
+@lru_cache(maxsize=1)
 def paper_numbers() -> PaperNumbers:
     """Returns the paper's numbers."""
     return PaperNumbers.model_validate(

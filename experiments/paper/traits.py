@@ -8,9 +8,10 @@ from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import predictions_file
 from cdcda_flower.statistics import LEVEL, intervals_over_users
 from experiments.paper.cells import data_notes, run_notes
+from experiments.paper.comparison import first_counts, repeated
 from experiments.paper.grid import Cell, Grid, Row
 from experiments.paper.paper_runs import PaperRun
-from experiments.reports.predictions import read_predictions
+from experiments.reports.predictions import held_out, read_predictions
 
 # (trait, column) -> person -> the mean over the person's answers that can show the trait.
 _Shown = dict[tuple[str, str], dict[str, float]]
@@ -44,6 +45,7 @@ def traits(runs: Sequence[PaperRun], mixed: Sequence[str] = ()) -> Grid:
             *data_notes(runs),
             f"share: of the answers that can show the trait, mean over people, with its {LEVEL:.0%} bootstrap interval. "
             "Personas of two seeds are different people. 1: as the traits imply, without the slips of a person.",
+            *first_counts(repeated(runs)),
             *run_notes(runs, mixed=mixed),
         ),
     )
@@ -53,6 +55,12 @@ def _add(found: _Shown, run: PaperRun) -> None:
     """Adds each person's share of each trait under each method of a run."""
     task, split = run.config.chosen_task, run.config.query_split
     authors = _authors(run)
+    for user, author in authors.items():
+        _check_same(
+            run,
+            user,
+            {query: draft.input for query, draft in zip(author.query_ids(split), author.queries[split], strict=True)},
+        )
     for method, results in run.own.items():
         for user in sorted(results):
             author = authors[user]
@@ -68,7 +76,27 @@ def _add(found: _Shown, run: PaperRun) -> None:
                 for trait, share in author.persona.shown(drafts[one.example_id], answer).items():
                     shown.setdefault(trait, []).append(share)
             for trait, shares in shown.items():
-                found.setdefault((trait, run.column(method)), {})[f"{user} of seed {run.config.seed}"] = fmean(shares)
+                own = found.setdefault((trait, run.column(method)), {})
+                # Of several runs of one seed the first given counts.
+                own.setdefault(f"{user} of seed {run.config.seed}", fmean(shares))
+
+
+def _check_same(run: PaperRun, user: str, drawn: Mapping[str, str]) -> None:
+    """Raises BadInputError where the run's questions are not those of the personas that its seed draws by today's code."""
+    stored = held_out(run.manifest, user)
+    if stored is None:
+        raise BadInputError(
+            f"--traits: the prepared data of {run.name} are not here ({run.manifest.prepared or 'not named'}); run it anew"
+        )
+    task = run.config.chosen_task
+    for example in stored:
+        asked, own = (task.parts(text).text.split() for text in (example.query, drawn.get(example.id, "")))
+        # max-words may have cut the stored one.
+        if asked != own[: len(asked)]:
+            raise BadInputError(
+                f"--traits: {run.name} asked {user} something else than the corpus of seed {run.config.seed} does; the "
+                "data were prepared with another seed, or by an older version: run it anew"
+            )
 
 
 def _authors(run: PaperRun) -> Mapping[str, Author]:

@@ -306,7 +306,7 @@ def _left(report: Report) -> Iterator[str]:
     if report.manifest.marked_texts:
         yield (
             f"shared texts with marks of a chat template or a prompt, or with invisible characters: {report.manifest.marked_texts:,}; "
-            "models read them as plain text"
+            "the marks were broken up for the cloud, the characters were not"
         )
     sent = report.egress
     yield f"left the devices: {sent.bytes:,} bytes in {sent.replies:,} replies" + (

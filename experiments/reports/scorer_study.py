@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cdcda_flower.config import filters_in
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder
 from cdcda_flower.runs.ledger import LedgerReader
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Example, SyntheticPair, Verdict
 from experiments.reports.filter_study import BOUNDS
+from experiments.reports.recorded import last_part
 from experiments.reports.report import open_run
 from experiments.terminal import Column, Line, Table, Terminal, numbers
 
@@ -36,7 +38,7 @@ class ScorerStudy:
     other_name: str
     least: float
     doubts: tuple[Doubt, ...]
-    # How many of the pairs that the run's other filters keep.
+    # The pairs that the run's other filters keep.
     eligible: frozenset[str]
 
     @property
@@ -73,6 +75,7 @@ def study_scorer(folder: RunFolder, name: ScorerName, model: str) -> ScorerStudy
     from cdcda_flower.models.encoders import NliEncoder, SentenceEncoder
 
     run = open_run(folder)
+    config = run.manifest.config
     ledger = LedgerReader(folder.ledger_path)
     pairs, shared, verdicts = ledger.pairs(), ledger.shared(), ledger.verdicts()
     own = {verdict.pair_id: verdict.score for verdict in verdicts if verdict.filter == _FILTER}
@@ -84,23 +87,27 @@ def study_scorer(folder: RunFolder, name: ScorerName, model: str) -> ScorerStudy
     both = scorer.score([*originals, *texts], [*texts, *originals])
     found = [min(forward, back) for forward, back in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
     return ScorerStudy(
-        own_name=str(run.manifest.config["consistency-scorer"]),
-        other_name=name,
-        least=float(run.manifest.config["epsilon-scf"]),
+        own_name=f"{config['consistency-scorer']} ({last_part(str(config['consistency-model']))})",
+        other_name=f"{name} ({last_part(model)})",
+        least=float(config["epsilon-scf"]),
         doubts=tuple(
             Doubt(pair_id=pair.id, source_text=before, text=text, own=own[pair.id], other=score)
             for pair, before, text, score in zip(pairs, originals, texts, found, strict=True)
         ),
-        eligible=_kept_by_the_rest(verdicts),
+        eligible=_kept_by_the_rest(verdicts, filters_in(str(config["filters"]))),
     )
 
 
 def show_scorers(found: ScorerStudy, pairs: int, terminal: Terminal) -> None:
     """Prints acceptance by threshold, the agreement at the run's threshold, and `pairs` pairs over which both differ."""
-    columns = (Column("scorer"), *numbers(*(f"{bound:g}" for bound in BOUNDS)), *numbers("with the other filters"))
+    columns = (
+        Column("scorer"),
+        *numbers(*(f"{bound:g}" for bound in BOUNDS)),
+        *numbers(f"{found.least:g}, and the other filters"),
+    )
     lines = []
     for name, scores in (
-        (f"{found.own_name} (the run's)", {one.pair_id: one.own for one in found.doubts}),
+        (found.own_name, {one.pair_id: one.own for one in found.doubts}),
         (found.other_name, {one.pair_id: one.other for one in found.doubts}),
     ):
         kept = [f"{100 * sum(score >= bound for score in scores.values()) / len(scores):.0f}%" for bound in BOUNDS]
@@ -121,8 +128,9 @@ def show_scorers(found: ScorerStudy, pairs: int, terminal: Terminal) -> None:
         )
 
 
-def _kept_by_the_rest(verdicts: Sequence[Verdict]) -> frozenset[str]:
-    rejected = {verdict.pair_id for verdict in verdicts if verdict.filter != _FILTER and not verdict.keep}
+def _kept_by_the_rest(verdicts: Sequence[Verdict], filters: Sequence[str]) -> frozenset[str]:
+    others = set(filters) - {_FILTER}
+    rejected = {verdict.pair_id for verdict in verdicts if verdict.filter in others and not verdict.keep}
     return frozenset(verdict.pair_id for verdict in verdicts) - rejected
 
 

@@ -33,9 +33,10 @@ _REASONED = re.compile(rf"</{_THINK}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*fi
 _TAG = rf"s|bos|eos|pad|unk|mask|sop|eop|(?:start|end)_of_\w+|eo[hat]|(?:BOS|EOS|PAD)_TOKEN|seed:\w+|{_THINK}|<?/?SYS>"
 _BRACKET_TAG = r"INST|THINK|IMG|gMASK|(?:SYSTEM|TOOL|AVAILABLE|MODEL)_\w+"
 _INSIDE_MARK = re.compile(rf"(?<=<)(?=[|｜])|(?<=[|｜])(?=>)|(?<=<)(?=/?(?:{_TAG})>)|(?<=\[)(?=/?(?:{_BRACKET_TAG})\])")
-# Control characters but tab and line ends, what turns the direction of writing, and what is not shown at all.
+# Control characters but tab and line ends, what turns the direction of writing, and what is not shown at all: zero-width
+# characters but the joiners of emoji and of Persian, tag characters.
 _INVISIBLE = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ud800-\udfff]"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _BRACKETS = str.maketrans("[]", "()")
 _THEN = "Response:"

@@ -61,6 +61,8 @@ def test_the_positive_control_writes_whole_pairs_in_both_forms(embedded: Federat
         source = shared[pair.provenance.user_id, pair.provenance.source_id]
         assert pair.query != source.query
         assert (pair.response == source.response) or not labels
+    answers = [(pair.response, shared[pair.provenance.user_id, pair.provenance.source_id].response) for pair in pairs]
+    assert any(new != old for new, old in answers) is not bool(labels)
 
 
 @pytest.mark.parametrize("filters", ["consistency,diversity,length", "none", ""])

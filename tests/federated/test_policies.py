@@ -19,7 +19,7 @@ from cdcda_flower.wire import payload_fields
 from clients import client_app
 from clients.evaluate import asked
 from clients.sharing import policies
-from clients.sharing.egress import guarded_questions, guarded_upload
+from clients.sharing.reply_guard import guarded_questions, guarded_upload
 from fakes import Fault
 from federation import Federation, Outcome
 from lamp_folder import RATING, items, row, rows, write_split

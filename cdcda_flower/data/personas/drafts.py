@@ -1,6 +1,7 @@
 """What a persona writes: one text with its answer, before it becomes a profile item or a query."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -46,18 +47,25 @@ def phrases(words: Iterable[str]) -> Phrases:
 
 
 def framed(answer: str, *, before: str, after: str) -> Mapping[str, float]:
-    """Returns whether an answer begins and ends with a persona's own words, whatever the casing; none where it has none."""
-    text = answer.lower()
-    found = {
-        "opening words": (before, text.startswith(before.lower())),
-        "closing words": (after, after.lower() in text),
-    }
+    """Returns whether an answer begins with the one and holds the other of a persona's own words; nothing where there are none."""
+    begins = answer.lower().startswith(before.lower()) and holds(answer, before)
+    found = {"opening words": (before, begins), "closing words": (after, holds(answer, after))}
     return {name: float(has) for name, (words, has) in found.items() if words}
 
 
+def holds(answer: str, words: str) -> bool:
+    """Says whether these words stand in a text, whatever the casing, and not as parts of other words."""
+    return bool(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", answer, re.IGNORECASE))
+
+
+def casing_of(text: str) -> str:
+    """Returns which casing a text has: "lower" and "title" where all words have it, else "sentence"."""
+    return next((name for name in ("lower", "title") if cased(text, name) == text), "sentence")
+
+
 def same_casing(answer: str, casing: str) -> float:
-    """Returns 1 where a text has this casing; it has one only where it holds words."""
-    return float(bool(answer.strip()) and cased(answer, casing) == answer)
+    """Returns 1 where a text that holds words has this casing, else 0."""
+    return float(bool(answer.strip()) and casing_of(answer) == casing)
 
 
 def slips(rng: random.Random) -> bool:

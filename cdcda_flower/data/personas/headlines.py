@@ -96,7 +96,9 @@ _REASONS = (
 
 # An article's facts: any of a group may stand for another of it, in the headline too.
 INTERCHANGEABLE: tuple[Phrases, ...] = (
-    phrases(_PLACES), phrases(_ACTORS), _VERBS, phrases(_QUALITIES), phrases(_TOPICS), phrases(_DAYS), phrases(_REASONS),
+    phrases(_PLACES), phrases(_ACTORS), _VERBS, phrases(_DAYS), phrases(_REASONS),
+    # In one: a quality alone may also be a word of somebody's catch-word.
+    phrases(f"{quality} {topic}" for quality in _QUALITIES for topic in _TOPICS),
 )  # fmt: skip
 
 

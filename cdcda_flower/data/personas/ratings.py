@@ -124,9 +124,19 @@ class Rater:
         )
 
     def shown(self, draft: Draft, answer: str) -> Mapping[str, float]:
-        """Returns whether the rating is the user's: by the offset alone, and where the text complains of the focus."""
-        complains = any(remark in draft.input for remark in _COMPLAINTS[self.focus])
-        return {"focus" if complains else "offset": float(answer == draft.implied)}
+        """Returns whether the rating is the user's: by the offset alone, or where the text complains of the focus.
+
+        Where the scale ends before the complaint counts, the rating shows neither.
+        """
+        right = float(answer.strip().removesuffix(".0") == draft.implied)
+        if not any(remark in draft.input for remark in _COMPLAINTS[self.focus]):
+            return {"offset": right}
+        [level] = (
+            level
+            for level, (said, _) in _VERDICTS.items()
+            if any(f" It is {quality} and " in draft.input for quality in said)
+        )
+        return {"focus": right} if str(_stars(level + self.offset)) != draft.implied else {}
 
     def _level(self, rng: random.Random) -> int:
         # Only sentiments that the scale does not clamp, and the outer ones more often: neither clamping nor a

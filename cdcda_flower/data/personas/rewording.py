@@ -1,7 +1,8 @@
 """Writes a text of the embedded corpus anew, knowing how the corpus is written and not who the persona is.
 
 Facts and words that do not decide the answer are exchanged for others of their kind, in the answer as well. The persona
-would have answered the new text so. It is the positive control's knowledge: no other cloud has it.
+would answer the new text so, or slip as it slipped with the old one. It is the positive control's knowledge: no other
+cloud has it.
 """
 
 import random
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cdcda_flower.data.personas import headlines, ratings, tags, titles
-from cdcda_flower.data.personas.drafts import Phrases, cased
+from cdcda_flower.data.personas.drafts import Phrases, cased, casing_of
 
 _KINDS: Mapping[str, tuple[Phrases, ...]] = MappingProxyType({
     "lamp-2": tags.INTERCHANGEABLE, "lamp-3": ratings.INTERCHANGEABLE,
@@ -39,13 +40,9 @@ def reworded(task: str, text: str, answer: str, rng: random.Random) -> tuple[str
     def exchange(written: str, casing: str) -> str:
         return cased(pattern.sub(lambda found: exchanged.get(found[0].lower(), found[0]), written), casing)
 
-    return exchange(text, "sentence"), exchange(answer, _casing(answer))
+    return exchange(text, "sentence"), exchange(answer, casing_of(answer))
 
 
 def _some(kinds: Sequence[Phrases], rng: random.Random) -> Sequence[Phrases]:
     """Returns one to all of the kinds: from a close paraphrase to a new text. What is close enough, filters say."""
     return rng.sample(kinds, rng.randint(1, len(kinds))) if kinds else ()
-
-
-def _casing(answer: str) -> str:
-    return next((name for name in ("lower", "title") if cased(answer, name) == answer), "sentence")

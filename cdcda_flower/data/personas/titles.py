@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, framed, other, phrases, same_casing, slips
+from cdcda_flower.data.personas.drafts import Draft, Phrases, cased, framed, holds, other, phrases, same_casing, slips
 from cdcda_flower.tasks import task_named
 
 # Every form takes its words from the abstract: {name} {method} {problem} {field}, and the user's {pet} word.
@@ -131,7 +131,7 @@ class Scholar:
         body = draft.implied.lower().removesuffix(f" - {self.tail}".lower() if self.tail else "")
         return {
             **framed(answer, before="", after=self.tail),
-            "pet word": float(self.pet in answer.lower()),
+            "pet word": float(holds(answer, self.pet)),
             "form": float(body in answer.lower()),
             "casing": same_casing(answer, self.casing),
         }

@@ -113,7 +113,7 @@ function costChart(run, costs, metric, cost, onCost) {
 // What the adapters give away beside what they gain; a method whose adapters nobody attacked is not shown.
 function leakage(run) {
   const found = run.leakage;
-  if (!found) return h("section", { class: "card" }, h("h2", {}, "Gain beside leakage"), h("p", { class: "hint" }, `Not measured. In a terminal: cdcda leakage ${run.run}`));
+  if (!found || found.error) return h("section", { class: "card" }, h("h2", {}, "Gain beside leakage"), h("p", { class: "hint" }, `${found?.error ?? "Not measured."} In a terminal, for a finished simulation: cdcda leakage ${run.run}`));
   const attack = "against M_base";
   const aucs = Object.fromEntries(found.membership.map((one) => [one.method, one.auc[attack]]));
   const rows = Object.entries(found.gains).filter(([name]) => aucs[name]).map(([name, gain]) => [name, oriented(gain, run.better[gain.metric]), aucs[name]]);

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cdcda_flower.data.personas import QUERIES_PER_SPLIT, SPLITS, authors_of, write_corpus
-from cdcda_flower.data.personas.drafts import SLIP_RATE
+from cdcda_flower.data.personas.drafts import SLIP_RATE, Draft, casing_of, holds, same_casing
+from cdcda_flower.data.personas.ratings import Rater
 from cdcda_flower.tasks import TASKS, Task
 from cdcda_flower.types import same_text
 
@@ -147,8 +148,7 @@ def test_what_the_traits_imply_shows_all_of_them_and_anothers_answer_less(task: 
     for author, other in pairwise(authors):
         for draft in author.queries["dev"]:
             own = author.persona.shown(draft, draft.implied)
-            assert own
-            assert set(own.values()) == {1.0}, (author.persona, draft.implied, own)
+            assert set(own.values()) <= {1.0}, (author.persona, draft.implied, own)
             for trait, share in author.persona.shown(draft, other.queries["dev"][0].implied).items():
                 seen.setdefault(trait, []).append(share)
     assert all(sum(shares) / len(shares) < 0.7 for shares in seen.values()), seen.keys()
@@ -158,4 +158,26 @@ def test_what_the_traits_imply_shows_all_of_them_and_anothers_answer_less(task: 
 def test_no_answer_shows_no_trait(task: Task) -> None:
     for author in authors_of(task, users=20, seed=1):
         for draft in author.queries["train"]:
-            assert set(author.persona.shown(draft, "").values()) == {0.0}
+            assert set(author.persona.shown(draft, "").values()) <= {0.0}
+
+
+def test_words_count_whole_and_casings_are_told_apart() -> None:
+    assert holds("Yo, what a day", "yo")
+    assert not holds("you and breakfast", "yo")
+    assert not holds("you and breakfast", "fast")
+    assert [casing_of(text) for text in ("all lower", "All Of It", "One of them", "Just in: Marlow")] == [
+        "lower",
+        "title",
+        "sentence",
+        "sentence",
+    ]
+    assert same_casing("All Of It", "sentence") == 0
+
+
+def test_a_complaint_that_the_scale_swallows_shows_no_focus() -> None:
+    rater = Rater(offset=-2, focus="price", buys=("music",))
+    for level, stars, shown in (("disappointing", "1", {}), ("okay", "1", {}), ("good", "1", {"focus": 1.0})):
+        text = f"Got the kettle for the winter. It is {level} and I like it. It costs too much."
+        draft = Draft(item={}, input=text, gold=stars, implied=stars, texts=(text,))
+        assert rater.shown(draft, stars) == shown, level
+    assert rater.shown(Draft(item={}, input="Nice.", gold="2", implied="2", texts=()), "2.0") == {"offset": 1.0}

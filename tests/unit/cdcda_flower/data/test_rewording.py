@@ -6,6 +6,7 @@ import re
 import pytest
 
 from cdcda_flower.data.personas import headlines, ratings, rewording, tags, titles
+from cdcda_flower.data.personas.drafts import holds
 from cdcda_flower.data.personas.rewording import REWORDED_TASKS, reworded
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import same_text
@@ -85,6 +86,23 @@ def test_rewordings_range_from_close_to_new(name: str) -> None:
     own = set(text.split())
     shared = [len(own & set(reworded(name, text, "", random.Random(seed))[0].split())) / len(own) for seed in range(60)]
     assert min(shared) + 0.2 < max(shared)
+
+
+def test_no_words_of_a_persona_are_exchanged() -> None:
+    own = {
+        "lamp-4": [*headlines._CATCHWORDS, *headlines._CLOSERS, *headlines._PATTERNS.values()],
+        "lamp-5": [*titles._PETS, *titles._TAILS, *titles._FORMS.values()],
+    }
+    for name, texts in own.items():
+        exchangeable = {form.lower() for kind in rewording._KINDS[name] for phrase in kind for form in phrase}
+        for text in texts:
+            assert not [form for form in exchangeable if holds(text, form)], text
+
+
+def test_a_slip_stays_a_slip() -> None:
+    """The control does not know the persona: it rewords the answer that was shared."""
+    text = "Bought this kettle for my sister. It is awful and I hate it."
+    assert reworded("lamp-3", text, "5", random.Random(1))[1] == "5"
 
 
 def test_same_seed_same_rewording() -> None:

@@ -15,7 +15,6 @@ from cdcda_flower.redaction import KINDS, without
 from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Example, UserHistory
 from clients.sharing import policies
-from clients.sharing.egress import as_it_leaves, checked_examples
 from clients.sharing.policies import (
     AllShare,
     BudgetShare,
@@ -26,6 +25,7 @@ from clients.sharing.policies import (
     choose,
     make_policies,
 )
+from clients.sharing.reply_guard import as_it_leaves, checked_examples
 from lamp_folder import RATING, config
 
 sizes, ratios, seeds = st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**63 - 1)

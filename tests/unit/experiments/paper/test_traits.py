@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cdcda_flower.config import read_defaults
+from cdcda_flower.data.examples import write_examples
 from cdcda_flower.data.personas import authors_of
 from cdcda_flower.errors import BadInputError
 from cdcda_flower.runs.folder import RunFolder, predictions_file
 from cdcda_flower.runs.ledger import Ledger
 from cdcda_flower.tasks import task_named
-from cdcda_flower.types import Prediction, UserResult
+from cdcda_flower.types import Example, Prediction, UserResult
 from experiments.launching.staging import find_app
 from experiments.paper.grid import Grid
 from experiments.paper.paper_runs import open_runs
@@ -25,6 +26,8 @@ TASK = task_named("lamp-4")
 def run_of_personas(runs: Path, *, seed: int) -> RunFolder:
     """Three personas: `direct-ft` answers as their traits imply, `device` with nothing."""
     folder = make_run(runs, f"s{seed}", {"device": [], "direct-ft": []}, seed=seed, task="lamp-4", num_users=3)
+    tmp = folder.path / "prepared"
+    folder.update(prepared=str(tmp))
     with Ledger(folder.ledger_path) as ledger:
         for author in authors_of(TASK, users=3, seed=seed):
             for method in ("device", "direct-ft"):
@@ -35,6 +38,15 @@ def run_of_personas(runs: Path, *, seed: int) -> RunFolder:
                     Prediction(example_id=query, output=answer, parsed=answer or None)
                     for query, answer in zip(author.query_ids("dev"), answers, strict=True)
                 ]
+                held_out = tmp / "private" / author.user_id / "queries.jsonl"
+                held_out.parent.mkdir(parents=True, exist_ok=True)
+                write_examples(
+                    held_out,
+                    [
+                        Example(id=q, query=d.input, response=d.gold)
+                        for q, d in zip(author.query_ids("dev"), author.queries["dev"], strict=True)
+                    ],
+                )
                 file.write_text("".join(f"{json.dumps(asdict(row))}\n" for row in rows), encoding="utf-8")
                 ledger.add_result(
                     UserResult(
@@ -66,6 +78,29 @@ def test_who_answers_as_the_traits_imply_shows_them_all(tmp_path: Path) -> None:
 def test_real_people_have_no_known_traits(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="real is not over embedded data"):
         grid_of(make_run(tmp_path, "real", {"device": [1.0]}, data="/lamp"))
+
+
+def test_of_two_runs_of_one_seed_the_first_counts(tmp_path: Path) -> None:
+    one, two = (run_of_personas(tmp_path / name, seed=1) for name in ("a", "b"))
+    for author in authors_of(TASK, users=3, seed=1):
+        predictions_file(two.devices / author.user_id, "direct-ft").write_text("", encoding="utf-8")
+    grid = grid_of(one, two)
+    assert {row.cells[0].value for row in grid.rows if row.labels[1:] == ("pattern", "direct-ft")} == {3}
+
+
+def test_other_personas_than_the_seeds_are_refused(tmp_path: Path) -> None:
+    folder = run_of_personas(tmp_path, seed=1)
+    config = folder.manifest().config
+    folder.update(config={**config, "seed": 2})
+    with pytest.raises(BadInputError, match="something else than the corpus of seed 2 does"):
+        grid_of(folder)
+
+
+def test_a_run_without_its_prepared_data_is_refused(tmp_path: Path) -> None:
+    folder = run_of_personas(tmp_path, seed=1)
+    folder.update(prepared="")
+    with pytest.raises(BadInputError, match="the prepared data of s1 are not here"):
+        grid_of(folder)
 
 
 def test_a_run_without_its_devices_is_refused(tmp_path: Path) -> None:

@@ -49,12 +49,18 @@ def test_what_is_shown() -> None:
 
 
 def test_the_runs_own_pairs_are_read_again(tmp_path: Path) -> None:
-    found = study_scorer(write_run(tmp_path / "runs", "one", people=3), "embedding", "embedded")
-    assert found.own_name == "embedding"
-    assert len(found.doubts) > 3
-    assert all(0 <= one.other <= 1 for one in found.doubts)
-    copies = [one for one in found.doubts if one.text == one.source_text]
-    assert all(one.other > 0.999 for one in copies)
+    folder = write_run(tmp_path / "runs", "one", people=3)
+    with sqlite3.connect(folder.ledger_path) as ledger:
+        ledger.execute(
+            "UPDATE pairs SET query = (SELECT query FROM shared WHERE user_id = 'p01') WHERE id LIKE 'p01/%'"
+        )
+    found = study_scorer(folder, "embedding", "embedded")
+    assert (found.own_name, found.other_name) == ("embedding (embedded)", "embedding (embedded)")
+    copies = [one.other for one in found.doubts if one.pair_id.startswith("p01/")]
+    others = [one.other for one in found.doubts if not one.pair_id.startswith("p01/")]
+    assert copies
+    assert others
+    assert min(copies) > 0.999 > max(others)
 
 
 def test_a_run_without_pairs_is_refused(tmp_path: Path) -> None:

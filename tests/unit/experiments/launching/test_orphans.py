@@ -12,17 +12,17 @@ import psutil
 import pytest
 
 from cdcda_flower.runs.folder import RunFolder
-from experiments.launching.guard import guarded
+from experiments.launching.orphans import no_orphans
 from repository import ROOT
 
 # A launcher with one process, as `launch` has them, and a run's folder or none; it says the process's id and waits.
 LAUNCHER = """import os, subprocess, sys, time
 from pathlib import Path
 from cdcda_flower.runs.folder import RunFolder
-from experiments.launching.guard import guarded
+from experiments.launching.orphans import no_orphans
 from experiments.launching.stale_runs import launcher_of
 scratch, run, end = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-with guarded(scratch) as watch:
+with no_orphans(scratch) as watch:
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         env={**os.environ, "FLWR_HOME": str(scratch / "home")}, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -85,7 +85,7 @@ def test_a_launcher_that_ends_in_order_is_left_alone(scratch: Path) -> None:
 
 
 def test_a_killed_guard_does_not_disturb_the_launch(scratch: Path) -> None:
-    with guarded(scratch) as watch:
+    with no_orphans(scratch) as watch:
         (guard,) = [child for child in psutil.Process().children() if str(scratch) in child.cmdline()]
         guard.kill()
         guard.wait()

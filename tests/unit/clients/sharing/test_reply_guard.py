@@ -12,7 +12,7 @@ from cdcda_flower.messages import EvaluateReply, Failed, PersonalizeReply, Quest
 from cdcda_flower.types import AdapterRef, Example, TrainingReport, TrainingStats, Upload, UserHistory, UserResult
 from cdcda_flower.what_leaves import unfit
 from cdcda_flower.wire import decode
-from clients.sharing.egress import as_it_leaves, checked_examples, guarded, guarded_questions, guarded_upload
+from clients.sharing.reply_guard import as_it_leaves, checked_examples, guarded, guarded_questions, guarded_upload
 from lamp_folder import RATING, config
 
 HISTORY = tuple(Example(id=str(n), query=f"text {n}", response="4") for n in range(10))

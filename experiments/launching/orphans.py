@@ -16,7 +16,7 @@ _DONE = "done"
 
 
 @contextmanager
-def guarded(scratch: Path) -> Iterator[Callable[[Path], None]]:
+def no_orphans(scratch: Path) -> Iterator[Callable[[Path], None]]:
     """Guards a launch with this scratch folder while the body runs; what it yields names the run's folder, once there is one."""
     root = str(Path(__file__).resolve().parents[2])
     guard = subprocess.Popen(
