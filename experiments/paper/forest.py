@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cdcda_flower.statistics import LEAST_PEOPLE, LEVEL
 from cdcda_flower.tasks import Task
-from experiments.paper.cells import comparable_tasks, data_notes, paper_cell
+from experiments.paper.cells import comparable_tasks, data_notes, encoder_notes, paper_cell
 from experiments.paper.comparison import comparison
 from experiments.paper.drawing import sheet
 from experiments.paper.grid import MARK, Grid, Row
@@ -44,7 +44,7 @@ def forest(runs: Sequence[PaperRun], numbers: PaperNumbers, against: Sequence[st
         columns=(*_COLUMNS, _PAPER),
         rows=tuple(rows),
         notes=(
-            *compared.notes,
+            *(note for note in compared.notes if note not in encoder_notes(runs)),
             f"paper: the difference of the same two columns ({numbers.source}), pooled over its users; {MARK}: of other "
             "models or data than these runs'.",
         ),
