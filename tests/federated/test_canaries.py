@@ -101,8 +101,10 @@ def test_what_is_not_shared_stands_nowhere_else(
 ) -> None:
     base, tmp_path = (tmp_path_factory.mktemp(name) for name in ("canaries", "pages"))
     table = _table(base, users)
-    methods = "device,device+rag,direct-ft,direct-ft+rag" if policy == "none" else None
-    config = _config(base, **{"num-users": users, "share-policy": policy, **({"methods": methods} if methods else {})})
+    changes: dict[str, Scalar] = {"num-users": users, "share-policy": policy}
+    if policy == "none":
+        changes["methods"] = "device,device+rag,direct-ft,direct-ft+rag"
+    config = _config(base, **changes)
     prepared = prepare(config, cache_folder(config))
     folder = RunFolder.create(base / "runs", f"run-{policy}")
     replies: list[tuple[str, bytes]] = []

@@ -2,11 +2,13 @@
 
 import random
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from cdcda_flower.data.personas import headlines, ratings, rewording, tags, titles
-from cdcda_flower.data.personas.drafts import holds
+from cdcda_flower.data.personas.drafts import Persona, holds
 from cdcda_flower.data.personas.rewording import REWORDED_TASKS, reworded
 from cdcda_flower.tasks import task_named
 from cdcda_flower.types import same_text
@@ -56,8 +58,14 @@ def title(persona: titles.Scholar, text: str) -> str:
     return persona._title({**facts, "name": next(name for name in names if re.search(rf"\b{name}\b", text))})
 
 
-ANSWERS = {"lamp-2": plot_tag, "lamp-3": stars, "lamp-4": headline, "lamp-5": title}
-MAKERS = {
+# Each takes a persona of its own task.
+ANSWERS: dict[str, Callable[[Any, str], str]] = {
+    "lamp-2": plot_tag,
+    "lamp-3": stars,
+    "lamp-4": headline,
+    "lamp-5": title,
+}
+MAKERS: dict[str, Callable[[random.Random], Persona]] = {
     "lamp-2": tags.make_tagger,
     "lamp-3": ratings.make_rater,
     "lamp-4": headlines.make_editor,

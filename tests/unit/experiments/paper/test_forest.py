@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cdcda_flower.config import read_defaults
@@ -56,9 +57,12 @@ def test_a_lower_error_stands_on_the_right_and_colors_tell(tmp_path: Path) -> No
     (panel,) = [axes for part in figure.subfigs for axes in part.axes]
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["cdcda@100 minus direct-ft", "device minus direct-ft"]
-    dots = {line.get_label(): list(line.get_xdata()) for line in panel.get_lines() if line.get_marker() == "o"}
-    assert dots == {"cannot be told": [0.0], "worse (interval below 0)": [-2.0]}
-    diamonds = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "D"]
+    dots = {line.get_label(): np.asarray(line.get_xdata()) for line in panel.get_lines() if line.get_marker() == "o"}
+    assert {label: list(places) for label, places in dots.items()} == {
+        "cannot be told": [0.0],
+        "worse (interval below 0)": [-2.0],
+    }
+    diamonds = [float(np.asarray(line.get_xdata())[0]) for line in panel.get_lines() if line.get_marker() == "D"]
     assert diamonds == pytest.approx([0.074, -0.166])
 
 
