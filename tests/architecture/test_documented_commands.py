@@ -32,10 +32,12 @@ ELSEWHERE = {
     "leakage": "tests/federated/test_leakage.py",
     "track": "tests/unit/experiments/reports/test_trackers.py",
     # Two share ratios, all subsets of filters, or answers of each device: more than these runs have.
+    "filters RUN --scorer": "tests/unit/experiments/reports/test_scorer_study.py",
     "filters RUN RUN": "tests/unit/experiments/reports/test_filter_study.py",
     "report RUN RUN --figure 2": "tests/unit/experiments/paper/test_figures.py",
     "report RUN --figure 3": "tests/unit/experiments/paper/test_figures.py",
     "report RUN RUN --against cdcda@100": "tests/unit/experiments/paper/test_comparison.py",
+    "report RUN RUN --traits": "tests/unit/experiments/paper/test_traits.py",
     "report RUN RUN --table 2": "tests/unit/experiments/paper/test_paper_tables.py",
 }
 SCORES = {
