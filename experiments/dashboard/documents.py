@@ -376,6 +376,7 @@ class _Attacked(BaseModel):
     method: str
     users: int
     auc: dict[str, tuple[float, float, float]]
+    strongest: str
 
 
 class _Kept(BaseModel):

@@ -11,7 +11,7 @@ from cdcda_flower.statistics import Interval
 from cdcda_flower.types import ModelRef
 from experiments.audit.evidence import Evidence
 from experiments.leakage.copied import LONG_RUN, Copied, copied
-from experiments.leakage.membership import ATTACKS, Membership, Texts, membership
+from experiments.leakage.membership import ATTACKS, CONTROL, Membership, Texts, membership
 from experiments.reports.paired import compare_pairs
 from experiments.reports.report import OpenedRun, open_run
 from experiments.reports.results import Comparison
@@ -45,7 +45,7 @@ class Leakage:
             "share_ratio": self.share_ratio,
             "bytes_up_per_user": self.bytes_up,
             "copied": asdict(self.copied) if self.copied else None,
-            "membership": [asdict(one) for one in self.membership],
+            "membership": [{**asdict(one), "strongest": one.strongest} for one in self.membership],
             "gains": {method: one.model_dump() for method, one in self.gains.items()},
         }
 
@@ -178,7 +178,7 @@ def _attacks(found: Sequence[Leakage]) -> Table:
 def _frontier(found: Sequence[Leakage]) -> Table:
     lines = []
     for run in found:
-        auc = {one.method: one.auc.get("against M_base") for one in run.membership}
+        attacked = {one.method: one for one in run.membership}
         for method, gain in run.gains.items():
             difference = Interval(gain.difference, gain.low, gain.high)
             lines.append(
@@ -190,12 +190,12 @@ def _frontier(found: Sequence[Leakage]) -> Table:
                         f"{run.share_ratio:g}",
                         f"{run.bytes_up if method in run.sharing else 0:,.0f}",
                         _interval(difference),
-                        _interval(auc.get(method)),
+                        *_strongest(attacked.get(method)),
                     )
                 )
             )
     metric = next((gain.metric for run in found for gain in run.gains.values()), "")
-    heads = ("ratio", "bytes shared", f"{metric} minus {_BASELINE}", "AUC")
+    heads = ("ratio", "bytes shared", f"{metric} minus {_BASELINE}", "AUC", "control")
     return Table(
         title="Gain, cost and leakage",
         columns=(Column("run"), Column("method"), Column("policy"), *numbers(*heads)),
@@ -203,8 +203,16 @@ def _frontier(found: Sequence[Leakage]) -> Table:
         labels=2,
         notes=(
             "bytes shared: a user's upload of shared examples, the mean, for the methods that use it. AUC: of the "
-            "attack against M_base.",
+            "strongest attack; what the control finds of it is no leak.",
         ),
+    )
+
+
+def _strongest(one: Membership | None) -> tuple[str, str]:
+    return (
+        (_interval(one.auc[one.strongest]), _interval(one.auc.get(CONTROL)))
+        if one
+        else (_interval(None), _interval(None))
     )
 
 

@@ -17,7 +17,8 @@ from cdcda_flower.types import Example
 # What an attack knows beside the adapter: nothing, M_base, or adapters that other users trained. With `global>NAME` these
 # have seen the text as well, if it was shared: they start from the global adapter. The last one
 # reads M_base alone, which never saw a text: what it finds is no leak but how history and held-out examples differ.
-ATTACKS = ("loss", "against M_base", "against other users", "control: M_base")
+CONTROL = "control: M_base"
+ATTACKS = ("loss", "against M_base", "against other users", CONTROL)
 
 
 class Texts(NamedTuple):
@@ -39,6 +40,11 @@ class Membership:
     method: str
     users: int
     auc: Mapping[str, Interval]
+
+    @property
+    def strongest(self) -> str:
+        """The attack with the greatest mean AUC: who has the adapter will use it. The control is none."""
+        return max((attack for attack in self.auc if attack != CONTROL), key=lambda attack: self.auc[attack].mean)
 
 
 def auc(members: Sequence[float], others: Sequence[float]) -> float:

@@ -114,14 +114,14 @@ function costChart(run, costs, metric, cost, onCost) {
 function leakage(run) {
   const found = run.leakage;
   if (!found || found.error) return h("section", { class: "card" }, h("h2", {}, "Gain beside leakage"), h("p", { class: "hint" }, `${found?.error ?? "Not measured."} In a terminal, for a finished simulation: cdcda leakage ${run.run}`));
-  const attack = "against M_base";
-  const aucs = Object.fromEntries(found.membership.map((one) => [one.method, one.auc[attack]]));
+  const control = Math.max(...found.membership.map((one) => one.auc["control: M_base"]?.[0] ?? 0.5));
+  const aucs = Object.fromEntries(found.membership.map((one) => [one.method, one.auc[one.strongest]]));
   const rows = Object.entries(found.gains).filter(([name]) => aucs[name]).map(([name, gain]) => [name, oriented(gain, run.better[gain.metric]), aucs[name]]);
   const bars = (values) => ({ type: "data", symmetric: false, array: values.map(([mean, , high]) => high - mean), arrayminus: values.map(([mean, low]) => mean - low), color: colour("soft"), thickness: 1.2 });
   return chart({
-    key: "leakage", title: "Gain beside leakage", hint: `Right: an attacker who has the adapter tells better which texts it was trained on (AUC; 0.5 is guessing). Up: a greater gain over device. ${found.share_policy} ${found.share_ratio}: ${number(found.bytes_up_per_user)} bytes shared per person.`,
+    key: "leakage", title: "Gain beside leakage", hint: `Right: an attacker who has the adapter tells better which texts it was trained on (AUC of the strongest attack; 0.5 is guessing, and what the dotted line has beyond it is no leak). Up: a greater gain over device. ${found.share_policy} ${found.share_ratio}: ${number(Math.round(found.bytes_up_per_user))} bytes shared per person.`,
     traces: () => rows.map(([name, gain, auc]) => ({ type: "scatter", mode: "markers+text", x: [auc[0]], y: [gain.difference], text: [plain(name)], textposition: "top right", marker: { size: 11, ...methodStyle(Object.keys(run.methods).indexOf(name)) }, error_x: bars([auc]), error_y: bars([[gain.difference, gain.low, gain.high]]), cliponaxis: false, hovertemplate: `${plain(name)}: AUC %{x:.3f}, gain %{y:.3f}<extra></extra>` })),
-    layout: () => ({ xaxis: { title: { text: `AUC of the attack ${attack}` } }, yaxis: { title: { text: "gain over device" }, zeroline: true }, margin: { l: 56, r: 60, t: 24, b: 52 }, shapes: [{ type: "line", x0: 0.5, x1: 0.5, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
+    layout: () => ({ xaxis: { title: { text: "AUC of the strongest attack" } }, yaxis: { title: { text: "gain over device" }, zeroline: true }, margin: { l: 56, r: 60, t: 24, b: 52 }, shapes: [{ type: "line", x0: control, x1: control, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), dash: "dot", width: 1 } }] }),
     heads: ["method", "gain over device", "low", "high", "AUC", "low", "high"], rows: () => rows.map(([name, gain, auc]) => [name, gain.difference, gain.low, gain.high, ...auc]),
   });
 }

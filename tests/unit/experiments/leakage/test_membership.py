@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from cdcda_flower.models.device_model import DeviceModel, device_model
 from cdcda_flower.models.recipe import Recipe
 from cdcda_flower.models.requests import StoredAdapter, TrainRequest
+from cdcda_flower.statistics import Interval
 from cdcda_flower.types import Example
-from experiments.leakage.membership import ATTACKS, Texts, auc, membership
+from experiments.leakage.membership import ATTACKS, CONTROL, Membership, Texts, auc, membership
 from tiny_models import tiny_ref, tiny_spec
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=8)
@@ -82,3 +83,8 @@ def test_an_auc_is_a_chance_and_turns_around(members: list[float], others: list[
 
 def test_an_auc_counts_equal_scores_half() -> None:
     assert auc([2.0, 1.0], [1.0, 0.0]) == 0.875
+
+
+def test_the_strongest_attack_is_never_the_control() -> None:
+    auc = {"loss": Interval(0.6, 0.5, 0.7), "against M_base": Interval(0.7, 0.6, 0.8), CONTROL: Interval(0.9, 0.8, 1.0)}
+    assert Membership(method="cdcda", users=3, auc=auc).strongest == "against M_base"
