@@ -23,7 +23,7 @@ import typer
 from benchmarks.sample_requests import ROOT
 from cdcda_flower.models.loading import compute_dtype, pick_device
 
-NAMES = ("train", "answer", "generate", "score", "memory", "flower")
+NAMES = ("train", "answer", "generate", "judging", "memory", "round_trip")
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- {}: written by `python -m benchmarks` -->", "<!-- end of {} -->"
 COLUMNS = ("case", "ours", "peer", "unit", "ratio", "work")

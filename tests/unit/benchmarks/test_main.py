@@ -1,5 +1,6 @@
 """What the benchmark report says: tables between its markers, what failed, and people's text untouched."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,7 @@ def test_the_demo_s_parts_make_its_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     found = {case.case: case for case in cases(manifest)}
     assert [case.peer for case in found.values()] == [100, 100, 100]
     assert found["flower-share"].ours == pytest.approx(20 + 5 + 2)
+
+
+def test_every_benchmark_that_is_named_is_there() -> None:
+    assert [name for name in (*every.NAMES, "demo") if find_spec(f"benchmarks.{name}") is None] == []
