@@ -76,6 +76,7 @@ def test_the_json_form_has_the_documented_keys(first: Done, place: Place) -> Non
     assert list(document) == [
         "run",
         "status",
+        "control",
         "task",
         "seed",
         "query_split",

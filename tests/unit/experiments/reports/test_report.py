@@ -30,6 +30,7 @@ def test_the_document_has_the_documented_keys(folder: RunFolder) -> None:
     assert list(document) == [
         "run",
         "status",
+        "control",
         "task",
         "seed",
         "query_split",
