@@ -55,12 +55,14 @@ def _add(found: _Shown, run: PaperRun) -> None:
     """Adds each person's share of each trait under each method of a run."""
     task, split = run.config.chosen_task, run.config.query_split
     authors = _authors(run)
-    for user, author in authors.items():
-        _check_same(
+    asked = {
+        user: _same_questions(
             run,
             user,
             {query: draft.input for query, draft in zip(author.query_ids(split), author.queries[split], strict=True)},
         )
+        for user, author in authors.items()
+    }
     for method, results in run.own.items():
         for user in sorted(results):
             author = authors[user]
@@ -71,7 +73,12 @@ def _add(found: _Shown, run: PaperRun) -> None:
                     f"--traits reads the devices' answers, and {file} is not there; give whole run folders"
                 )
             shown: dict[str, list[float]] = {}
-            for one in read_predictions(file):
+            answers = read_predictions(file)
+            if {one.example_id for one in answers} != asked[user]:
+                raise BadInputError(
+                    f"--traits: {file} has not one answer to each of the user's questions; copy the run's folder again"
+                )
+            for one in answers:
                 answer = one.parsed if one.parsed is not None else "" if task.labels else one.output
                 for trait, share in author.persona.shown(drafts[one.example_id], answer).items():
                     shown.setdefault(trait, []).append(share)
@@ -81,8 +88,8 @@ def _add(found: _Shown, run: PaperRun) -> None:
                 own.setdefault(f"{user} of seed {run.config.seed}", fmean(shares))
 
 
-def _check_same(run: PaperRun, user: str, drawn: Mapping[str, str]) -> None:
-    """Raises BadInputError where the run's questions are not those of the personas that its seed draws by today's code."""
+def _same_questions(run: PaperRun, user: str, drawn: Mapping[str, str]) -> set[str]:
+    """Returns the ids of a user's questions; raises BadInputError where they are not those that the seed draws by today's code."""
     stored = held_out(run.manifest, user)
     if stored is None:
         raise BadInputError(
@@ -97,6 +104,7 @@ def _check_same(run: PaperRun, user: str, drawn: Mapping[str, str]) -> None:
                 f"--traits: {run.name} asked {user} something else than the corpus of seed {run.config.seed} does; the "
                 "data were prepared with another seed, or by an older version: run it anew"
             )
+    return {example.id for example in stored}
 
 
 def _authors(run: PaperRun) -> Mapping[str, Author]:

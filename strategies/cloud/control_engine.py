@@ -1,4 +1,4 @@
-"""A positive control as the cloud: it writes perfect pairs for the embedded corpus, so that a gain must appear."""
+"""A positive control as the cloud: its pairs for the embedded corpus leave what decides the answer, so that they can help."""
 
 import random
 from collections.abc import Sequence

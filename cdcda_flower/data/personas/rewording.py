@@ -8,6 +8,7 @@ cloud has it.
 import random
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 
 from cdcda_flower.data.personas import headlines, ratings, tags, titles
@@ -26,10 +27,7 @@ def reworded(task: str, text: str, answer: str, rng: random.Random) -> tuple[str
     Raises KeyError for a task that is none of `REWORDED_TASKS`.
     """
     kinds = _KINDS[task]
-    known = {form.lower(): phrase for kind in kinds for phrase in kind for form in phrase}
-    # The longer first: a place in "recycling plan" is no place of "plan".
-    longest_first = sorted(map(re.escape, known), key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", re.IGNORECASE)
+    known, pattern = _vocabulary(task)
     present = {known[found.lower()] for found in pattern.findall(text)}
     exchanged: dict[str, str] = {}
     for kind in _some([kind for kind in kinds if present.intersection(kind)], rng):
@@ -41,6 +39,15 @@ def reworded(task: str, text: str, answer: str, rng: random.Random) -> tuple[str
         return cased(pattern.sub(lambda found: exchanged.get(found[0].lower(), found[0]), written), casing)
 
     return exchange(text, "sentence"), exchange(answer, casing_of(answer))
+
+
+@cache
+def _vocabulary(task: str) -> tuple[Mapping[str, tuple[str, ...]], re.Pattern[str]]:
+    """Returns the phrase of each form, in lower case, and what finds any form; made once, not for each pair."""
+    known = {form.lower(): phrase for kind in _KINDS[task] for phrase in kind for form in phrase}
+    # The longer first: a place in "recycling plan" is no place of "plan".
+    longest_first = sorted(map(re.escape, known), key=len, reverse=True)
+    return known, re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", re.IGNORECASE)
 
 
 def _some(kinds: Sequence[Phrases], rng: random.Random) -> Sequence[Phrases]:

@@ -83,9 +83,20 @@ def test_real_people_have_no_known_traits(tmp_path: Path) -> None:
 def test_of_two_runs_of_one_seed_the_first_counts(tmp_path: Path) -> None:
     one, two = (run_of_personas(tmp_path / name, seed=1) for name in ("a", "b"))
     for author in authors_of(TASK, users=3, seed=1):
-        predictions_file(two.devices / author.user_id, "direct-ft").write_text("", encoding="utf-8")
+        home = two.devices / author.user_id
+        # Answers without any trait.
+        predictions_file(home, "direct-ft").write_bytes(predictions_file(home, "device").read_bytes())
     grid = grid_of(one, two)
-    assert {row.cells[0].value for row in grid.rows if row.labels[1:] == ("pattern", "direct-ft")} == {3}
+    [cells] = [row.cells for row in grid.rows if row.labels[1:] == ("pattern", "direct-ft")]
+    assert [cell.value for cell in cells] == [3, 1, 1, 1]
+
+
+def test_a_question_without_its_answer_is_refused(tmp_path: Path) -> None:
+    folder = run_of_personas(tmp_path, seed=1)
+    file = predictions_file(folder.devices / "syn00001", "device")
+    file.write_text(file.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match="has not one answer to each of the user's questions"):
+        grid_of(folder)
 
 
 def test_other_personas_than_the_seeds_are_refused(tmp_path: Path) -> None:
