@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from cdcda_flower.data.personas.rewording import reworded
 from cdcda_flower.plugins import GenerationRequest, OnAnswer
-from cdcda_flower.seeding import derive_seed
 from cdcda_flower.tasks import Task
 from cdcda_flower.types import Sample
+from strategies.cloud.engine import write_alone
 from strategies.cloud.prompts import shown_example
 
 
@@ -22,15 +22,12 @@ class CorpusControl:
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         """Writes each prompt's example anew, with its answer; a word counts as a token. No limit cuts a text."""
-        for index, request in enumerate(requests):
-            seeds = (derive_seed(request.seed, str(sample)) for sample in range(request.samples))
-            samples = tuple(Sample(text=self._pair(request, random.Random(seed)), cut="") for seed in seeds)
-            on_answer(index, samples, sum(len(sample.text.split()) for sample in samples))
+        write_alone(requests, self._pair, on_answer)
 
     def close(self) -> None:
         """Nothing to free."""
 
-    def _pair(self, request: GenerationRequest, rng: random.Random) -> str:
+    def _pair(self, request: GenerationRequest, rng: random.Random) -> Sample:
         example = shown_example(request.prompt)
         if example is None:
             raise ValueError("corpus-control writes pairs like an example, and this prompt shows none")
@@ -39,5 +36,5 @@ class CorpusControl:
         # A label is one of a list, and no text.
         response = example.response if example.response in self._task.labels else answer
         if request.prefix:
-            return f" {text}\n{request.then} {response}"
-        return f"Input: [{''.join(parts._replace(text=text))}], Response: [{response}]."
+            return Sample(text=f" {text}\n{request.then} {response}", cut="")
+        return Sample(text=f"Input: [{''.join(parts._replace(text=text))}], Response: [{response}].", cut="")

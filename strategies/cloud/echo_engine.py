@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cdcda_flower.plugins import GenerationRequest, OnAnswer
-from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import Sample
+from strategies.cloud.engine import write_alone
 from strategies.cloud.prompts import shown_example
 
 
@@ -18,10 +18,7 @@ class EchoGenerator:
 
     def generate(self, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> None:
         """Writes shuffled versions of each prompt's example, or one of the choices; a word counts as a token."""
-        for index, request in enumerate(requests):
-            seeds = (derive_seed(request.seed, str(sample)) for sample in range(request.samples))
-            samples = tuple(_answer(request, random.Random(seed)) for seed in seeds)
-            on_answer(index, samples, sum(len(sample.text.split()) for sample in samples))
+        write_alone(requests, _answer, on_answer)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,11 +1,13 @@
 """What the rest of the cloud's code asks of an engine: an engine knows prompts, not users."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cdcda_flower.config import RunConfig
 from cdcda_flower.plugins import GenerationRequest, OnAnswer
 from cdcda_flower.runs.folder import CloudUsage
+from cdcda_flower.seeding import derive_seed
 from cdcda_flower.types import ModelRef, Sample
 
 
@@ -44,6 +46,18 @@ def generator_name(config: RunConfig, model: ModelRef) -> str:
         return config.cloud_engine
     name = config.cloud_model if config.cloud_engine == "openai" else model.name
     return f"{name}@{model.digest[:12]}"
+
+
+def write_alone(
+    requests: Sequence[GenerationRequest],
+    write: Callable[[GenerationRequest, random.Random], Sample],
+    on_answer: OnAnswer,
+) -> None:
+    """Writes each request's samples by a function, each from a seed of its own; a word counts as a token."""
+    for index, request in enumerate(requests):
+        seeds = (derive_seed(request.seed, str(sample)) for sample in range(request.samples))
+        samples = tuple(write(request, random.Random(seed)) for seed in seeds)
+        on_answer(index, samples, sum(len(sample.text.split()) for sample in samples))
 
 
 def answers(writer: Writer, requests: Sequence[GenerationRequest], *, on_answer: OnAnswer) -> list[tuple[Sample, ...]]:
